@@ -1,0 +1,1 @@
+"""What every method and dataset shares; this package knows none of them by name."""

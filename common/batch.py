@@ -1,0 +1,71 @@
+"""What flows from loaders through models to losses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MODALITIES = ("image", "text")
+
+
+class Features(NamedTuple):
+    """Output of a backbone for one modality; B rows, D features, L tokens.
+
+    Attributes:
+        pooled: [B,D] one vector per row, not normalised.
+        tokens: [B,L,D] vectors of patches (without the class token) or words, or None.
+        mask: bool [B,L], True where a token is hidden (padding), or None when none is.
+    """
+
+    pooled: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclasses.dataclass
+class Batch:
+    """A batch of B rows. A modality arrives raw or as cached features of a frozen backbone.
+
+    Attributes:
+        label: float [B,C], multi-hot (one-hot for single-label data).
+        index: int64 [B], position of each row in its split (0..n_train-1 for training rows).
+        image: [B,3,H,W] float, normalised as the backbone asks, or None.
+        text: int64 token ids [B,L], or None.
+        text_mask: bool [B,L], True = hidden (padding).
+        image_features, text_features: cached :class:`Features`, or None.
+        extras: further named tensors with one row per batch row (attributes, second captions, …).
+    """
+
+    label: Tensor
+    index: Tensor
+    image: Tensor | None = None
+    text: Tensor | None = None
+    text_mask: Tensor | None = None
+    image_features: Features | None = None
+    text_features: Features | None = None
+    extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.label.shape[0])
+
+    def features(self, modality: str) -> Features | None:
+        """Return the cached features of ``modality``, or None when the batch holds raw input."""
+        return self.image_features if modality == "image" else self.text_features
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """Return the batch on ``device``, its floating-point tensors in ``dtype`` if given."""
+
+        def move(value: object) -> object:
+            if isinstance(value, Tensor):
+                target = dtype if value.is_floating_point() else None
+                return value.to(device, dtype=target, non_blocking=True)
+            if isinstance(value, Features):
+                return Features(*(move(part) for part in value))  # type: ignore[arg-type]
+            if isinstance(value, dict):
+                return {key: move(part) for key, part in value.items()}
+            return value
+
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})  # type: ignore[arg-type]

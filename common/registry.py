@@ -1,0 +1,179 @@
+"""Named components: what a word in a YAML file stands for.
+
+A class enters a registry by a decorator::
+
+    @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))
+    class CSQLoss(HashLoss): ...
+
+Nothing has to be imported by hand: a look-up first walks the registry's package and imports its
+modules (so these must import heavy libraries where they use them, not at their top). A user's own
+file is brought in by :func:`load_plugin`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from utils.errors import UserError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class NoConfig:
+    """Schema of a component that has nothing to configure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A registered component and what is known of it without building it.
+
+    Attributes:
+        name: the word that selects it in YAML and on the command line.
+        target: the class or function.
+        config: dataclass whose fields are the keys accepted beside ``name``.
+        needs: for losses, names of the model outputs it reads.
+        provides: for models, names of the outputs it gives; empty when not declared (then a
+            missing output is found at the first batch instead of at start).
+        groups: names of parameter groups with the optimiser settings recommended for each.
+        file: where it was defined.
+        summary: first line of its docstring.
+    """
+
+    name: str
+    target: Any
+    config: type
+    needs: tuple[str, ...]
+    provides: tuple[str, ...]
+    groups: Mapping[str, Mapping[str, Any]]
+    file: str
+    summary: str
+
+
+class Registry:
+    """A table of named components of one kind, filled by discovery in one package."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        """Create a table for ``kind`` (singular noun for messages), discovered in ``package``."""
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry] = {}
+
+    def register(
+        self,
+        name: str,
+        *,
+        config: type = NoConfig,
+        needs: tuple[str, ...] = (),
+        provides: tuple[str, ...] = (),
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Callable[[T], T]:
+        """Return a decorator that enters its class or function under ``name``.
+
+        Raises:
+            UserError: another file registered the same name, or ``config`` is no dataclass.
+        """
+        if not dataclasses.is_dataclass(config):
+            raise UserError(
+                f"The config of {self.kind} '{name}' is {config!r}; a dataclass is needed, whose "
+                "fields become the accepted YAML keys."
+            )
+
+        def enter(target: T) -> T:
+            file = inspect.getsourcefile(target) or "?"  # type: ignore[arg-type]
+            previous = self._entries.get(name)
+            if previous is not None and Path(previous.file).resolve() != Path(file).resolve():
+                raise UserError(
+                    f"The {self.kind} name '{name}' is registered twice: in {previous.file} and in "
+                    f"{file}; rename one."
+                )
+            summary = (inspect.getdoc(target) or "").split("\n")[0]
+            self._entries[name] = Entry(
+                name, target, config, tuple(needs), tuple(provides), dict(groups or {}), file, summary
+            )
+            return target
+
+        return enter
+
+    def get(self, name: str) -> Entry:
+        """Return the entry called ``name``.
+
+        Raises:
+            UserError: no such name; the message lists the known ones and the nearest.
+        """
+        discover(self.package)
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """Return all registered names in alphabetical order."""
+        discover(self.package)
+        return sorted(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        discover(self.package)
+        return name in self._entries
+
+
+_discovered: set[str] = set()
+
+
+def discover(package: str) -> None:
+    """Import every module below ``package``, once per process."""
+    if package in _discovered:
+        return
+    _discovered.add(package)
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, prefix=f"{package}."):
+        importlib.import_module(module.name)
+
+
+def load_plugin(path: str | Path) -> Path:
+    """Import a user's own Python file, so that what it registers can be named in YAML.
+
+    The file is code that the user asks to run, unlike data files, which are never executed.
+
+    Raises:
+        UserError: no such file, or it fails while being imported.
+    """
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise UserError(f"Plugin file '{path}' does not exist; give the path of a Python file.")
+    module_name = f"plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return file
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"Plugin '{path}' is not a Python file (its name must end in .py).")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        del sys.modules[module_name]
+        raise
+    except Exception as error:
+        del sys.modules[module_name]
+        raise UserError(
+            f"Plugin '{path}' failed while being imported: {type(error).__name__}: {error}"
+        ) from error
+    return file
+
+
+MODELS = Registry("model", "models")
+LOSSES = Registry("loss", "models")
+BACKBONES = Registry("backbone", "models")
+DATASETS = Registry("dataset", "dataset")
+RUNNERS = Registry("runner", "runners")
+OPTIMIZERS = Registry("optimizer", "common")
+SCHEDULERS = Registry("scheduler", "common")

@@ -1,0 +1,95 @@
+"""What a dataset is: rows of (picture, texts, labels), class names, perhaps attributes, a split."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from dataset.splits import SplitManifest
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Pictures by row number."""
+
+    fingerprint: str
+    """Hash of what the pictures are (paths, sizes, times, or the generator's settings)."""
+
+    def __len__(self) -> int: ...
+
+    def decode(self, row: int) -> np.ndarray:
+        """Return the picture of ``row``, RGB uint8 [H,W,3].
+
+        Raises:
+            BadImage: the file is missing or cannot be read; names it.
+        """
+        ...
+
+    def name(self, row: int) -> str:
+        """Return what to call the picture of ``row`` in a message: its path."""
+        ...
+
+
+class BadImage(Exception):
+    """A picture that is missing or broken; the message names the file and what is wrong with it."""
+
+
+class ArrayImages:
+    """Pictures held in one uint8 array [N,H,W,3] (in memory or memory-mapped)."""
+
+    def __init__(self, array: np.ndarray, fingerprint: str) -> None:
+        """Wrap ``array`` without copying it."""
+        self.array = array
+        self.fingerprint = fingerprint
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def decode(self, row: int) -> np.ndarray:
+        """Return the picture of ``row``, uint8 [H,W,3]."""
+        return self.array[row]
+
+    def name(self, row: int) -> str:
+        """Return ``picture <row>``."""
+        return f"picture {row}"
+
+
+@dataclasses.dataclass
+class HashDataset:
+    """A dataset as every runner sees it; N rows, C classes, A attributes.
+
+    Attributes:
+        name: the config's name (``flickr8k``), used in run folders and tables.
+        images: the N pictures.
+        labels: float32 [N,C], 0/1.
+        class_names: C names.
+        multi_label: whether a row may carry more than one label.
+        split: which rows are train, val, query and database.
+        texts: for each row its captions (at least one), or None for image-only data.
+        attributes: float32 [C,A] per class, or None.
+        attribute_names: A names.
+        seen_classes: classes that training rows carry; empty means all.
+        extras: further arrays with N rows, handed on in ``Batch.extras``.
+    """
+
+    name: str
+    images: ImageSource
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    multi_label: bool
+    split: SplitManifest
+    texts: list[tuple[str, ...]] | None = None
+    attributes: np.ndarray | None = None
+    attribute_names: tuple[str, ...] = ()
+    seen_classes: tuple[int, ...] = ()
+    extras: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """``("image", "text")`` or ``("image",)``."""
+        return ("image", "text") if self.texts is not None else ("image",)
+
+    def __len__(self) -> int:
+        return len(self.labels)

@@ -1,0 +1,1 @@
+"""Pretrained encoders: image and text in, pooled and token features out."""

@@ -1,0 +1,160 @@
+"""The two interfaces that a method fills: a model and a loss.
+
+Every model names its real-valued codes ``image_code`` and ``text_code``, so that any loss that asks
+for codes can be tried with any model; whatever else a loss wants has a name of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.batch import MODALITIES, Batch, Features
+from common.problem import Problem
+from models.backbones.base import Backbone
+
+__all__ = [
+    "MODALITIES", "Backbone", "Batch", "Features", "HashLoss", "HashModel", "Outputs", "Problem",
+    "Progress", "Terms", "TrainFeatures",
+]  # fmt: skip
+
+
+class _NamedTensors(dict[str, Tensor]):
+    """A dict of tensors whose entries can also be read as attributes."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__(tensors)
+
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"no '{name}' here; there are: {', '.join(self)}") from None
+
+
+class Outputs(_NamedTensors):
+    """What a model gives to a loss, by name: ``Outputs(image_code=..., text_code=...)``."""
+
+
+class Terms(_NamedTensors):
+    """What a loss gives to a runner: name → weighted scalar; the runner sums, logs and checks them."""
+
+    def total(self) -> Tensor:
+        """Return the sum of all terms, a scalar."""
+        return torch.stack([term.reshape(()) for term in self.values()]).sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where training stands: ``epoch`` and ``step`` count from 0; ``step`` runs over all epochs."""
+
+    epoch: int = 0
+    step: int = 0
+    epochs: int = 1
+    total_steps: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainFeatures:
+    """Pooled features of all training rows, for what is fitted once before (or instead of) training.
+
+    Attributes:
+        image: [N,D] or None. text: [N,D] or None (first caption of each row). label: [N,C].
+    """
+
+    image: Tensor | None
+    text: Tensor | None
+    label: Tensor
+
+    def of(self, modality: str) -> Tensor:
+        """Return the features of ``modality`` [N,D]."""
+        features = self.image if modality == "image" else self.text
+        if features is None:
+            raise ValueError(f"these training features hold no {modality}")
+        return features
+
+
+class HashModel(nn.Module, ABC):
+    """A backbone with hash heads: a batch becomes real-valued codes [B,K] for each modality.
+
+    Class attributes:
+        modalities: what the model hashes; ``("image",)`` for image hashing.
+        uses_tokens: whether the heads read token features beside the pooled ones.
+        needs_fit: whether :meth:`fit` wants the features of all training rows before training.
+    """
+
+    modalities: tuple[str, ...] = MODALITIES
+    uses_tokens: bool = False
+    needs_fit: bool = False
+
+    def __init__(self, config: Any, problem: Problem, backbone: Backbone) -> None:
+        """Keep what every model has; heads are the subclass's. ``config`` is its dataclass."""
+        super().__init__()
+        self.config = config
+        self.problem = problem
+        self.backbone = backbone
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Outputs:
+        """Return the outputs for training, each with B rows."""
+
+    @abstractmethod
+    def encode(self, batch: Batch, modality: str) -> Tensor:
+        """Return the real-valued codes [B,K] of one modality; their sign is the code."""
+
+    def fit(self, features: TrainFeatures) -> None:
+        """Set what is computed once from all training rows; called before training, in eval mode.
+
+        Whatever it sets must be a buffer or parameter, so that it enters the checkpoint.
+        """
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters by group name: ``backbone`` and ``head`` by default.
+
+        A subclass that makes other groups names them at registration (``groups=``), so that a
+        learning rate given for a group that does not exist is refused before anything is built.
+        """
+        inner = set(self.backbone.parameters())
+        groups = {
+            "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
+            "head": [p for p in self.parameters() if p not in inner and p.requires_grad],
+        }
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+
+class HashLoss(nn.Module, ABC):
+    """Model outputs and labels become named, weighted terms; may own proxies, centres, memories.
+
+    The constructor takes ``(config, problem)``. A memory is a buffer with ``problem.n_train`` rows,
+    written at ``batch.index``. Under several processes the runner gathers outputs, labels and
+    indices first, so that a loss always sees the whole batch.
+    """
+
+    def __init__(self, config: Any = None, problem: Problem | None = None) -> None:
+        """Keep the config; a loss without state need not define a constructor."""
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
+        """Return the weighted terms of this batch, each a scalar."""
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the loss's own trainable parameters by group name: ``loss`` by default."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return {"loss": parameters} if parameters else {}
+
+
+def per_modality(build: Callable[[str], nn.Module], modalities: tuple[str, ...]) -> nn.ModuleDict:
+    """Return one module for each modality, built in the order of ``modalities``."""
+    return nn.ModuleDict({modality: build(modality) for modality in modalities})
+
+
+def named_codes(codes: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Return ``{"<modality>_code": code}`` for pairs of modality and code."""
+    return {f"{modality}_code": code for modality, code in codes}
