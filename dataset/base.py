@@ -14,8 +14,10 @@ from dataset.splits import SplitManifest
 class ImageSource(Protocol):
     """Pictures by row number."""
 
-    fingerprint: str
-    """Hash of what the pictures are (paths, sizes, times, or the generator's settings)."""
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the pictures are (paths, sizes, times, or the generator's settings)."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -23,7 +25,7 @@ class ImageSource(Protocol):
         """Return the picture of ``row``, RGB uint8 [H,W,3].
 
         Raises:
-            BadImage: the file is missing or cannot be read; names it.
+            BadImageError: the file is missing or cannot be read; names it.
         """
         ...
 
@@ -32,7 +34,7 @@ class ImageSource(Protocol):
         ...
 
 
-class BadImage(Exception):
+class BadImageError(Exception):
     """A picture that is missing or broken; the message names the file and what is wrong with it."""
 
 

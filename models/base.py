@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,9 +18,16 @@ from common.problem import Problem
 from models.backbones.base import Backbone
 
 __all__ = [
-    "MODALITIES", "Backbone", "Batch", "Features", "HashLoss", "HashModel", "Outputs", "Problem",
-    "Progress", "Terms", "TrainFeatures",
+    "MODALITIES", "Backbone", "Batch", "Features", "HashLoss", "HashModel", "MissingTensor", "Outputs",
+    "Problem", "Progress", "Terms", "TrainFeatures",
 ]  # fmt: skip
+
+
+class MissingTensor(AttributeError, KeyError):
+    """A named tensor was asked for that is not there; the message lists those that are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class _NamedTensors(dict[str, Tensor]):
@@ -30,15 +36,21 @@ class _NamedTensors(dict[str, Tensor]):
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__(tensors)
 
+    def __missing__(self, name: str) -> Tensor:
+        raise MissingTensor(f"there is no '{name}', only {', '.join(self) or 'nothing'}")
+
     def __getattr__(self, name: str) -> Tensor:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"no '{name}' here; there are: {', '.join(self)}") from None
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
 
 
 class Outputs(_NamedTensors):
     """What a model gives to a loss, by name: ``Outputs(image_code=..., text_code=...)``."""
+
+    def codes(self) -> dict[str, Tensor]:
+        """Return modality → real-valued codes [B,K], for every modality there is."""
+        return {m: self[f"{m}_code"] for m in MODALITIES if f"{m}_code" in self}
 
 
 class Terms(_NamedTensors):
@@ -83,7 +95,8 @@ class HashModel(nn.Module, ABC):
     """A backbone with hash heads: a batch becomes real-valued codes [B,K] for each modality.
 
     Class attributes:
-        modalities: what the model hashes; ``("image",)`` for image hashing.
+        modalities: what the model hashes; ``("image",)`` for image hashing, ``()`` for whatever
+            modalities the data has.
         uses_tokens: whether the heads read token features beside the pooled ones.
         needs_fit: whether :meth:`fit` wants the features of all training rows before training.
     """
@@ -98,6 +111,7 @@ class HashModel(nn.Module, ABC):
         self.config = config
         self.problem = problem
         self.backbone = backbone
+        self.modalities = self.modalities or backbone.modalities
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
@@ -148,13 +162,3 @@ class HashLoss(nn.Module, ABC):
         """Return the loss's own trainable parameters by group name: ``loss`` by default."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         return {"loss": parameters} if parameters else {}
-
-
-def per_modality(build: Callable[[str], nn.Module], modalities: tuple[str, ...]) -> nn.ModuleDict:
-    """Return one module for each modality, built in the order of ``modalities``."""
-    return nn.ModuleDict({modality: build(modality) for modality in modalities})
-
-
-def named_codes(codes: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Return ``{"<modality>_code": code}`` for pairs of modality and code."""
-    return {f"{modality}_code": code for modality, code in codes}

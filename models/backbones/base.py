@@ -75,7 +75,9 @@ class Backbone(nn.Module, ABC):
 class CachedBackbone(Backbone):
     """Stands in for a frozen backbone whose features come with the batch; has no parameters."""
 
-    def __init__(self, widths: dict[str, int], token_widths: dict[str, int], fingerprint: str) -> None:
+    def __init__(
+        self, widths: dict[str, int], token_widths: dict[str, int], fingerprint: str
+    ) -> None:
         """Take the widths of the encoder that made the features."""
         super().__init__()
         self.widths = dict(widths)

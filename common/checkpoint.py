@@ -1,0 +1,122 @@
+"""Checkpoints without pickle: tensors in safetensors, everything else in JSON.
+
+A checkpoint is a folder: ``model.safetensors``, ``loss.safetensors``, ``optimizer-<i>.safetensors`` and
+``state.json``. It appears under its name only when complete. Parameters of a frozen encoder are left out:
+the config says where they come from, and its fingerprint is compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from utils.errors import UserError
+from utils.files import atomic_path
+
+
+def save(
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Iterable[Optimizer] = (),
+    rng: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint folder atomically, replacing one that is there.
+
+    Args:
+        folder: where; appears (or is replaced) only when all is written.
+        modules: file name → module.
+        optimizers: in a fixed order.
+        rng: generator states by name.
+        state: JSON-ready counters and settings.
+    """
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name, module in modules.items():
+            save_file(_own_state(module), temporary / f"{name}.safetensors")
+        for number, optimizer in enumerate(optimizers):
+            save_file(_optimizer_tensors(optimizer), temporary / f"optimizer-{number}.safetensors")
+        if rng is not None:
+            save_file(dict(rng), temporary / "rng.safetensors")
+        (temporary / "state.json").write_text(json.dumps(dict(state or {}), indent=2))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what was given as ``state``."""
+    try:
+        return json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{folder}' is not a readable checkpoint ({error}).") from error
+
+
+def load_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Load every module's tensors from its file.
+
+    Raises:
+        UserError: the checkpoint belongs to another configuration (names or shapes differ).
+    """
+    for name, module in modules.items():
+        tensors = _read_tensors(folder / f"{name}.safetensors")
+        wanted = _own_state(module)
+        odd = sorted(set(tensors) ^ set(wanted)) or sorted(
+            key for key in wanted if tensors[key].shape != wanted[key].shape
+        )
+        if odd:
+            raise UserError(
+                f"Checkpoint '{folder}' belongs to another configuration: its {name} differs at "
+                f"'{odd[0]}' ({len(odd)} differences); use the config.yaml beside it, or another output."
+            )
+        module.load_state_dict(tensors, strict=False)
+
+
+def load_optimizers(folder: Path, optimizers: Iterable[Optimizer]) -> None:
+    """Restore the optimisers' moments, in the order in which they were saved."""
+    for number, optimizer in enumerate(optimizers):
+        tensors = _read_tensors(folder / f"optimizer-{number}.safetensors")
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def read_rng(folder: Path) -> dict[str, Tensor]:
+    """Return the generator states that were saved."""
+    return _read_tensors(folder / "rng.safetensors")
+
+
+def _own_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers but those of frozen submodules that say so by ``is_frozen``."""
+    frozen = [
+        f"{name}." for name, part in module.named_modules() if getattr(part, "is_frozen", False)
+    ]
+    return {
+        key: tensor.detach().contiguous().clone()
+        for key, tensor in module.state_dict().items()
+        if not key.startswith(tuple(frozen))
+    }
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    tensors = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            if value is not None:
+                tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                tensors[f"{index}.{name}"] = tensor.detach().contiguous().clone()
+    return tensors
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own error type for a malformed file
+        raise UserError(f"'{path}' is missing or not a safetensors file ({error}).") from error

@@ -1,0 +1,73 @@
+"""``codes.h5``: the codes of a run, packed, with labels and row numbers.
+
+Groups ``query`` and ``database``, each with ``<modality>`` uint8 [N, ⌈K/8⌉], ``labels`` uint8 [N,C] and ``rows``
+int64 [N] (row numbers in the dataset). File attributes: ``bits``, ``bit_order`` (``little``: the first bit is
+the least significant of the first byte), ``split_hash``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.codes import pack_codes, unpack_codes
+from utils.errors import UserError
+from utils.files import atomic_path
+
+if TYPE_CHECKING:
+    import h5py
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeSet:
+    """Codes of one part of a split.
+
+    Attributes:
+        codes: modality → int8 [N,K] of ±1.
+        labels: uint8 [N,C].
+        rows: int64 [N], row numbers in the dataset.
+    """
+
+    codes: dict[str, np.ndarray]
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+def write_codes(path: Path, query: CodeSet, database: CodeSet, split_hash: str) -> None:
+    """Write ``codes.h5`` atomically."""
+    import h5py
+
+    bits = next(iter(query.codes.values())).shape[1]
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update({"bits": bits, "bit_order": "little", "split_hash": split_hash})
+        for name, part in (("query", query), ("database", database)):
+            group = file.create_group(name)
+            for modality, codes in part.codes.items():
+                group[modality] = pack_codes(codes)
+            group["labels"] = part.labels
+            group["rows"] = part.rows
+
+
+def read_codes(path: Path) -> tuple[CodeSet, CodeSet, str]:
+    """Return query codes, database codes and the split hash.
+
+    Raises:
+        UserError: missing or not such a file.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            bits = int(file.attrs["bits"])
+            sets = [_read_part(file[name], bits) for name in ("query", "database")]
+            return sets[0], sets[1], str(file.attrs["split_hash"])
+    except (OSError, KeyError) as error:
+        raise UserError(f"'{path}' is missing or holds no codes of a run ({error}).") from error
+
+
+def _read_part(group: h5py.Group, bits: int) -> CodeSet:
+    codes = {m: unpack_codes(group[m][:], bits) for m in ("image", "text") if m in group}
+    return CodeSet(codes, group["labels"][:], group["rows"][:])

@@ -1,0 +1,63 @@
+"""Matrices over all pairs of two sets of rows: distances, cosines, and who shares a label."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pairwise_euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Euclidean distance of all pairs, with a gradient of 0 where two rows coincide.
+
+    Differences are squared directly, without the ‖a‖² + ‖b‖² - 2ab expansion, which loses half
+    the digits near 0; memory is [N,M], not [N,M,K].
+
+    Args:
+        a: [N,K] rows.
+        b: [M,K] rows, same dtype and device.
+
+    Returns:
+        [N,M] distances.
+
+    >>> pairwise_euclidean(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[5., 0.]])
+    """
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def pairwise_cosine(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
+    """Return the cosine of all pairs; a row of length 0 has cosine 0 with everything.
+
+    Args:
+        a: [N,K] rows.
+        b: [M,K] rows, same dtype and device.
+        eps: shortest length that a row is divided by.
+
+    Returns:
+        [N,M] cosines in -1..1.
+
+    >>> pairwise_cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
+    tensor([[1., 0.]])
+    """
+    return F.normalize(a, dim=-1, eps=eps) @ F.normalize(b, dim=-1, eps=eps).mT  # [N,M]
+
+
+def share_label(a: Tensor, b: Tensor) -> Tensor:
+    """Return S with S_ij = 1 where two rows share at least one label, else 0.
+
+    Args:
+        a: [N,C] multi-hot labels of any real, integer or bool dtype.
+        b: [M,C] multi-hot labels.
+
+    Returns:
+        [N,M] of 0/1, in float64 if either input is float64, else float32. A row without labels
+        shares none, not even with itself.
+
+    >>> share_label(torch.tensor([[1, 1, 0], [0, 0, 0]]), torch.tensor([[0, 1, 1]]))
+    tensor([[1.],
+            [0.]])
+    """
+    double = torch.float64 in (a.dtype, b.dtype)
+    dtype = torch.float64 if double else torch.float32
+    return (a.to(dtype) @ b.to(dtype).mT > 0).to(dtype)  # [N,M]

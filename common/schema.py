@@ -1,0 +1,136 @@
+"""From a plain mapping to a dataclass, strictly: an unknown or mistyped key is an error that says where.
+
+Understood field types: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None`` and other unions,
+``list``/``tuple`` of these, ``dict``, and nested dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from utils.errors import UserError, nearest
+
+T = TypeVar("T")
+
+Locate = Callable[[str], str]
+"""Key path (``loss.alpha``) → where it was set (``configs/method/dsph.yaml:4`` or the command line)."""
+
+
+def build(schema: type[T], values: Mapping[str, Any], path: str, locate: Locate) -> T:
+    """Return ``schema(**values)`` with every key known and every value of the declared type.
+
+    Args:
+        schema: a dataclass.
+        values: key → value, as read from YAML.
+        path: dotted path of ``values`` in the whole config, for messages.
+        locate: says where a key path was set.
+
+    Raises:
+        UserError: naming place, key, what was given, what is accepted and the nearest key.
+    """
+    hints = typing.get_type_hints(schema)
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        full = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            accepted = ", ".join(fields) or "none"
+            raise UserError(
+                f"{locate(full)}: key '{full}' is not known.{nearest(str(key), fields)} "
+                f"Accepted there: {accepted}."
+            )
+        arguments[key] = convert(hints[key], value, full, locate)
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in arguments
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        full = f"{path}.{missing[0]}" if path else missing[0]
+        raise UserError(f"{locate(path)}: key '{full}' is missing; give it as {full}=VALUE.")
+    return schema(**arguments)
+
+
+def convert(hint: Any, value: Any, path: str, locate: Locate) -> Any:
+    """Return ``value`` as the type ``hint`` asks, or raise :class:`UserError`."""
+    origin = typing.get_origin(hint)
+    options = typing.get_args(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise _mistyped(value, "a mapping of keys", path, locate)
+        return build(hint, value, path, locate)
+    if origin is typing.Literal:
+        if value in options:
+            return value
+        text = ", ".join(str(option) for option in options)
+        hint_text = nearest(str(value), [str(option) for option in options])
+        raise UserError(f"{locate(path)}: {path}={value!r} is not one of {text}.{hint_text}")
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(options, value, path, locate)
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise _mistyped(value, "a list", path, locate)
+        inner = options[0] if options else Any
+        return origin(convert(inner, item, f"{path}[{i}]", locate) for i, item in enumerate(value))
+    if origin is dict or hint is dict:
+        if not isinstance(value, Mapping):
+            raise _mistyped(value, "a mapping of keys", path, locate)
+        inner = options[1] if options else Any
+        return {str(k): convert(inner, v, f"{path}.{k}", locate) for k, v in value.items()}
+    return _convert_scalar(hint, value, path, locate)
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, tuples and mappings as dicts and lists that YAML and JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, path: str, locate: Locate) -> Any:
+    if value is None and type(None) in options:
+        return None
+    # the exact type first, so that `int | float` keeps 3 an int
+    candidates = [o for o in options if o is not type(None)]
+    candidates.sort(key=lambda option: type(value) is not option)
+    problem: UserError | None = None
+    for option in candidates:
+        try:
+            return convert(option, value, path, locate)
+        except UserError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _convert_scalar(hint: Any, value: Any, path: str, locate: Locate) -> Any:
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    names = {
+        bool: "true or false", int: "a whole number", float: "a number", str: "a text",
+    }  # fmt: skip
+    raise _mistyped(value, names.get(hint, f"a {hint}"), path, locate)
+
+
+def _mistyped(value: Any, wanted: str, path: str, locate: Locate) -> UserError:
+    return UserError(f"{locate(path)}: {path}={value!r} is not accepted; {wanted} is needed.")

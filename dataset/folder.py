@@ -1,0 +1,225 @@
+"""A user's own pictures: class folders, or a table (CSV) of paths and labels; also inside a zip.
+
+Class folders: ``root/<class>/**/<picture>``; a folder without pictures is no class. CSV: a header,
+then a row per picture; several labels are separated by ``;``. Captions are optional: the columns
+``caption``, ``caption2``, ``caption3``, …, one caption each. ``.tsv`` files are split at tabs.
+
+Classes are numbered by name, sorted as text; pictures of class folders by class, then path; rows of
+a CSV stay in its order.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.images import SUFFIXES, FileImages, open_archive
+from dataset.splits import SplitConfig, make_split
+from utils.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderConfig:
+    """Keys of a dataset of one's own pictures.
+
+    Attributes:
+        root: the folder with the class folders, or where paths in the CSV start.
+        csv: table of pictures below ``root``; None takes class folders.
+        archive: zip file below ``root`` that holds the pictures (read in place).
+        path_column: column of the CSV with the path of the picture.
+        label_column: column with the label or labels.
+        caption_column: column with a caption; it and its numbered followers need not be there.
+        split: by default, of each class a tenth for queries and the rest for training and database.
+    """
+
+    root: str = ""
+    csv: str | None = None
+    archive: str | None = None
+    path_column: str = "path"
+    label_column: str = "label"
+    caption_column: str = "caption"
+    split: SplitConfig = SplitConfig(rule="per_class", seed=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One picture: its path, its labels and its captions."""
+
+    path: str
+    labels: tuple[str, ...]
+    captions: tuple[str, ...] = ()
+
+
+@DATASETS.register("folder", config=FolderConfig)
+def build(config: FolderConfig, name: str) -> HashDataset:
+    """One's own pictures, in class folders or listed in a CSV, with or without captions.
+
+    Raises:
+        UserError: no root, no picture, a bad row of the CSV (named by line), a path that leaves the
+            root, a picture that is not there, or a split that does not fit.
+    """
+    if not config.root:
+        raise UserError("dataset.root is not set; give the folder that holds the pictures.")
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"dataset.root: '{root}' is not a folder.")
+    members = None
+    if config.archive is not None:
+        with open_archive(root / config.archive) as archive:
+            members = [info.filename for info in archive.infolist() if not info.is_dir()]
+    if config.csv is not None:
+        rows = _read_csv(config, root, None if members is None else frozenset(members))
+    else:
+        rows = _class_folders(root, members, config.archive)
+    class_names = tuple(sorted({label for row in rows for label in row.labels}))
+    column = {label: c for c, label in enumerate(class_names)}
+    labels = np.zeros((len(rows), len(class_names)), dtype=np.float32)
+    for i, row in enumerate(rows):
+        labels[i, [column[label] for label in row.labels]] = 1
+    return HashDataset(
+        name=name,
+        images=FileImages([row.path for row in rows], root, config.archive),  # type: ignore[arg-type]
+        labels=labels,
+        class_names=class_names,
+        multi_label=bool((labels.sum(1) > 1).any()),
+        split=make_split(config.split, labels, root=root),
+        texts=[row.captions for row in rows] if rows[0].captions else None,
+    )
+
+
+def _class_folders(root: Path, members: list[str] | None, archive: str | None) -> list[_Row]:
+    """List the pictures below ``root``, or among ``members`` of an archive, by class folder."""
+    where = f"'{root / archive}'" if archive is not None else f"'{root}'"
+    paths = members if members is not None else _walk(root)
+    paths = [path for path in paths if _is_picture(path)]
+    lead = _common_folder(paths) if members is not None else ""
+    rows = []
+    for path in sorted(paths):
+        parts = PurePosixPath(path[len(lead) :]).parts
+        if len(parts) > 1:
+            rows.append(_Row(path, (parts[0],)))
+    if not rows:
+        loose = f" ({len(paths)} lie outside of any)" if paths else ""
+        raise UserError(
+            f"No picture in class folders in {where}{loose}; <class>/<picture> is needed, with a "
+            f"name that ends in {', '.join(SUFFIXES)}, or a table of them in dataset.csv."
+        )
+    return sorted(rows, key=lambda row: (row.labels, row.path))
+
+
+def _walk(root: Path) -> list[str]:
+    """Return the paths of all files below ``root``, relative to it, with forward slashes."""
+    found = []
+    for folder, _, files in os.walk(root, followlinks=True):
+        prefix = Path(folder).relative_to(root)
+        found += [(prefix / file).as_posix() for file in files]
+    return found
+
+
+def _is_picture(path: str) -> bool:
+    """Tell by its name whether a file is a picture and none of a system's hidden helper files."""
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return path.lower().endswith(SUFFIXES) and not hidden
+
+
+def _common_folder(paths: list[str]) -> str:
+    """Return the folder around the class folders of an archive as ``"name/"``, or ``""``."""
+    tops = {PurePosixPath(path).parts[0] for path in paths}
+    depth = min((len(PurePosixPath(path).parts) for path in paths), default=0)
+    return f"{tops.pop()}/" if len(tops) == 1 and depth > 2 else ""
+
+
+def _read_csv(config: FolderConfig, root: Path, members: frozenset[str] | None) -> list[_Row]:
+    """Read ``dataset.csv``; ``members`` are the names in the archive, if there is one."""
+    assert config.csv is not None
+    path = root / Path(config.csv).expanduser()
+    if not path.is_file():
+        raise UserError(f"'{path}' does not exist (dataset.csv).")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    rows: list[_Row] = []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
+            captions = _columns(config, path, list(reader.fieldnames or []))
+            for cells in reader:
+                line = f"'{path}' line {reader.line_num}"
+                row = _row(config, cells, captions, line)
+                rows.append(dataclasses.replace(row, path=_inside(row.path, root, line)))
+                if members is None:
+                    there = len(rows) > 1 or (root / rows[0].path).is_file()
+                else:
+                    there = rows[-1].path in members
+                if not there:
+                    source = f"'{root / config.archive}'" if config.archive else f"'{root}'"
+                    raise UserError(f"{line}: no picture '{row.path}' in {source}.")
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text ({error}); save it as UTF-8.") from error
+    except csv.Error as error:
+        raise UserError(f"'{path}' line {reader.line_num + 1}: no valid CSV ({error}).") from error
+    if not rows:
+        raise UserError(f"'{path}' has a header but no row.")
+    return rows
+
+
+def _columns(config: FolderConfig, path: Path, header: list[str]) -> list[str]:
+    """Check the header; return the caption columns."""
+    twice = sorted({column for column in header if header.count(column) > 1})
+    if twice:
+        raise UserError(f"'{path}' line 1: the column '{twice[0]}' is there twice; rename one.")
+    for key in ("path_column", "label_column"):
+        wanted = getattr(config, key)
+        if wanted not in header:
+            raise UserError(
+                f"'{path}' line 1: no column '{wanted}' (dataset.{key}).{nearest(wanted, header)} "
+                f"Columns: {', '.join(header) or 'none'}."
+            )
+    pattern = re.compile(re.escape(config.caption_column) + r"\d*")
+    captions = [column for column in header if pattern.fullmatch(column)]
+    if not captions and config.caption_column != FolderConfig.caption_column:
+        raise UserError(
+            f"'{path}' line 1: no column '{config.caption_column}' (dataset.caption_column)."
+            f"{nearest(config.caption_column, header)} Columns: {', '.join(header)}."
+        )
+    return captions
+
+
+def _row(config: FolderConfig, cells: dict, captions: list[str], line: str) -> _Row:
+    """Check and take apart one row of the CSV; ``line`` names it in errors."""
+    if None in cells:
+        raise UserError(
+            f"{line}: {len(cells[None])} more cells than the header has columns; put cells that "
+            "hold the separator in double quotes."
+        )
+    if None in cells.values():
+        raise UserError(f"{line}: fewer cells than the header has columns.")
+    path = cells[config.path_column].strip()
+    labels = tuple(part.strip() for part in cells[config.label_column].split(";") if part.strip())
+    texts = tuple(cells[column].strip() for column in captions if cells[column].strip())
+    if not path:
+        raise UserError(f"{line}: the column '{config.path_column}' is empty.")
+    if not labels:
+        raise UserError(f"{line}: the column '{config.label_column}' is empty.")
+    if captions and not texts:
+        raise UserError(f"{line}: no caption; give one, or take the caption columns out.")
+    return _Row(path, labels, texts)
+
+
+def _inside(path: str, root: Path, line: str) -> str:
+    """Return ``path`` relative to ``root``, or refuse one that leaves it."""
+    if not os.path.isabs(path) and ".." not in PurePosixPath(path).parts:
+        return PurePosixPath(path).as_posix()
+    base = os.path.abspath(root)
+    full = os.path.abspath(os.path.join(base, path))
+    if os.path.commonpath([base, full]) != base or full == base:
+        raise UserError(
+            f"{line}: '{path}' leaves the dataset's folder '{root}'; paths must stay below it."
+        )
+    return Path(os.path.relpath(full, base)).as_posix()

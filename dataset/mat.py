@@ -1,0 +1,373 @@
+"""Cross-modal data in the ``.mat`` layout of DCMHT, MITH, DSPH and DNPH: one folder, three files.
+
+========== ======================================== ============================================
+file       variable (first one found)               content, n rows
+========== ======================================== ============================================
+index.mat  ``index``, ``imgs``, ``FAll``            n paths of pictures, blank padded; or a
+                                                    ``.npy`` of pictures, uint8 [n,H,W,3]
+caption    ``caption``, ``tags``, ``YAll``          n strings, or n cells of several strings; or
+                                                    a ``.txt`` with one line per row
+label.mat  ``category``, ``LAll``, ``labels``,      n×C, 0/1, of any number type
+           ``label``
+========== ======================================== ============================================
+
+Files written by MATLAB up to v7 and by scipy are read with scipy, v7.3 files with h5py.
+A one-dimensional array of strings is one caption per row (MITH's scripts), never a list of letters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.registry import DATASETS
+from dataset.base import ArrayImages, HashDataset, ImageSource
+from dataset.images import FileImages, SelectedImages
+from dataset.splits import SplitConfig, make_split
+from utils.errors import UserError
+from utils.files import digest
+
+INDEX_KEYS = ("index", "imgs", "FAll")
+CAPTION_KEYS = ("caption", "tags", "YAll")
+LABEL_KEYS = ("category", "LAll", "labels", "label")
+_CLASS_NAMES = "label_names.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class MatConfig:
+    """Keys of a ``.mat`` dataset; file names are relative to ``root`` unless absolute.
+
+    Attributes:
+        root: the folder with the files.
+        index_file: paths of the pictures (``.mat``), or the pictures themselves (``.npy``).
+        caption_file: ``.mat``, or ``.txt`` with one line per row.
+        label_file: 0/1 labels.
+        image_root: where relative picture paths start (default: ``root``). Absolute paths of
+            another machine are looked for below it, too.
+        class_names_file: one class name per line; the default file need not be there.
+        on_unlabelled: rows without any label: ``error``, or ``drop`` them (the split then counts
+            the rows that are left).
+        split: see :class:`dataset.splits.SplitConfig`.
+    """
+
+    root: str = ""
+    index_file: str = "index.mat"
+    caption_file: str = "caption.mat"
+    label_file: str = "label.mat"
+    image_root: str | None = None
+    class_names_file: str | None = _CLASS_NAMES
+    on_unlabelled: str = "error"
+    split: SplitConfig = SplitConfig()
+
+
+@DATASETS.register("mat", config=MatConfig)
+def build(config: MatConfig, name: str) -> HashDataset:
+    """Pictures, captions and labels in the .mat files of DCMHT and MITH.
+
+    Raises:
+        UserError: a file or variable is missing or broken, lengths differ, labels are not 0/1, a
+            row has no label, the first picture is not where its path says, the split does not fit.
+    """
+    root = _root(config)
+    if config.on_unlabelled not in ("error", "drop"):
+        raise UserError(
+            f"dataset.on_unlabelled={config.on_unlabelled}: 'error' or 'drop' is needed."
+        )
+    pictures = _pictures(config, root)
+    texts = _captions(_existing(root, config.caption_file, "caption_file"), len(pictures))
+    labels = _labels(_existing(root, config.label_file, "label_file"), len(pictures))
+    counts = {
+        config.index_file: len(pictures),
+        config.caption_file: len(texts),
+        config.label_file: len(labels),
+    }
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{file} has {count}" for file, count in counts.items())
+        raise UserError(f"The files in '{root}' differ in length: {told} rows; they must agree.")
+    class_names = _class_names(config, root, labels.shape[1])
+    unlabelled = np.flatnonzero(labels.sum(1) == 0)
+    if len(unlabelled):
+        if config.on_unlabelled == "error":
+            raise UserError(
+                f"'{root / config.label_file}': {len(unlabelled)} of {len(labels)} rows carry no "
+                f"label, row {unlabelled[0]} first; dataset.on_unlabelled=drop leaves them out."
+            )
+        kept = np.setdiff1d(np.arange(len(labels)), unlabelled)
+        labels, texts = labels[kept], [texts[row] for row in kept]
+        pictures = _take(pictures, kept)
+    return HashDataset(
+        name=name,
+        images=pictures,
+        labels=labels,
+        class_names=class_names,
+        multi_label=bool((labels.sum(1) > 1).any()),
+        split=make_split(config.split, labels, root=root),
+        texts=texts,
+    )
+
+
+def _root(config: MatConfig) -> Path:
+    """Return the dataset's folder."""
+    if not config.root:
+        raise UserError("dataset.root is not set; give the folder that holds the .mat files.")
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"dataset.root: '{root}' is not a folder.")
+    return root
+
+
+def _existing(root: Path, file: str, key: str) -> Path:
+    """Return the path of ``file``, which must exist."""
+    path = root / Path(file).expanduser()
+    if path.is_file():
+        return path
+    others = sorted(p.name for p in path.parent.glob(f"{path.stem}*") if p.is_file())
+    hint = f"; dataset.{key}={others[0]} may be meant" if others else ""
+    raise UserError(f"'{path}' does not exist (dataset.{key}){hint}.")
+
+
+def _labels(path: Path, n_rows: int) -> np.ndarray:
+    """Read labels as float32 [n,C]."""
+    values = read_variable(path, LABEL_KEYS)
+    if values.ndim == 2 and values.shape[0] != n_rows == values.shape[1] and _is_hdf5(path):
+        values = values.T  # an HDF5 file not written by MATLAB, hence not in its order
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or 0 in values.shape:
+        raise UserError(
+            f"Labels in '{path}' are {values.dtype} of shape {values.shape}; a matrix of 0 and 1 "
+            "with a row per picture and a column per class is needed."
+        )
+    wrong = np.argwhere((values != 0) & (values != 1))
+    if len(wrong):
+        row, column = wrong[0]
+        raise UserError(
+            f"Labels in '{path}' must be 0 or 1, but row {row}, column {column} is "
+            f"{values[row, column]} ({len(wrong)} such entries)."
+        )
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _captions(path: Path, n_rows: int) -> list[tuple[str, ...]]:
+    """Read the captions of every row, blanks stripped."""
+    if path.suffix.lower() == ".txt":
+        return [(line.strip(),) for line in _lines(path)]
+    return strings_per_row(read_variable(path, CAPTION_KEYS, text=True), n_rows, path)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 text file, without their ends."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text ({error}).") from error
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _pictures(config: MatConfig, root: Path) -> ImageSource:
+    """Return the pictures that the index file names or holds."""
+    path = _existing(root, config.index_file, "index_file")
+    if path.suffix.lower() == ".npy":
+        return _array_pictures(path)
+    image_root = Path(config.image_root).expanduser() if config.image_root else root
+    if not image_root.is_absolute() and config.image_root and not image_root.is_dir():
+        image_root = root / image_root
+    cells = read_variable(path, INDEX_KEYS, text=True)
+    names = [name.strip() for name in _strings(cells, 0, path)]
+    if "" in names or not names:
+        where = f"row {names.index('')} has none" if names else "it has none"
+        raise UserError(f"'{path}' must hold a path of a picture in every row, but {where}.")
+    names = _below(names, image_root)
+    first = image_root / names[0]
+    if not first.is_file():
+        raise UserError(
+            f"The first picture that '{path}' names, '{names[0]}', does not exist at '{first}'; "
+            "set dataset.image_root to the folder where the paths start."
+        )
+    return FileImages(names, image_root)  # type: ignore[return-value]
+
+
+def _below(names: list[str], image_root: Path) -> list[str]:
+    """Return paths that start at ``image_root``, also when ``names`` are another machine's.
+
+    When the first name is absolute and not there, its longest ending that exists below
+    ``image_root`` tells how many leading folders to leave out of all names.
+    """
+    parts = Path(names[0]).parts
+    if not Path(names[0]).is_absolute() or Path(names[0]).is_file():
+        return names
+    for lead in range(1, len(parts)):
+        if image_root.joinpath(*parts[lead:]).is_file():
+            return [str(Path(*Path(name).parts[lead:])) for name in names]
+    return names
+
+
+def _array_pictures(path: Path) -> ArrayImages:
+    """Return the pictures of a ``.npy`` file, memory-mapped."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"'{path}' cannot be read as a .npy array ({error}).") from error
+    if array.ndim == 4 and array.shape[1] == 3 and array.shape[3] != 3:
+        array = array.transpose(0, 2, 3, 1)  # [n,3,H,W] -> [n,H,W,3]
+    if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
+        raise UserError(
+            f"'{path}' is {array.dtype} of shape {array.shape}; pictures as uint8 [n,H,W,3] are "
+            "needed."
+        )
+    facts = path.stat()
+    key = digest(str(path.resolve()), str(facts.st_size), str(facts.st_mtime_ns))
+    return ArrayImages(array, key)
+
+
+def _take(pictures: ImageSource, rows: np.ndarray) -> ImageSource:
+    """Return the pictures of ``rows``."""
+    if isinstance(pictures, FileImages):
+        return pictures.take(rows)  # type: ignore[return-value]
+    return SelectedImages(pictures, rows)
+
+
+def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ...]:
+    """Return the names in ``class_names_file``, or ``class 0``, ``class 1``, … without one."""
+    file = config.class_names_file
+    unnamed = tuple(f"class {c}" for c in range(n_classes))
+    if file is None or (file == _CLASS_NAMES and not (root / file).is_file()):
+        return unnamed
+    path = _existing(root, file, "class_names_file")
+    names = tuple(line.strip() for line in _lines(path) if line.strip())
+    if len(names) != n_classes:
+        raise UserError(
+            f"'{path}' names {len(names)} classes, but the labels have {n_classes} columns."
+        )
+    return names
+
+
+def read_variable(path: Path, keys: tuple[str, ...], text: bool = False) -> np.ndarray:
+    """Return the first variable of ``path`` that is called one of ``keys``.
+
+    Numbers come as MATLAB shows them (rows first), also from v7.3 files, which store them the other
+    way round. Text comes as arrays of ``str`` or, for cells, as object arrays, perhaps nested.
+
+    Args:
+        path: a ``.mat`` file.
+        keys: accepted names, the preferred first.
+        text: whether the variable holds text; in a v7.3 file without type notes, 16-bit numbers
+            are then letters.
+
+    Raises:
+        UserError: not a MATLAB file, a broken one, or none of the names in it.
+    """
+    if not _is_hdf5(path):
+        return _read_v5(path, keys)
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            key = _first_key(path, keys, (k for k in file if not k.startswith("#")))
+            return _read_h5(file, file[key], text)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{path}' cannot be read as a MATLAB v7.3 file ({error}).") from error
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Tell whether ``path`` is a v7.3 file, which is HDF5."""
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
+
+
+def _read_v5(path: Path, keys: tuple[str, ...]) -> np.ndarray:
+    """Read from a file of MATLAB v4 to v7 or of scipy."""
+    import scipy.io
+    import scipy.sparse
+
+    try:
+        variables = scipy.io.loadmat(path, appendmat=False)
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error}).") from error
+    except Exception as error:  # scipy raises many kinds on a file that is no MATLAB file
+        raise UserError(
+            f"'{path}' is not a MATLAB .mat file, or it is cut short ({error})."
+        ) from error
+    key = _first_key(path, keys, (k for k in variables if not k.startswith("__")))
+    value = variables[key]
+    return value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
+
+
+def _first_key(path: Path, keys: tuple[str, ...], found: Iterable[str]) -> str:
+    """Return the first of ``keys`` that is among ``found``."""
+    names = list(found)
+    for key in keys:
+        if key in names:
+            return key
+    raise UserError(
+        f"'{path}' holds {', '.join(names) or 'no variable'}; one of {', '.join(keys)} is needed."
+    )
+
+
+def _read_h5(file: Any, item: Any, text: bool) -> np.ndarray:
+    """Read one HDF5 dataset in MATLAB's conventions (axes reversed, cells as references)."""
+    import h5py
+
+    if not isinstance(item, h5py.Dataset):
+        raise ValueError(f"{item.name} is a struct or an object, not an array")
+    kind = item.attrs.get("MATLAB_class", b"")
+    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+    if h5py.check_string_dtype(item.dtype) is not None:  # written by Python, not by MATLAB
+        return np.asarray(item.asstr()[()])
+    if item.attrs.get("MATLAB_empty", 0):
+        return np.array([], dtype="<U1" if kind == "char" else object)
+    if h5py.check_ref_dtype(item.dtype) is not None:
+        stored = np.asarray(item[()])
+        cells = np.empty(stored.shape, dtype=object)
+        for place, reference in np.ndenumerate(stored):
+            cells[place] = _read_h5(file, file[reference], text)
+        return cells.T
+    values = np.asarray(item[()]).T
+    if kind == "char" or (text and not kind and values.dtype == np.uint16):
+        rows = np.atleast_2d(values)
+        return np.array(["".join(map(chr, row)) for row in rows])
+    return values
+
+
+def strings_per_row(array: np.ndarray, n_rows: int, path: Path) -> list[tuple[str, ...]]:
+    """Return the strings of each row, blanks stripped, empty ones left out.
+
+    Understood are, for n rows: n strings in any orientation; n cells, each a string, an array of
+    strings or nested cells; a matrix [n,k] of k strings per row; one cell around any of these.
+    A row with nothing but blanks gives one empty string.
+
+    Args:
+        array: what the file holds.
+        n_rows: the number of rows expected; decides which axis counts where both could.
+        path: named in the error.
+
+    Raises:
+        UserError: something in it is not text.
+    """
+    while array.dtype == object and array.size == 1 and n_rows != 1:
+        array = np.asarray(array.reshape(-1)[0])
+    if array.ndim == 2 and array.shape[0] == 1 and n_rows != 1:
+        array = array[0]  # (1,n) -> n rows
+    if array.ndim == 0:
+        array = array.reshape(1)
+    rows = []
+    for row, cell in enumerate(array):
+        strings = [string.strip() for string in _strings(cell, row, path)]
+        rows.append(tuple(filter(None, strings)) or ("",))
+    return rows
+
+
+def _strings(cell: Any, row: int, path: Path) -> Iterator[str]:
+    """Yield all strings in ``cell``, however nested."""
+    if isinstance(cell, str):
+        yield cell
+    elif isinstance(cell, bytes):
+        yield cell.decode("utf-8", errors="replace")
+    elif isinstance(cell, (np.ndarray, list, tuple)):
+        for inner in np.asarray(cell).reshape(-1):
+            yield from _strings(inner, row, path)
+    else:
+        raise UserError(f"'{path}': row {row} holds {type(cell).__name__} where text is needed.")

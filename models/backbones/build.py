@@ -1,0 +1,36 @@
+"""From a name and its checked config to a backbone that can do what is asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.batch import MODALITIES
+from common.registry import BACKBONES
+from models.backbones.base import Backbone
+from utils.errors import UserError
+
+
+def build_backbone(name: str, config: Any, modalities: tuple[str, ...] = MODALITIES) -> Backbone:
+    """Return the backbone ``name`` with (at least) the towers for ``modalities``.
+
+    Args:
+        name: as registered in ``BACKBONES``.
+        config: an instance of its config dataclass.
+        modalities: those needed; towers for others are not kept.
+
+    Raises:
+        UserError: unknown name, absent weights, or a modality that this backbone does not encode.
+    """
+    backbone: Backbone = BACKBONES.get(name).target(config, tuple(modalities))
+    lacking = [modality for modality in modalities if modality not in backbone.modalities]
+    if lacking:
+        raise UserError(
+            f"Backbone '{name}' encodes {' and '.join(backbone.modalities)}, but {lacking[0]} is "
+            "needed too; choose a dual encoder, e.g. backbone=clip_mini."
+        )
+    return backbone
+
+
+def frozen_modalities(backbone: Backbone) -> tuple[str, ...]:
+    """Return the modalities whose features cannot change while training, so may be cached."""
+    return tuple(m for m in getattr(backbone, "frozen", ()) if m in backbone.modalities)

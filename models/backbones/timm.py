@@ -1,0 +1,179 @@
+"""Any picture network of timm, without its classification head.
+
+Weights are a file, or ``pretrained`` (timm's default ones) or a tag of timm (``augreg_in21k``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from torch import Tensor
+
+from common.batch import Features
+from common.registry import BACKBONES
+from models.backbones import weights as files
+from models.backbones.base import Backbone, ImageInput
+from models.backbones.open_clip_towers import timm_tokens
+from models.backbones.towers import IMAGENET_MEAN, IMAGENET_STD, TowerBackbone, image_settings
+from utils.errors import UserError
+
+PRETRAINED = "pretrained"
+
+
+@dataclasses.dataclass(frozen=True)
+class TimmConfig:
+    """Which network of timm, its weights and its pictures.
+
+    Attributes:
+        model: timm's name, e.g. ``resnet50`` or ``vit_base_patch16_224``.
+        weights: a file, ``pretrained`` (or true), a tag of timm for this network, or ``random``;
+            null is refused.
+        freeze: ``all`` (or ``image``) keeps the network as it is, batch-norm statistics included.
+        image_size: side in pixels; null takes the model's.
+        image_mean, image_std: three numbers each; null takes the model's.
+    """
+
+    model: str = "resnet50"
+    weights: str | bool | None = None
+    freeze: Literal["none", "image", "all"] = "none"
+    image_size: int | None = None
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+
+
+class TimmBackbone(TowerBackbone):
+    """A picture network of timm: pooled features before the classifier, tokens of the last map."""
+
+    def __init__(
+        self, network: Any, image_input: ImageInput, freeze: str, fingerprint: str
+    ) -> None:
+        """Wrap a network that was built with ``num_classes=0``."""
+        super().__init__(network, None, freeze)
+        self.image_input = image_input
+        self.fingerprint = fingerprint
+        self.widths = {"image": int(getattr(network, "head_hidden_size", network.num_features))}
+        self.token_widths = {"image": int(network.num_features)}
+
+    def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, tokens [B,L,W]."""
+        network: Any = self.visual
+        features = network.forward_features(image)
+        pooled = network.forward_head(features, pre_logits=True)  # [B,D]
+        return Features(pooled, timm_tokens(network, features) if tokens else None)
+
+
+@BACKBONES.register("timm", config=TimmConfig)
+def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
+    """Any picture network of timm (ResNet, ViT, ConvNeXt, EfficientNet ...).
+
+    Raises:
+        UserError: unknown network, absent or unfitting weights.
+    """
+    import timm
+
+    what = f"Backbone timm ({config.model})"
+    if not timm.is_model(config.model):
+        raise files.unknown_model("timm", config.model, timm.list_models())
+    source = f"timm's weights '{config.model}' (huggingface.co/timm)"
+    if config.weights in (None, False):
+        raise files.needs_weights(what, source, "backbone.weights is not set")
+    options = _size_option(config)
+    if config.weights == files.RANDOM:
+        files.warn_random(what)
+        network = timm.create_model(config.model, num_classes=0, **options)
+    elif isinstance(config.weights, str) and files.looks_like_file(config.weights):
+        network = _from_file(config, what, source, options)
+    else:
+        network = _from_tag(config, what, source, options)
+    data = timm.data.resolve_model_data_config(network)
+    image_input = image_settings(
+        config.image_size or data["input_size"][-1],
+        data.get("mean") or IMAGENET_MEAN,
+        data.get("std") or IMAGENET_STD,
+        config.image_mean,
+        config.image_std,
+    )
+    settings = {
+        "backbone": "timm",
+        "model": config.model,
+        "image": dataclasses.asdict(image_input),
+        "random": config.weights == files.RANDOM,
+    }
+    fingerprint = files.state_fingerprint(network, settings)
+    return TimmBackbone(network, image_input, config.freeze, fingerprint)
+
+
+def _size_option(config: TimmConfig) -> dict[str, Any]:
+    """Return ``img_size`` for networks whose parameters depend on the size of the picture."""
+    import timm
+
+    if config.image_size is None:
+        return {}
+    default = timm.get_pretrained_cfg(config.model)
+    return {"img_size": config.image_size} if default and default.fixed_input_size else {}
+
+
+def _from_file(config: TimmConfig, what: str, source: str, options: dict[str, Any]) -> Any:
+    """Load a file of timm's names; a classifier in it is dropped, positions are resized."""
+    given = str(config.weights)
+    state, _ = files.load_state(given, what, source)
+    return _with_state(config.model, state, what, given, options)
+
+
+def _with_state(
+    name: str, state: dict[str, Tensor], what: str, given: str, options: dict[str, Any]
+) -> Any:
+    """Return the network with exactly these weights, its classifier removed.
+
+    timm by itself tolerates missing weights once the number of classes is changed; here every
+    weight has to be found. Its conversions (older names, positions for another picture size) are
+    used where names or shapes differ, on the whole network, for which it is strict.
+    """
+    import timm
+
+    network = timm.create_model(name, num_classes=0, **options)
+    heads = network.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    dropped = tuple(f"{head}.{leaf}" for head in heads for leaf in ("weight", "bias"))
+    kept = {key: value for key, value in state.items() if key not in dropped}
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    if shapes == {key: value.shape for key, value in kept.items()}:
+        files.load_into(network, kept, what, given)
+        return network
+    overlay = {"state_dict": dict(state), "custom_load": False}
+    try:
+        whole: Any = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, **options
+        )
+    except (RuntimeError, KeyError, AttributeError) as error:
+        files.load_into(network, kept, what, given)  # says which names do not fit
+        raise UserError(f"'{given}' does not fit {what}: {str(error).splitlines()[0]}") from error
+    whole.reset_classifier(0)
+    return whole
+
+
+def _from_tag(config: TimmConfig, what: str, source: str, options: dict[str, Any]) -> Any:
+    """Load weights that timm knows by name: cached, or downloaded."""
+    import timm
+
+    name, base = config.model, config.model.split(".")[0]
+    if config.weights not in (True, PRETRAINED):
+        name = f"{base}.{config.weights}"
+        if not timm.models.is_model_pretrained(name):
+            tags = [tag.split(".", 1)[-1] for tag in timm.list_pretrained(f"{base}.*")]
+            raise UserError(
+                f"backbone.weights='{config.weights}' is neither a file nor a tag of timm for "
+                f"{base}; tags: {', '.join([PRETRAINED, *tags])}."
+            )
+    known = timm.get_pretrained_cfg(name)
+    if known is not None and known.hf_hub_id:
+        names = (known.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
+        found = files.hub_file(known.hf_hub_id, names)
+        if found:
+            state, _ = files.load_state(found, what, source)
+            return _with_state(name, state, what, found, options)
+    if known is not None and known.url and files.reachable(str(known.url)):
+        with files.library_errors(what, source):
+            return timm.create_model(name, pretrained=True, num_classes=0, **options)
+    raise files.needs_weights(what, source, "they are not here and cannot be downloaded")

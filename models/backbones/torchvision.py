@@ -1,0 +1,177 @@
+"""Picture networks of torchvision without their last, classifying layer.
+
+AlexNet and VGG thus give the 4,096 values of their second hidden layer (fc7), as in the papers on
+deep hashing; ResNets give the mean over the last map, ViTs the class token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from common.batch import Features
+from common.registry import BACKBONES
+from models.backbones import weights as files
+from models.backbones.base import Backbone, ImageInput
+from models.backbones.towers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TowerBackbone,
+    image_settings,
+    map_to_tokens,
+)
+from utils.errors import UserError
+
+HEADS = ("fc", "heads.head", "classifier")
+MAPS = ("layer4", "encoder", "features")
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchvisionConfig:
+    """Which network of torchvision, its weights and its pictures.
+
+    Attributes:
+        model: torchvision's name, e.g. ``alexnet``, ``resnet50``, ``vgg16``, ``vit_b_16``.
+        weights: a file, a name such as ``IMAGENET1K_V2``, or ``random``; null is refused.
+        freeze: ``all`` (or ``image``) keeps the network as it is, batch-norm statistics included.
+        image_size: side in pixels; null takes the model's.
+        image_mean, image_std: three numbers each; null takes ImageNet's.
+    """
+
+    model: str = "resnet50"
+    weights: str | None = None
+    freeze: Literal["none", "image", "all"] = "none"
+    image_size: int | None = None
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+
+
+class TorchvisionBackbone(TowerBackbone):
+    """A classification network of torchvision with its last layer removed."""
+
+    def __init__(self, network: nn.Module, image_input: ImageInput, freeze: str, mark: str) -> None:
+        """Remove the last linear layer of ``network``; ``mark`` is the fingerprint."""
+        super().__init__(network, None, freeze)
+        self.image_input = image_input
+        self.fingerprint = mark
+        self.widths = {"image": _remove_classifier(network)}
+        self._map_name = next(name for name in MAPS if hasattr(network, name))
+        self.token_widths = {"image": _map_width(network, self._map_name)}
+
+    def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, tokens [B,L,W]."""
+        network: Any = self.visual
+        if not tokens:
+            return Features(network(image))
+        seen: list[Tensor] = []
+        layer = network.get_submodule(self._map_name)
+        handle = layer.register_forward_hook(lambda _module, _given, out: seen.append(out))
+        try:
+            pooled = network(image)  # [B,D]
+        finally:
+            handle.remove()
+        if seen[0].dim() == 3:
+            return Features(pooled, seen[0][:, 1:])  # a ViT's patches, without the class token
+        return Features(pooled, map_to_tokens(seen[0]))
+
+
+def _classifier(network: nn.Module) -> tuple[str, nn.Linear]:
+    """Return the last linear layer of the head, and its name."""
+    for name in HEADS:
+        try:
+            head = network.get_submodule(name)
+        except AttributeError:
+            continue
+        linear = [(n, m) for n, m in head.named_modules() if isinstance(m, nn.Linear)]
+        if linear:
+            inner, layer = linear[-1]
+            return f"{name}.{inner}".rstrip("."), layer
+    raise UserError(
+        f"torchvision's {type(network).__name__} has no head of a kind known here "
+        f"({', '.join(HEADS)}); use backbone=timm for it."
+    )
+
+
+def _remove_classifier(network: nn.Module) -> int:
+    """Replace the last linear layer by the identity and return how many values entered it."""
+    name, layer = _classifier(network)
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, nn.Identity())
+    return layer.in_features
+
+
+def _map_width(network: nn.Module, name: str) -> int:
+    """Return the channels of the last map: what its last convolution or batch norm gives."""
+    if name == "encoder":
+        return int(network.hidden_dim)  # type: ignore[arg-type]
+    widths = [
+        layer.out_channels if isinstance(layer, nn.Conv2d) else layer.num_features
+        for layer in network.get_submodule(name).modules()
+        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))
+    ]
+    return widths[-1]
+
+
+@BACKBONES.register("torchvision", config=TorchvisionConfig)
+def torchvision_backbone(config: TorchvisionConfig, modalities: tuple[str, ...]) -> Backbone:
+    """AlexNet, VGG, ResNet, ViT and other picture networks of torchvision.
+
+    Raises:
+        UserError: unknown network or one without a usable head, absent or unfitting weights.
+    """
+    import torchvision
+
+    models = torchvision.models
+    what = f"Backbone torchvision ({config.model})"
+    known = models.list_models(module=models)
+    if config.model not in known:
+        raise files.unknown_model("torchvision", config.model, known)
+    published = models.get_model_weights(config.model)
+    default = published.DEFAULT
+    source = f"{default.url.rsplit('/', 1)[-1]} (download.pytorch.org)"
+    if config.weights is None:
+        raise files.needs_weights(what, source, "backbone.weights is not set")
+    crop = getattr(default.transforms(), "crop_size", [224])[0]
+    size = config.image_size or crop
+    options = {"image_size": size} if config.model.startswith("vit_") else {}
+    network = models.get_model(config.model, weights=None, **options)
+    if not any(hasattr(network, name) for name in MAPS) or "swin" in config.model:
+        raise UserError(f"backbone.model={config.model} is not supported here; use backbone=timm.")
+    _load(network, config, published, what, source)
+    image_input = image_settings(
+        size, IMAGENET_MEAN, IMAGENET_STD, config.image_mean, config.image_std
+    )
+    settings = {
+        "backbone": "torchvision",
+        "model": config.model,
+        "image": dataclasses.asdict(image_input),
+        "random": config.weights == files.RANDOM,
+    }
+    mark = files.state_fingerprint(network, settings)
+    return TorchvisionBackbone(network, image_input, config.freeze, mark)
+
+
+def _load(
+    network: nn.Module, config: TorchvisionConfig, published: Any, what: str, source: str
+) -> None:
+    given = str(config.weights)
+    if given == files.RANDOM:
+        files.warn_random(what)
+        return
+    if files.looks_like_file(given):
+        state, _ = files.load_state(given, what, source)
+    else:
+        names = [entry.name for entry in published]
+        if given not in (*names, "DEFAULT"):
+            raise UserError(
+                f"backbone.weights='{given}' is neither a file nor a name of torchvision for "
+                f"{config.model}; names: {', '.join(names)}."
+            )
+        chosen = published[given] if given != "DEFAULT" else published.DEFAULT
+        with files.library_errors(what, source):
+            state = chosen.get_state_dict(progress=True, check_hash=True)
+    head, _ = _classifier(network)
+    state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    files.load_into(network, state, what, given, optional=f"{head}.")

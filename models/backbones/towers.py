@@ -1,0 +1,86 @@
+"""Common ground of the backbones here: towers that may be frozen, and picture settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.backbones.base import Backbone, ImageInput
+from utils.errors import UserError
+
+FREEZE = ("none", "image", "text", "all")
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class TowerBackbone(Backbone):
+    """A backbone made of an image tower ``visual`` and, or, a text tower ``text``.
+
+    A frozen tower takes no gradient and stays in eval mode whatever :meth:`train` is told, so its
+    batch-norm statistics and dropout do not move either.
+
+    Attributes:
+        frozen: the modalities whose features never change during training (they may be cached).
+    """
+
+    visual: nn.Module | None
+    text: nn.Module | None
+
+    def __init__(
+        self, visual: nn.Module | None, text: nn.Module | None, freeze: str = "none"
+    ) -> None:
+        """Take the towers and what to freeze: none, image, text or all."""
+        super().__init__()
+        self.visual = visual
+        self.text = text
+        if freeze not in FREEZE:
+            raise UserError(f"backbone.freeze={freeze!r} is not one of {', '.join(FREEZE)}.")
+        self.frozen = tuple(m for m in ("image", "text") if freeze in (m, "all") and self._tower(m))
+        for modality in self.frozen:
+            self._tower(modality).requires_grad_(False)  # type: ignore[union-attr]
+        self.train(self.training)
+
+    def _tower(self, modality: str) -> nn.Module | None:
+        return self.visual if modality == "image" else self.text
+
+    def train(self, mode: bool = True) -> TowerBackbone:
+        """Switch to training or evaluation; frozen towers stay in evaluation."""
+        super().train(mode)
+        for modality in self.frozen:
+            self._tower(modality).eval()  # type: ignore[union-attr]
+        return self
+
+
+def image_settings(
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    override_mean: Sequence[float] | None,
+    override_std: Sequence[float] | None,
+) -> ImageInput:
+    """Return how pictures are prepared: by the model's mean and std unless the config gives others.
+
+    Raises:
+        UserError: an override that is not three numbers, or a std that is not positive.
+    """
+    values = {}
+    for key, own, override in (
+        ("image_mean", mean, override_mean),
+        ("image_std", std, override_std),
+    ):
+        chosen = tuple(float(x) for x in (own if override is None else override))
+        if len(chosen) != 3 or (key == "image_std" and min(chosen) <= 0):
+            raise UserError(
+                f"backbone.{key}={list(chosen)} has to be three numbers, one per colour"
+                f"{', all positive' if key == 'image_std' else ''}, e.g. [0.5, 0.5, 0.5]."
+            )
+        values[key] = chosen
+    return ImageInput(int(size), values["image_mean"], values["image_std"])
+
+
+def map_to_tokens(features: Tensor) -> Tensor:
+    """Return a feature map [B,W,h,w] as tokens [B,h*w,W], row by row."""
+    return features.flatten(2).transpose(1, 2)

@@ -1,0 +1,78 @@
+"""Hash heads that more than one method uses, and the model made of one head per modality."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.base import Backbone, Batch, HashModel, Outputs, Problem, TrainFeatures
+
+
+class Standardize(nn.Module):
+    """Subtract the training mean and divide by the training deviation plus 1e-3, per feature."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
+        """Start as the identity; :meth:`fit` sets the statistics."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def fit(self, features: Tensor) -> None:
+        """Take the statistics of training features [N,D]."""
+        self.mean.copy_(features.mean(0))
+        self.deviation.copy_(features.std(0, unbiased=False) + 1e-3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise [B,D]."""
+        return (features - self.mean) / self.deviation
+
+
+class HeadModel(HashModel):
+    """One head per modality on the pooled features; a head maps [B,D] to real-valued codes [B,K]."""
+
+    def __init__(self, config: Any, problem: Problem, backbone: Backbone) -> None:
+        super().__init__(config, problem, backbone)
+        self.heads = nn.ModuleDict(
+            {modality: self.build_head(backbone.widths[modality]) for modality in self.modalities}
+        )
+
+    @abstractmethod
+    def build_head(self, width: int) -> nn.Module:
+        """Return a new head for features of ``width``; called once for each modality."""
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Return ``<modality>_code`` [B,K] for every modality."""
+        return Outputs(**{f"{m}_code": self.encode(batch, m) for m in self.modalities})
+
+    def encode(self, batch: Batch, modality: str) -> Tensor:
+        """Return the head's output [B,K]."""
+        return self.heads[modality](self.backbone(batch, modality).pooled)
+
+
+class StandardizedHeadModel(HeadModel):
+    """A :class:`HeadModel` whose heads see standardised features if ``config.standardize``."""
+
+    def __init__(self, config: Any, problem: Problem, backbone: Backbone) -> None:
+        super().__init__(config, problem, backbone)
+        self.needs_fit = config.standardize
+        self.standardize = nn.ModuleDict(
+            {m: Standardize(backbone.widths[m]) for m in self.modalities if config.standardize}
+        )
+
+    def fit(self, features: TrainFeatures) -> None:
+        """Take the training statistics of each modality."""
+        for modality, layer in self.standardize.items():
+            layer.fit(features.of(modality))  # type: ignore[operator]
+
+    def encode(self, batch: Batch, modality: str) -> Tensor:
+        """Return the head's output [B,K]."""
+        pooled = self.backbone(batch, modality).pooled
+        if modality in self.standardize:
+            pooled = self.standardize[modality](pooled)
+        return self.heads[modality](pooled)

@@ -1,0 +1,1 @@
+"""Procedures: build an experiment, train, encode, measure; sweeps and reports over many."""

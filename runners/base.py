@@ -1,0 +1,200 @@
+"""What every run does: build, fit, train (the subclass's part), encode, measure, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.code_store import CodeSet, write_codes
+from common.config import RunConfig
+from common.run_store import RunFolder, now, surroundings
+from common.seeding import make_deterministic, seed_everything
+from runners.evaluation import default_directions, encode, report_directions
+from runners.experiment import Experiment
+from utils.errors import UserError
+from utils.files import write_json
+from utils.logs import logging_to
+
+log = logging.getLogger("hashing")
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which state of the model the results are of.
+
+    Attributes:
+        on: ``val``, ``query``, ``last`` or ``fit`` (no training).
+        epoch: 1-based epoch, or None where there are none.
+        score: mean mAP@all on what was selected on, or None.
+    """
+
+    on: str
+    epoch: int | None = None
+    score: float | None = None
+
+
+class Runner(ABC):
+    """Carries one run from its configuration to its folder. Subclasses define :meth:`train`."""
+
+    needs_loss = True
+
+    def __init__(self, config: RunConfig) -> None:
+        """Take a checked configuration; nothing is built yet."""
+        if self.needs_loss and config.loss is None:
+            raise UserError(
+                f"Method '{config.method}' has no loss, and runner '{config.runner.name}' trains with "
+                "one; give loss.name, or runner=fit for methods without gradient."
+            )
+        self.config = config
+        self.settings = config.runner.config
+        self.folder = RunFolder(Path(config.output) / config.run_name)
+        self.experiment: Experiment
+
+    @abstractmethod
+    def train(self) -> Selection:
+        """Train ``self.experiment.model`` and leave it in the state whose codes are wanted."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.experiment.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes results (rank 0)."""
+        initialized = torch.distributed.is_initialized()
+        return not initialized or torch.distributed.get_rank() == 0
+
+    def run(self) -> RunFolder:
+        """Do the whole run, unless it is done already; return its folder.
+
+        Raises:
+            UserError: what the user can mend; the folder says ``failed`` and why.
+        """
+        if self.folder.is_done:
+            log.info("already done: %s", self.folder.path)
+            return self.folder
+        if not self.is_main:
+            self._run()
+            return self.folder
+        self.folder = RunFolder.create(self.config)
+        with self.folder.claimed(), logging_to(self.folder.path / "log.txt"):
+            self.folder.set_status("running", error=None, **surroundings())
+            try:
+                self._run()
+            except BaseException as error:
+                reason = f"{type(error).__name__}: {error}"
+                state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                self.folder.set_status(state, finished=now(), error=reason)
+                log.error("%s: %s", state, reason)
+                raise
+            self.folder.set_status("done", finished=now())
+        return self.folder
+
+    def _run(self) -> None:
+        log.info("run %s", self.config.run_name)
+        make_deterministic()
+        seed_everything(self.config.seed)
+        timing = {}
+        start = time.perf_counter()
+        self.experiment = Experiment.build(self.config)
+        log.info("%s", self.experiment.describe())
+        timing["setup_s"] = time.perf_counter() - start
+        start = time.perf_counter()
+        self.experiment.fit_model()
+        selection = self.train()
+        timing["train_s"] = time.perf_counter() - start
+        self._evaluate(selection, timing)
+
+    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
+        config, experiment = self.config, self.experiment
+        start = time.perf_counter()
+        query, database = self.code_set("query"), self.code_set("database")
+        timing["encode_s"] = time.perf_counter() - start
+        if not self.is_main:
+            return
+        directions = self.directions()
+        reports, seconds = report_directions(
+            query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant,
+            device=self.device,
+        )  # fmt: skip
+        metrics = {
+            "run": {k: config.resolved[k] for k in ("method", "bits", "seed")}
+            | {"dataset": config.dataset_name, "backbone": experiment.backbone_name},
+            "protocol": self._protocol(selection),
+            "split_hash": experiment.split.hash,
+            "directions": reports,
+            "timing": {"time_s": seconds, **timing},
+        }
+        write_codes(self.folder.codes_file, query, database, experiment.split.hash)
+        write_json(self.folder.metrics_file, metrics)
+        for direction, report in reports.items():
+            log.info("%s mAP@all %.4f", direction, report["map"]["all"]["expected"])
+
+    def _protocol(self, selection: Selection) -> dict[str, Any]:
+        split = self.experiment.split
+        return {
+            "metric": "mAP over all orders of equal distances, in expectation",
+            "relevance": "share at least one label",
+            "queries_without_relevant": self.config.eval.no_relevant,
+            "split": split.rule,
+            "rows": {p: len(getattr(split, p)) for p in ("train", "val", "query", "database")},
+            "selected": dataclasses.asdict(selection),
+            "captions": "first" if self.experiment.dataset.texts is not None else None,
+            "skipped_images": self.experiment.skipped,
+        }
+
+    def directions(self) -> list[str]:
+        """Return the directions to measure.
+
+        Raises:
+            UserError: one needs a modality that the model does not encode.
+        """
+        modalities = self.experiment.model.modalities
+        directions = self.config.eval.directions or default_directions(modalities)
+        for direction in directions:
+            missing = {"i": "image", "t": "text"}.keys() - {m[0] for m in modalities}
+            if missing & {direction[0], direction[2]}:
+                raise UserError(
+                    f"eval.directions has '{direction}', but model '{self.config.model.name}' encodes "
+                    f"{' and '.join(modalities)} only on dataset '{self.config.dataset_name}'."
+                )
+        return list(directions)
+
+    def code_set(self, part: str) -> CodeSet:
+        """Return the codes of all rows of a part of the split, for the modalities that are measured."""
+        view = self.experiment.view(part)
+        modalities = sorted({m for d in self.directions() for m in _modalities_of(d)})
+        codes = encode(
+            self.experiment.model, self.experiment.eval_batches(view), self.device, modalities
+        )
+        return CodeSet(codes, view.labels.to(torch.uint8).numpy(), view.rows)
+
+
+def _modalities_of(direction: str) -> tuple[str, ...]:
+    from runners.evaluation import sides
+
+    return sides(direction)
+
+
+def run_config(config: RunConfig) -> RunFolder:
+    """Run one configuration with the runner that it names."""
+    return config.runner.entry.target(config).run()
+
+
+def set_threads(count: int) -> None:
+    """Let PyTorch use ``count`` CPU threads; 0 leaves its own choice."""
+    if count > 0:
+        torch.set_num_threads(count)
+
+
+def on_terminal() -> bool:
+    """Whether progress bars make sense."""
+    return sys.stderr.isatty()

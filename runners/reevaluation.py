@@ -1,0 +1,49 @@
+"""Measuring a finished run again, from its saved codes and without its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.code_store import read_codes
+from common.config import Layer, compose_layers, parse_overrides, read_layer
+from common.run_store import RunFolder
+from runners.evaluation import report_directions, sides
+from utils.errors import UserError
+from utils.files import write_json
+
+
+def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
+    """Recompute ``metrics.json`` of the run at ``path`` with other ``eval.*`` settings.
+
+    Raises:
+        UserError: not a finished run, settings other than ``eval.*``, or a direction whose codes the
+            run did not keep.
+    """
+    for word in words:
+        if not word.startswith(("eval.at=", "eval.directions=", "eval.no_relevant=")):
+            raise UserError(
+                f"evaluate takes eval.at, eval.directions and eval.no_relevant only, not '{word}': the "
+                "codes are what they are; train again for other settings."
+            )
+    folder = RunFolder.existing(path)
+    metrics = folder.metrics()
+    saved = read_layer(folder.config_file)
+    config = compose_layers([saved, Layer("command line", parse_overrides(words))])
+    query, database, split_hash = read_codes(folder.codes_file)
+    directions = config.eval.directions or list(metrics["directions"])
+    for direction in directions:
+        asks, answers = sides(direction)
+        if asks not in query.codes or answers not in database.codes:
+            raise UserError(
+                f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' cannot be "
+                "measured; train with eval.directions that need both."
+            )
+    reports, seconds = report_directions(
+        query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant
+    )
+    metrics["directions"] = reports
+    metrics["split_hash"] = split_hash
+    metrics["protocol"]["queries_without_relevant"] = config.eval.no_relevant
+    metrics["timing"]["time_s"] = seconds
+    write_json(folder.metrics_file, metrics)
+    return folder

@@ -1,0 +1,265 @@
+"""The one-stage procedure: train by gradient, select an epoch, keep the best; resumes after any kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from common import checkpoint
+from common.config import RunConfig
+from common.registry import RUNNERS
+from common.seeding import rng_state, set_rng_state
+from dataset.loader import make_loader, set_epoch
+from models.base import Batch, Progress, Terms
+from runners.base import Runner, Selection, set_threads
+from runners.evaluation import mean_map, report_directions
+from runners.experiment import choose_device
+from runners.optimization import Optimization
+from runners.training_module import TrainingModule
+from utils.errors import UserError
+from utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger("hashing")
+
+
+@dataclasses.dataclass(frozen=True)
+class StandardConfig:
+    """Keys of ``runner`` with ``name: standard``."""
+
+    epochs: int = 30
+    batch_size: int = 128  # over all processes
+    accumulate: int = 1  # batches whose gradients are added before a step
+    clip_norm: float = 0.0  # of the gradient of all parameters together; 0 = off
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    drop_last: bool = False
+    checkpoint_every: int = 1  # epochs between checkpoints; the last epoch always has one
+    tensorboard: bool = True
+    device: str = "auto"
+    threads: int = 0  # CPU threads; 0 = PyTorch's choice
+
+
+class NonFiniteLoss(UserError):
+    """A loss term became NaN or infinite; the message names it."""
+
+
+@dataclasses.dataclass
+class _State:
+    """What a checkpoint has to bring back, beside tensors."""
+
+    epoch: int = 0  # epochs finished
+    best_epoch: int | None = None
+    best_score: float | None = None
+
+
+@RUNNERS.register("standard", config=StandardConfig)
+class StandardRunner(Runner):
+    """Train a model with a loss over epochs, select on held-out rows, resume where it was stopped."""
+
+    settings: StandardConfig
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
+            if getattr(self.settings, name) < 1:
+                raise UserError(
+                    f"runner.{name}={getattr(self.settings, name)} is not accepted; at least 1 is "
+                    "needed."
+                )
+        self.accelerator = self._accelerator()
+
+    def _accelerator(self) -> Any:
+        """Return accelerate's view of devices, processes and precision."""
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        device = choose_device(self.config)
+        if self.settings.precision == "fp16" and device.type == "cpu":
+            raise UserError("runner.precision=fp16 needs a GPU; give bf16 or fp32 on a CPU.")
+        set_threads(self.settings.threads)
+        # accelerate keeps one state per process; another run of a sweep may want another precision
+        AcceleratorState._reset_state()
+        return Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision={"fp32": "no"}.get(self.settings.precision, self.settings.precision),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            step_scheduler_with_optimizer=False,
+        )
+
+    def train(self) -> Selection:
+        """Run all epochs that are left, then load the selected state."""
+        experiment = self.experiment
+        assert experiment.loss is not None
+        self.optimization = Optimization.build(self.config.optim, experiment.model, experiment.loss)
+        state = self._resume()
+        module = TrainingModule(experiment.model, experiment.loss)
+        self.module = self.accelerator.prepare(module)
+        self.optimization.optimizers = [
+            self.accelerator.prepare(optimizer) for optimizer in self.optimization.optimizers
+        ]
+        self._train_epochs(state)
+        return self._selected(state)
+
+    def _train_epochs(self, state: _State) -> None:
+        settings, accelerator = self.settings, self.accelerator
+        loader = make_loader(
+            self.experiment.view("train", train=True), settings.batch_size, shuffle=True,
+            seed=self.config.seed, workers=self.config.data.workers, drop_last=settings.drop_last,
+            rank=accelerator.process_index, world=accelerator.num_processes,
+        )  # fmt: skip
+        steps = len(loader)
+        writer = self._writer()
+        with progress_bar(self.config.run_name, settings.epochs) as advance:
+            advance(state.epoch)
+            for epoch in range(state.epoch, settings.epochs):
+                start = time.perf_counter()
+                set_epoch(loader, epoch)
+                means = self._train_epoch(loader, epoch, steps)
+                state.epoch = epoch + 1
+                seconds = time.perf_counter() - start
+                score = self._evaluate_epoch(state)
+                self._log_epoch(writer, epoch, means, score, seconds)
+                advance(1, note=f"loss {means['total']:.4f}")
+                self._checkpoint(state)
+        if writer is not None:
+            writer.close()
+
+    def _train_epoch(self, loader: Any, epoch: int, batches: int) -> dict[str, float]:
+        """Do one epoch; return the mean of every term, of the total, and the learning rates."""
+        self.module.train()
+        together, epochs = self.settings.accumulate, self.settings.epochs
+        steps = math.ceil(batches / together)  # of the optimisers, in an epoch
+        sums: dict[str, Tensor] = {}
+        rates: dict[str, float] = {}
+        for number, batch in enumerate(loader):
+            progress = Progress(epoch, epoch * steps + number // together, epochs, epochs * steps)
+            rates = self.optimization.set_rates(progress)
+            first = number - number % together
+            share = min(together, batches - first)  # the last step may have fewer batches
+            step_now = number == first + share - 1
+            terms = self._step(batch.to(self.device), progress, share, step_now)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term
+        means = {name: float(total) / batches for name, total in sums.items()}
+        return {"total": sum(means.values()), **means, **{f"lr/{n}": r for n, r in rates.items()}}
+
+    def _step(self, batch: Batch, progress: Progress, share: int, step_now: bool) -> Terms:
+        """Add one batch's gradient, as one of ``share``; step the optimisers if it is the last."""
+        accelerator = self.accelerator
+        waiting = nullcontext() if step_now else accelerator.no_sync(self.module)
+        with waiting:
+            terms = self.module(batch, progress)
+            check_finite(terms, progress)
+            accelerator.backward(terms.total() / share)
+        if step_now:
+            if self.settings.clip_norm > 0:
+                accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip_norm)
+            self.optimization.step()
+        return Terms(**{name: term.detach() for name, term in terms.items()})
+
+    def _evaluate_epoch(self, state: _State) -> float | None:
+        """Measure on what epochs are selected by, if this is the time; keep the best state."""
+        evaluation, last = self.config.eval, state.epoch == self.settings.epochs
+        if evaluation.select == "last" or (state.epoch % evaluation.every and not last):
+            return None
+        query, database = ("val", "train") if evaluation.select == "val" else ("query", "database")
+        reports, _ = report_directions(
+            self.code_set(query), self.code_set(database), self.directions(), at=("all",),
+            no_relevant=evaluation.no_relevant, device=self.device,
+        )  # fmt: skip
+        score = mean_map(reports)
+        if state.best_score is None or score > state.best_score:
+            state.best_epoch, state.best_score = state.epoch, score
+            if self.is_main:
+                checkpoint.save(self.folder.checkpoints / "best", self._modules())
+        return score
+
+    def _checkpoint(self, state: _State) -> None:
+        due = state.epoch % self.settings.checkpoint_every == 0
+        if not self.is_main or not (due or state.epoch == self.settings.epochs):
+            return
+        checkpoint.save(
+            self.folder.checkpoints / "last", self._modules(), self.optimization.optimizers,
+            rng_state(), {**dataclasses.asdict(state), "config": self.config.hash},
+        )  # fmt: skip
+
+    def _resume(self) -> _State:
+        """Load the last checkpoint, if there is one."""
+        last = self.folder.checkpoints / "last"
+        if not last.is_dir():
+            return _State()
+        saved = checkpoint.read_state(last)
+        if saved.pop("config", None) != self.config.hash:
+            raise UserError(
+                f"Checkpoint '{last}' belongs to another configuration than run "
+                f"'{self.config.run_name}'; choose another output, or remove the folder."
+            )
+        checkpoint.load_modules(last, self._modules())
+        checkpoint.load_optimizers(last, self.optimization.optimizers)
+        set_rng_state(checkpoint.read_rng(last))
+        state = _State(**saved)
+        log.info("resumed after epoch %d of %d", state.epoch, self.settings.epochs)
+        return state
+
+    def _selected(self, state: _State) -> Selection:
+        if self.config.eval.select == "last":
+            return Selection("last", state.epoch)
+        self.accelerator.wait_for_everyone()
+        checkpoint.load_modules(self.folder.checkpoints / "best", self._modules())
+        return Selection(self.config.eval.select, state.best_epoch, state.best_score)
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        assert self.experiment.loss is not None
+        return {"model": self.experiment.model, "loss": self.experiment.loss}
+
+    def _writer(self) -> SummaryWriter | None:
+        if not self.is_main or not self.settings.tensorboard:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(Path(self.folder.path) / "tensorboard"))
+
+    def _log_epoch(
+        self, writer: SummaryWriter | None, epoch: int, means: dict[str, float],
+        score: float | None, seconds: float,
+    ) -> None:  # fmt: skip
+        epochs = self.settings.epochs
+        selected = "" if score is None else f"  {self.config.eval.select} mAP {score:.4f}"
+        line = f"epoch {epoch + 1}/{epochs}  loss {means['total']:.5f}{selected}  {seconds:.1f} s"
+        log.debug("%s", line)
+        if epoch + 1 == epochs or (epoch + 1) % max(epochs // 10, 1) == 0:
+            log.info("%s", line)
+        if writer is not None:
+            for name, value in means.items():
+                tag = name if name.startswith("lr/") else f"loss/{name}"
+                writer.add_scalar(tag, value, epoch + 1)
+            if score is not None:
+                writer.add_scalar(f"map/{self.config.eval.select}", score, epoch + 1)
+
+
+def check_finite(terms: Terms, progress: Progress) -> None:
+    """Stop at the first loss term that is NaN or infinite.
+
+    Raises:
+        NonFiniteLoss: naming the term, epoch and step.
+    """
+    values = torch.stack([term.detach().reshape(()) for term in terms.values()])
+    finite = torch.isfinite(values)
+    if bool(finite.all()):
+        return
+    broken = [name for name, good in zip(terms, finite.tolist(), strict=True) if not good]
+    raise NonFiniteLoss(
+        f"Loss term '{broken[0]}' became {float(terms[broken[0]])} in epoch {progress.epoch + 1}, step "
+        f"{progress.step}; lower the learning rate, or look at the rows of that batch."
+    )

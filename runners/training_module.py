@@ -1,0 +1,76 @@
+"""Model and loss as one module, so that everything trainable is synchronised, whoever owns it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.distributed
+import torch.distributed.nn.functional as distributed
+from torch import Tensor, nn
+
+from models.base import Batch, HashLoss, HashModel, MissingTensor, Outputs, Progress, Terms
+from utils.errors import UserError
+
+
+class TrainingModule(nn.Module):
+    """A batch becomes loss terms.
+
+    Under several processes every one encodes its slice of the batch; outputs, labels and indices are
+    gathered before the loss (with gradient), so that pairwise losses, proxies and memories see the whole
+    batch and N processes compute what one would. Batch statistics inside a head (BatchNorm) are still
+    those of the local slice.
+    """
+
+    def __init__(self, model: HashModel, loss: HashLoss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Batch, progress: Progress) -> Terms:
+        """Return the loss terms, computed in at least float32 whatever the model's precision.
+
+        Raises:
+            UserError: the loss reads an output that the model does not give.
+        """
+        outputs = self.model(batch)
+        device_type = batch.label.device.type
+        with torch.autocast(device_type, enabled=False):
+            outputs = Outputs(**{name: _at_least_float32(value) for name, value in outputs.items()})
+            if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+                outputs = Outputs(**{name: gather_rows(value) for name, value in outputs.items()})
+                batch = dataclasses.replace(
+                    batch, label=gather_rows(batch.label), index=gather_rows(batch.index),
+                    extras={name: gather_rows(value) for name, value in batch.extras.items()},
+                )  # fmt: skip
+            try:
+                return self.loss(outputs, batch, progress)
+            except MissingTensor as error:
+                raise UserError(
+                    f"Loss {type(self.loss).__name__} does not fit model {type(self.model).__name__}: "
+                    f"{error}; choose another loss.name or model.name."
+                ) from error
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Return the rows [B_r,...] of all processes, in rank order [ΣB_r,...], with gradient.
+
+    Slices may differ in length (the last batch of an epoch).
+    """
+    world = torch.distributed.get_world_size()
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(world)]
+    torch.distributed.all_gather(counts, count)
+    lengths = [int(c) for c in counts]
+    padding = rows.new_zeros(max(lengths) - len(rows), *rows.shape[1:])
+    padded = torch.cat([rows, padding])
+    if rows.requires_grad:
+        parts = distributed.all_gather(padded)
+    else:
+        parts = [torch.empty_like(padded) for _ in range(world)]
+        torch.distributed.all_gather(parts, padded.contiguous())
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def _at_least_float32(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
