@@ -239,6 +239,8 @@ def _with_selected_files(top: Sequence[Layer]) -> list[Layer]:
 def _selection(group: str, name: str, section: Any) -> Any:
     if group == "method":
         return Path(name).stem
+    if isinstance(section, str):
+        section = {"name": section}
     return {"config": name, **(section if isinstance(section, dict) else {})}
 
 
@@ -252,21 +254,19 @@ def _selected(layer: Layer, group: str) -> str | None:
 
 
 def _without_shorthand(layer: Layer) -> Layer:
-    """``dataset: flickr8k`` has done its work once the file is chosen."""
-    values = {
-        key: {} if key in ("dataset", "backbone") and isinstance(value, str) else value
-        for key, value in layer.values.items()
-    }
-    if isinstance(values.get("method"), str):
-        values["method"] = Path(values["method"]).stem
+    """``dataset: flickr8k`` has done its work once the file is chosen; ``loss: csq`` names a loss."""
+    values = dict(layer.values)
+    for key, value in values.items():
+        if isinstance(value, str) and key in SELECTED:
+            values[key] = Path(value).stem if key == "method" else {}
+        elif isinstance(value, str) and key in COMPONENTS:
+            values[key] = {"name": value}
     return dataclasses.replace(layer, values=values)
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         present = into.get(key)
-        if key in COMPONENTS and isinstance(value, str):
-            value = {"name": value}  # `runner: standard` is short for `runner: {name: standard}`
         if not isinstance(value, Mapping):
             into[key] = value
             continue
@@ -303,7 +303,7 @@ def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
         nested = inner
     last = keys[-1]
     if isinstance(nested.get(last), dict) and isinstance(value, str):
-        nested[last] = {"config" if last in SELECTED else "name": value, **nested[last]}
+        nested[last]["config" if last in SELECTED else "name"] = value  # dataset.root=y dataset=x
     else:
         nested[last] = value
 
@@ -328,8 +328,10 @@ def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
 
     for key in merged:
         if key not in TOP_LEVEL:
-            fields = {name: (Any, None) for name in TOP_LEVEL}
+            fields = [(name, Any, None) for name in TOP_LEVEL]
             schema.build(dataclasses.make_dataclass("Run", fields), {key: None}, "", locate)
+    for section in ("data", "eval", *COMPONENTS):
+        schema.convert(dict, merged.get(section, {}), section, locate)
     head = {key: merged.get(key) for key in ("method", "bits", "seed", "output")}
     top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", locate)
     if top.bits < 1:
@@ -379,7 +381,7 @@ def _component(
     section: str, values: Mapping[str, Any], locate: schema.Locate, path: str | None = None
 ) -> Component:
     path = path or section
-    name = values.get("name")
+    name = schema.convert(dict, values, path, locate).get("name")
     if not isinstance(name, str):
         known = ", ".join(COMPONENTS[section].names())
         raise UserError(f"{locate(path)}: key '{path}.name' is missing; one of {known} is needed.")
@@ -433,7 +435,9 @@ def _optim(
     if loss is None:
         return {}
     section = dict(merged.get("optim", {}))
-    asked = section.pop("groups", None) or {}
+    asked = schema.convert(
+        dict[str, dict], section.pop("groups", None) or {}, "optim.groups", locate
+    )
     recommended = {
         "backbone": {}, "head": {}, **model.entry.groups,
         **(loss.entry.groups or {"loss": {}}),

@@ -89,7 +89,7 @@ class Registry:
             )
 
         def enter(target: T) -> T:
-            file = inspect.getsourcefile(target) or "?"  # type: ignore[arg-type]
+            file = _source_file(target)
             previous = self._entries.get(name)
             if previous is not None and Path(previous.file).resolve() != Path(file).resolve():
                 raise UserError(
@@ -130,6 +130,13 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         discover(self.package)
         return name in self._entries
+
+
+def _source_file(target: Any) -> str:
+    try:
+        return inspect.getsourcefile(target) or "?"
+    except (TypeError, OSError):  # typed into a notebook or a console
+        return "?"
 
 
 _discovered: set[str] = set()

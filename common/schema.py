@@ -68,8 +68,9 @@ def convert(hint: Any, value: Any, path: str, locate: Locate) -> Any:
             raise _mistyped(value, "a mapping of keys", path, locate)
         return build(hint, value, path, locate)
     if origin is typing.Literal:
-        if value in options:
-            return value
+        for option in options:
+            if value == option and isinstance(value, bool) == isinstance(option, bool):
+                return option
         text = ", ".join(str(option) for option in options)
         hint_text = nearest(str(value), [str(option) for option in options])
         raise UserError(f"{locate(path)}: {path}={value!r} is not one of {text}.{hint_text}")

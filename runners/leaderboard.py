@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.config import NOT_IDENTITY
 from common.run_store import RunFolder
 from utils.errors import UserError
 from utils.files import atomic_path
@@ -106,7 +107,7 @@ def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
     groups: dict[tuple[Any, Any], list[Path]] = {}
     for path, values in flat.items():
         groups.setdefault((values.get("dataset.config"), values.get("method")), []).append(path)
-    ordinary = {"bits", "seed", "output", "method", "dataset.config", "data.workers", "runner.threads"}
+    ordinary = {"bits", "seed", "method", "dataset.config", *NOT_IDENTITY}
     variants = {}
     for paths in groups.values():
         keys = sorted({key for path in paths for key in flat[path]} - ordinary)

@@ -9,6 +9,8 @@
     output: runs/flickr8k
     workers: 2                                    # processes side by side; 1 = in this process
 
+``grid`` may also be a list of such grids, whose runs are added up.
+
 A run that is done is not run again, a run that was killed resumes, a run that fails does not stop the others.
 """
 
@@ -21,7 +23,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +54,9 @@ class Override:
 
 @dataclasses.dataclass(frozen=True)
 class SweepFile:
-    """Schema of a sweep file; grid and set keys are dotted config keys."""
+    """Schema of a sweep file; grid and set keys are dotted config keys. Several grids are added up."""
 
-    grid: dict[str, Any]
+    grid: dict[str, Any] | list[dict[str, Any]]
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     overrides: list[Override] = dataclasses.field(default_factory=list)
     output: str = "runs"
@@ -85,14 +87,20 @@ def read_sweep(path: Path) -> SweepFile:
     """
     layer = read_layer(path)
     sweep = schema.build(SweepFile, layer.values, "", lambda _: str(path))
-    if not sweep.grid:
-        raise UserError(f"{path}: grid is empty; give lists of values, e.g. bits: [16, 32].")
-    for key, values in sweep.grid.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(
-                f"{path}: grid.{key}={values!r} is not accepted; a list of values is needed."
-            )
+    for grid in grids(sweep) or [{}]:
+        if not grid:
+            raise UserError(f"{path}: grid is empty; give lists of values, e.g. bits: [16, 32].")
+        for key, values in grid.items():
+            if not isinstance(values, list) or not values:
+                raise UserError(
+                    f"{path}: grid.{key}={values!r} is not accepted; a list of values is needed."
+                )
     return sweep
+
+
+def grids(sweep: SweepFile) -> list[dict[str, Any]]:
+    """Return the grids of a sweep, one or several, as a list."""
+    return sweep.grid if isinstance(sweep.grid, list) else [sweep.grid]
 
 
 def expand(
@@ -106,10 +114,8 @@ def expand(
         extra: ``key=value`` words of the command line, for every run.
         output: folder for the runs instead of the file's.
     """
-    keys = list(sweep.grid)
     runs: dict[str, RunConfig] = {}
-    for values in itertools.product(*sweep.grid.values()):
-        point = dict(zip(keys, values, strict=True))
+    for point in _points(sweep):
         words = {**point, **sweep.set}
         for override in sweep.overrides:
             if all(point.get(key, words.get(key)) == v for key, v in override.where.items()):
@@ -122,6 +128,12 @@ def expand(
         config = compose_layers(nested)
         runs.setdefault(config.run_name, config)
     return list(runs.values())
+
+
+def _points(sweep: SweepFile) -> Iterator[dict[str, Any]]:
+    for grid in grids(sweep):
+        for values in itertools.product(*grid.values()):
+            yield dict(zip(grid, values, strict=True))
 
 
 def _nested(words: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,14 +11,22 @@ from pathlib import Path
 LOGGER = "hashing"
 
 
+class _Console(logging.StreamHandler):
+    """Writes to what ``sys.stderr`` is at the moment: notebooks and tests replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Send the project's messages to stderr, once; the standard output is for results."""
     logger = logging.getLogger(LOGGER)
     logger.setLevel(level)
     logger.propagate = False
-    if not any(getattr(h, "is_console", False) for h in logger.handlers):
-        handler = logging.StreamHandler(sys.stderr)
-        handler.is_console = True  # type: ignore[attr-defined]
+    if not any(isinstance(handler, _Console) for handler in logger.handlers):
+        handler = _Console()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
 

@@ -43,11 +43,11 @@ def polygon(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], fill: 
     draw.polygon([(x * CANVAS, y * CANVAS) for x, y in points], fill=fill)
 
 
-# ---------------------------------------------------------------- clutter of single-creature pictures
+# ---- clutter of single-creature pictures
 
 
 def cluttered(rng: Rng) -> Image.Image:
-    """Return a canvas with two grounds of random colours and shapes of no meaning strewn over it."""
+    """Return a canvas with two grounds of random colours and meaningless shapes all over it."""
     sky = random_color(rng, (0.05, 0.7), (0.25, 1.0))
     canvas = gradient(sky, random_color(rng, (0.05, 0.7), (0.25, 1.0)))
     draw = ImageDraw.Draw(canvas)
@@ -87,12 +87,17 @@ def _stray_shape(draw: ImageDraw.ImageDraw, rng: Rng, size: tuple[float, float])
             left = x + step * rx * 0.5
             polygon(
                 draw,
-                [(left, y - ry), (left + 0.2 * rx, y - ry), (left + 0.2 * rx, y + ry), (left, y + ry)],
+                [
+                    (left, y - ry),
+                    (left + 0.2 * rx, y - ry),
+                    (left + 0.2 * rx, y + ry),
+                    (left, y + ry),
+                ],
                 fill,
             )
 
 
-# ---------------------------------------------------------------- places and things of scenes
+# ---- places and things of scenes
 
 
 def _meadow(rng: Rng, horizon: float) -> Image.Image:
@@ -124,7 +129,9 @@ def _forest(rng: Rng, horizon: float) -> Image.Image:
         polygon(draw, trunk, hsv(0.07, 0.5, 0.3))
         for tier in (0.12, 0.26, 0.4):
             width = 0.08 + 0.2 * tier
-            polygon(draw, [(x, tier - 0.16), (x - width, tier + 0.1), (x + width, tier + 0.1)], crown)
+            polygon(
+                draw, [(x, tier - 0.16), (x - width, tier + 0.1), (x + width, tier + 0.1)], crown
+            )
     return canvas
 
 
@@ -150,7 +157,7 @@ def _snow(rng: Rng, horizon: float) -> Image.Image:
     ground = hsv(0.6, rng.uniform(0.02, 0.1), rng.uniform(0.9, 1.0))
     polygon(draw, [(0, horizon), (1, horizon), (1, 1), (0, 1)], ground)
     for _ in range(rng.integers(15, 40)):
-        disc(draw, *rng.uniform(0, 1, 2), 0.012, 0.012, (255, 255, 255))
+        disc(draw, rng.uniform(), rng.uniform(), 0.012, 0.012, (255, 255, 255))
     return canvas
 
 
@@ -191,7 +198,7 @@ def draw_thing(canvas: Image.Image, thing: str, rng: Rng) -> None:
         disc(draw, x, y, 2.7 * size, 0.8 * size, water)
         disc(draw, x - size, y - 0.2 * size, 0.8 * size, 0.12 * size, (235, 245, 250))
     elif thing == "rock":
-        grey = rng.integers(95, 160)
+        grey = int(rng.integers(95, 160))
         turns = np.sort(rng.uniform(-np.pi, 0, 4))
         tops = [(x + 1.5 * size * np.cos(t), y + 1.5 * size * np.sin(t)) for t in turns]
         rock = [(x - 1.6 * size, y + 0.5 * size), *tops, (x + 1.6 * size, y + 0.5 * size)]
@@ -205,7 +212,7 @@ def draw_thing(canvas: Image.Image, thing: str, rng: Rng) -> None:
         disc(draw, x, y, 0.25 * size, 0.25 * size, (40, 40, 40))
 
 
-# ---------------------------------------------------------------- light
+# ---- light
 
 
 def finish(canvas: Image.Image, rng: Rng, brightness: tuple[float, float]) -> np.ndarray:

@@ -109,7 +109,7 @@ class Pen:
 
     def oval(
         self,
-        centre: tuple[float, float],
+        centre: tuple[float, float] | np.ndarray,
         radii: tuple[float, float],
         fill: Color,
         outline: Color | None = None,

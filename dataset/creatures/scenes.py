@@ -14,10 +14,12 @@ from dataset.creatures.world import KINDS, PLACES, SCENE_KINDS, THINGS, Traits
 def draw_portrait(traits: Traits, rng: np.random.Generator) -> np.ndarray:
     """Return a picture of one creature among clutter, uint8 [64,64,3]."""
     canvas = cluttered(rng)
+    size = rng.uniform(0.52, 0.9)
+    margin = 0.05 + 0.8 * (1 - size) / 2  # a small creature may stand anywhere
     pose = Pose(
-        x=rng.uniform(0.4, 0.6),
-        y=rng.uniform(0.42, 0.58),
-        size=rng.uniform(0.55, 0.88),
+        x=0.5 + rng.uniform(-margin, margin),
+        y=0.5 + rng.uniform(-margin, margin),
+        size=size,
         angle=rng.uniform(-0.4, 0.4),
         mirrored=bool(rng.integers(2)),
         squash=rng.uniform(0.75, 1.0),
@@ -53,11 +55,11 @@ def plan_scene(row: int, rng: np.random.Generator) -> Scene:
     if rng.uniform() < 0.35:
         second = (first + rng.integers(1, len(SCENE_KINDS))) % len(SCENE_KINDS)
         counts = ((1, 1), (1, 1), (2, 1), (1, 2))[rng.integers(4)]
-        herds = ((SCENE_KINDS[first], counts[0]), (SCENE_KINDS[second], counts[1]))
+        herds = [(SCENE_KINDS[first], counts[0]), (SCENE_KINDS[second], counts[1])]
     else:
-        herds = ((SCENE_KINDS[first], int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))),)
-    things = tuple(thing for thing in THINGS if rng.uniform() < 0.3)
-    return Scene(herds, PLACES[row % len(PLACES)], things)
+        herds = [(SCENE_KINDS[first], int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])))]
+    things = tuple(thing for thing in THINGS if rng.uniform() < 0.2)
+    return Scene(tuple(herds), PLACES[row % len(PLACES)], things)
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -74,7 +76,7 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     for thing in scene.things:
         if thing != "pond":
             draw_thing(canvas, thing, rng)
-    brightness = (0.6, 0.8) if scene.place == "night" else (0.75, 1.15)
+    brightness = (0.75, 1.0) if scene.place == "night" else (0.75, 1.15)
     return finish(canvas, rng, brightness)
 
 

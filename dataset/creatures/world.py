@@ -163,7 +163,7 @@ SCENE_KINDS: tuple[str, ...] = tuple(KINDS)[:16]
 """Creatures that appear in ``creatures_scenes``."""
 
 SEEN_KINDS = 40
-"""The first 40 kinds are the seen classes of ``creatures_zeroshot``, the last 10 the unseen ones."""
+"""In ``creatures_zeroshot`` the first 40 kinds are the seen classes, the last 10 the unseen."""
 
 PLACES: tuple[str, ...] = ("meadow", "forest", "beach", "snow", "night")
 """Backgrounds of ``creatures_scenes``; every scene has one."""

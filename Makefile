@@ -1,0 +1,41 @@
+# Every target sets up what it needs: a virtual environment in .venv with the pinned requirements.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: quickstart test lint format bench clip-mini clean
+
+quickstart: $(VENV)/.ready
+	$(RUN) main.py sweep quickstart
+
+test: $(VENV)/.ready-dev
+	$(RUN) -m pytest
+
+lint: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.ready
+	$(RUN) -m tests.bench
+
+# the weights of backbone clip_mini, as shipped
+clip-mini: $(VENV)/.ready
+	$(RUN) -m runners.clip_mini
+
+$(VENV)/.ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .cache runs .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,167 @@
+"""Generating the pictures of a view once, on all cores, and reading them back from the cache.
+
+Every picture has a random generator of its own, seeded by (seed, view, row), so that neither the
+number of processes nor the number of rows changes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from common.cache import cached
+from dataset.creatures.drawing import SIZE
+from utils.errors import UserError
+from utils.files import digest, write_json
+
+VERSION = 1
+"""Part of every cache key: raise it whenever a change of the code changes a picture or caption."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How one generated dataset is made, row by row.
+
+    Attributes:
+        name: its registered name, part of the cache key.
+        number: makes its random numbers differ from other views'.
+        class_names: its C classes.
+        picture: (row, generator) → uint8 [64,64,3].
+        labels: (row, generator) → names of the row's classes; is handed the picture's generator.
+        captions: (row, picture's generator, another generator) → captions by style, or None.
+    """
+
+    name: str
+    number: int
+    class_names: tuple[str, ...]
+    picture: Callable[[int, np.random.Generator], np.ndarray]
+    labels: Callable[[int, np.random.Generator], set[str]]
+    captions: (
+        Callable[[int, np.random.Generator, np.random.Generator], dict[str, tuple[str, ...]]] | None
+    ) = None
+
+    def generator(self, seed: int, row: int, *more: int) -> np.random.Generator:
+        """Return the random generator of a row; ``more`` numbers give further independent ones."""
+        return np.random.default_rng([seed, self.number, row, *more])
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A generated view: pictures uint8 [N,64,64,3] (memory-mapped), labels float32 [N,C]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    captions: dict[str, list[tuple[str, ...]]]
+    fingerprint: str
+
+
+def generated(view: View, seed: int, rows: int, min_rows: int) -> Stored:
+    """Return ``rows`` rows of ``view``, from the cache or made now.
+
+    Raises:
+        UserError: a negative seed, or fewer rows than ``min_rows``.
+    """
+    if seed < 0:
+        raise UserError(f"dataset.seed={seed}: a whole number from 0 on is needed.")
+    if rows < min_rows:
+        raise UserError(
+            f"dataset.rows={rows}: {view.name} needs at least {min_rows} rows, so that each of its "
+            f"{len(view.class_names)} classes has some."
+        )
+    key = digest(view.name, str(seed), str(rows), str(VERSION))
+    folder = cached("creatures", key, lambda path: build(view, seed, rows, path))
+    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    return Stored(
+        images=np.load(folder / "images.npy", mmap_mode="r"),
+        labels=np.load(folder / "labels.npy").astype(np.float32),
+        captions={style: [tuple(row) for row in texts] for style, texts in captions.items()},
+        fingerprint=key,
+    )
+
+
+def build(view: View, seed: int, rows: int, folder: Path, processes: int | None = None) -> None:
+    """Write ``images.npy``, ``labels.npy`` and ``captions.json`` into a new ``folder``.
+
+    Args:
+        view: what to make.
+        seed: of the pictures.
+        rows: how many.
+        folder: must not be there yet.
+        processes: how many share the work; None = as many as help.
+    """
+    folder.mkdir()
+    _draw_all(view, seed, rows, folder / "images.npy", processes or _useful_processes(rows))
+    labels = np.zeros((rows, len(view.class_names)), np.uint8)
+    captions: dict[str, list[tuple[str, ...]]] = {}
+    for row in range(rows):
+        names = view.labels(row, view.generator(seed, row))
+        labels[row, [view.class_names.index(name) for name in names]] = 1
+        if view.captions is not None:
+            texts = view.captions(row, view.generator(seed, row), view.generator(seed, row, 1))
+            for style, text in texts.items():
+                captions.setdefault(style, []).append(text)
+    np.save(folder / "labels.npy", labels)
+    write_json(folder / "captions.json", captions)
+
+
+def _useful_processes(rows: int) -> int:
+    """Return how many processes to draw with: the cores there are, but one for a small job.
+
+    Forking is left to Linux, where it is safe for children that only draw; a daemon (a worker of
+    somebody else's pool) may have no children.
+    """
+    if sys.platform != "linux" or multiprocessing.current_process().daemon or rows < 500:
+        return 1
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> None:
+    """Draw all pictures into the array file ``path``; this process takes a share and reports it.
+
+    The others write into the same memory-mapped file and end by themselves, with no queue to wait
+    on: if this process is killed, none of them lingers holding the cache's lock.
+    """
+    images = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, SIZE, SIZE, 3))
+
+    def draw(share: range) -> None:
+        for row in share:
+            images[row] = view.picture(row, view.generator(seed, row))
+
+    shares = [range(first, rows, processes) for first in range(processes)]
+    helpers = []
+    if processes > 1:
+        context = multiprocessing.get_context("fork")
+        helpers = [context.Process(target=draw, args=(s,), daemon=True) for s in shares[1:]]
+    try:
+        for helper in helpers:
+            helper.start()
+        _draw_reporting(draw, shares[0], f"Drawing {view.name}")
+        for helper in helpers:
+            helper.join()
+    finally:
+        for helper in helpers:
+            if helper.is_alive():
+                helper.terminate()
+    failed = [helper.exitcode for helper in helpers if helper.exitcode]
+    if failed:
+        raise RuntimeError(f"A process that drew {view.name} ended with exit code {failed[0]}.")
+    images.flush()
+
+
+def _draw_reporting(draw: Callable[[range], None], share: range, what: str) -> None:
+    """Call ``draw`` on ``share`` piece by piece, with a progress bar if a person is watching."""
+    pieces = [share[start : start + 50] for start in range(0, len(share), 50)]
+    console = Console(stderr=True)
+    for piece in track(
+        pieces, what, console=console, transient=True, disable=not console.is_terminal
+    ):
+        draw(piece)

@@ -1,0 +1,116 @@
+"""Hash heads: features in, real-valued outputs and codes out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.batch import Batch, Features
+from common.codes import sign
+from models.backbones.base import CachedBackbone
+from models.base import HashModel, Problem
+from models.dcmht import DCMHT, DCMHTLinear, DCMHTModelConfig, LinearHeadConfig
+from models.dsph import DSPH, DSPHModelConfig
+from models.softmax_code import pair_softmax, pairs_to_code
+from tests.golden.harness import RTOL_HEAD, Case, adapter
+
+
+def features_batch(image: Tensor, text: Tensor) -> Batch:
+    """Return a batch that brings pooled features instead of pictures and texts."""
+    rows = len(image)
+    return Batch(
+        label=torch.ones(rows, 1),
+        index=torch.arange(rows),
+        image_features=Features(image),
+        text_features=Features(text),
+    )
+
+
+def features_backbone(width: int) -> CachedBackbone:
+    """Return the backbone that passes such features through."""
+    widths = {"image": width, "text": width}
+    return CachedBackbone(widths, widths, "golden")
+
+
+def load_renamed(module: nn.Module, weights: dict[str, Tensor], names: dict[str, str]) -> None:
+    """Load ``weights`` after replacing the start of each name: their prefix → ours."""
+    renamed = {}
+    for name, tensor in weights.items():
+        prefix = next((p for p in names if name.startswith(p)), "")
+        renamed[names.get(prefix, "") + name.removeprefix(prefix)] = tensor
+    module.load_state_dict(renamed, strict=True)
+
+
+def encode(model: HashModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the real-valued codes of images and texts, in evaluation mode."""
+    model.eval()
+    return model.encode(batch, "image"), model.encode(batch, "text")
+
+
+@adapter("softmax_hash")
+def softmax_hash(case: Case) -> None:
+    """Softmax over pairs, its decoding with exact ties, and the two one-hot pairs."""
+    pairs = pair_softmax(case.tensor("in_logits"))
+    case.close("out_prob", pairs)
+    case.equal("out_code", sign(pairs_to_code(pairs)))
+    one_hot = torch.eye(2, dtype=pairs.dtype)  # class 0, class 1
+    case.equal("out_onehot_pm1", sign(pairs_to_code(one_hot))[:, 0])
+
+
+@adapter("dcmht_head")
+def dcmht_head(case: Case) -> None:
+    """The attention head in both modes, and the running statistics after one training forward."""
+    config = DCMHTModelConfig(head="attention", attention_heads=case.cfg("num_heads"))
+    problem = Problem(bits=case.cfg("output_dim"), n_classes=1)
+    model = DCMHT(config, problem, features_backbone(case.cfg("dim")))
+    names = {"atten.": "attention.", "fc2.": "fc."}
+    load_renamed(model.heads["image"], case.weights("w_img_hash."), names)
+    load_renamed(model.heads["text"], case.weights("w_txt_hash."), names)
+    batch = features_batch(case.tensor("in_img_feat"), case.tensor("in_txt_feat"))
+    model.eval()
+    case.close("out_img_eval", model.pairs(batch, "image"), RTOL_HEAD)
+    case.close("out_txt_eval", model.pairs(batch, "text"), RTOL_HEAD)
+    image, text = encode(model, batch)
+    case.equal("out_img_code", sign(image))
+    case.equal("out_txt_code", sign(text))
+    outputs = model.train()(batch)
+    case.close("out_img_train", outputs.image_pairs, RTOL_HEAD)
+    case.close("out_txt_train", outputs.text_pairs, RTOL_HEAD)
+    norm = model.heads["image"].norm
+    case.close("out_running_mean_after", norm.running_mean, RTOL_HEAD)
+    case.close("out_running_var_after", norm.running_var, RTOL_HEAD)
+
+
+@adapter("dchmt_orig_head")
+def dchmt_orig_head(case: Case) -> None:
+    """The select head and the linear head; one feature matrix serves for both modalities."""
+    features = case.tensor("in_feat")
+    batch = features_batch(features, features)
+    backbone = features_backbone(features.shape[1])
+    problem = Problem(bits=case.array("out_select_code").shape[1], n_classes=1)
+    select = DCMHT(DCMHTModelConfig(head="select", hidden=case.cfg("hidden")), problem, backbone)
+    linear = DCMHTLinear(LinearHeadConfig(), problem, backbone)
+    for modality in ("image", "text"):
+        names = {"hash_list.": "bit_layers."}
+        load_renamed(select.heads[modality], case.weights("w_select."), names)
+        load_renamed(linear.heads[modality], case.weights("w_linear."), {"fc.": "0."})
+    for code in encode(select, batch):
+        case.equal("out_select_code", sign(code))
+    for modality in ("image", "text"):
+        case.close("out_select_prob_concat", select.pairs(batch, modality), RTOL_HEAD)
+    for code in encode(linear, batch):
+        case.close("out_linear_tanh", code, RTOL_HEAD)
+
+
+@adapter("dsph_head")
+def dsph_head(case: Case) -> None:
+    """Linear and tanh for each modality, in evaluation mode, where dropout does nothing."""
+    image, text = case.tensor("in_img_feat"), case.tensor("in_txt_feat")
+    problem = Problem(bits=case.array("out_img").shape[1], n_classes=1)
+    config = DSPHModelConfig(dropout=case.cfg("dropout"))
+    model = DSPH(config, problem, features_backbone(image.shape[1]))
+    load_renamed(model.heads["image"], case.weights("w_img_hash."), {"fc.": "0."})
+    load_renamed(model.heads["text"], case.weights("w_txt_hash."), {"fc.": "0."})
+    for name, code in zip(("img", "txt"), encode(model, features_batch(image, text)), strict=True):
+        case.close(f"out_{name}", code, RTOL_HEAD)
+        case.equal(f"out_{name}_code", sign(code))
