@@ -47,10 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="machine-readable")
     command.add_argument("--plugin", action="append", default=[], metavar="FILE.py")
 
-    command = add("train", train_command, "train one method and evaluate it; resumes if interrupted")
+    command = add("train", train_command, "train one method and evaluate it; resumes")
     _settings(command, "method=dcmht dataset=creatures_scenes bits=32 seed=0")
-    command.add_argument("--config", metavar="FILE", help="YAML of settings, e.g. a run's config.yaml")
-    command.add_argument("--print-config", action="store_true", help="show the settings, do nothing")
+    command.add_argument("--config", metavar="FILE", help="YAML, e.g. a run's config.yaml")
+    command.add_argument("--print-config", action="store_true", help="show the settings only")
 
     command = add("evaluate", evaluate_command, "measure a finished run's codes again")
     command.add_argument("run", metavar="RUN_DIR")
@@ -60,22 +60,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--query", required=True, metavar="Q.npz", help="codes and labels")
     command.add_argument("--database", required=True, metavar="D.npz", help="codes and labels")
     command.add_argument("--at", default="all", help="cut-offs of mAP, e.g. all,1000")
-    command.add_argument("--no-relevant", choices=("zero", "skip"), default="zero",
-                         help="queries without a relevant row: count 0 in the mean, or leave out")
+    command.add_argument(
+        "--no-relevant",
+        choices=("zero", "skip"),
+        default="zero",
+        help="queries without a relevant row: count 0 in the mean, or leave out",
+    )
     command.add_argument("--json", metavar="FILE|-", help="write metrics as JSON (- = to stdout)")
 
-    command = add("sweep", sweep_command, "run a grid of settings; skips what is done, resumes the rest")
+    command = add("sweep", sweep_command, "run a grid of settings; skips what is done")
     command.add_argument("sweep", metavar="SWEEP.yaml", help="a file, or a name of `list sweeps`")
     _settings(command, "runner.epochs=10")
     command.add_argument("--output", metavar="DIR", help="folder of the runs instead of the file's")
     command.add_argument("--workers", type=int, help="processes side by side")
     command.add_argument("--launcher", choices=("local",), default="local")
-    command.add_argument("--dry-run", action="store_true", help="list the runs and their state only")
+    command.add_argument("--dry-run", action="store_true", help="list the runs only")
 
     command = add("report", report_command, "leaderboard of all finished runs in a folder")
     command.add_argument("runs", metavar="RUNS_DIR")
     command.add_argument("--csv", metavar="FILE", help="write the table as CSV as well")
-    command.add_argument("--plots", metavar="DIR", help="write precision-recall curves as PNG there")
+    command.add_argument("--plots", metavar="DIR", help="write precision-recall curves there")
 
     command = add("check", check_command, "is this method sound? trains it briefly on toy data")
     command.add_argument("target", metavar="METHOD|FILE.py")
@@ -157,9 +161,9 @@ def sweep_command(options: argparse.Namespace) -> int:
         return 0
     workers = sweep.workers if options.workers is None else options.workers
     outcomes = run_sweep(configs, workers)
-    _leaderboard([Path(o.config.output) / o.config.run_name for o in outcomes if o.state != "failed"],
-                 Path(options.output or sweep.output))
     failed = [o for o in outcomes if o.state == "failed"]
+    ended = [Path(o.config.output) / o.config.run_name for o in outcomes if o not in failed]
+    _leaderboard(ended, Path(options.output or sweep.output))
     for outcome in failed:
         print(f"failed: {outcome.config.run_name}: {outcome.reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -182,7 +186,12 @@ def _leaderboard(runs: list[Path], output: Path) -> None:
 def report_command(options: argparse.Namespace) -> None:
     """Print the leaderboard of finished runs."""
     from runners.leaderboard import (
-        collect, find_runs, plot_curves, print_tables, summarize, write_csv,
+        collect,
+        find_runs,
+        plot_curves,
+        print_tables,
+        summarize,
+        write_csv,
     )  # fmt: skip
 
     results = collect(find_runs(options.runs))

@@ -1,8 +1,8 @@
 """Checkpoints without pickle: tensors in safetensors, everything else in JSON.
 
-A checkpoint is a folder: ``model.safetensors``, ``loss.safetensors``, ``optimizer-<i>.safetensors`` and
-``state.json``. It appears under its name only when complete. Parameters of a frozen encoder are left out:
-the config says where they come from, and its fingerprint is compared.
+A checkpoint is a folder: ``model.safetensors``, ``loss.safetensors``, ``optimizer-<i>.safetensors``
+and ``state.json``. It appears under its name only when complete. Parameters of a frozen encoder are
+left out: the config says where they come from, and its fingerprint is compared.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def load_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
         if odd:
             raise UserError(
                 f"Checkpoint '{folder}' belongs to another configuration: its {name} differs at "
-                f"'{odd[0]}' ({len(odd)} differences); use the config.yaml beside it, or another output."
+                f"'{odd[0]}' ({len(odd)} differences); use the config.yaml beside it, "
+                "or another output."
             )
         module.load_state_dict(tensors, strict=False)
 

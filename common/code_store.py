@@ -1,8 +1,8 @@
 """``codes.h5``: the codes of a run, packed, with labels and row numbers.
 
-Groups ``query`` and ``database``, each with ``<modality>`` uint8 [N, ⌈K/8⌉], ``labels`` uint8 [N,C] and ``rows``
-int64 [N] (row numbers in the dataset). File attributes: ``bits``, ``bit_order`` (``little``: the first bit is
-the least significant of the first byte), ``split_hash``.
+Groups ``query`` and ``database``, each with ``<modality>`` uint8 [N, ⌈K/8⌉], ``labels`` uint8 [N,C]
+and ``rows`` int64 [N] (row numbers in the dataset). File attributes: ``bits``, ``bit_order``
+(``little``: the first bit is the least significant of the first byte), ``split_hash``.
 """
 
 from __future__ import annotations

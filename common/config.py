@@ -1,9 +1,9 @@
 """One run's configuration: composed from YAML layers, checked strictly, named by its hash.
 
-Layers, later ones win: ``configs/base.yaml`` < dataset < backbone < method < ``--config FILE`` < command
-line. ``method``, ``dataset`` and ``backbone`` take the name of a file below ``configs/`` or a path;
-``dataset.root=…`` then overrides a key of what was chosen. When a layer gives a section another
-``name`` (``loss.name=dsph``), the keys that belonged to the previous one are dropped.
+Layers, later ones win: ``configs/base.yaml`` < dataset < backbone < method < ``--config FILE`` <
+command line. ``method``, ``dataset`` and ``backbone`` take the name of a file below ``configs/`` or
+a path; ``dataset.root=…`` then overrides a key of what was chosen. When a layer gives a section
+another ``name`` (``loss.name=dsph``), the keys that belonged to the previous one are dropped.
 """
 
 from __future__ import annotations
@@ -133,11 +133,11 @@ class Layer:
 
 
 def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> RunConfig:
-    """Return the checked configuration for command-line ``key=value`` words and a ``--config`` file.
+    """Return the checked configuration for ``key=value`` words and a ``--config`` file.
 
     Raises:
-        UserError: an unknown name or key, a mistyped value, a missing file, a model and a loss that do
-            not fit; the sentence says where and what is accepted.
+        UserError: an unknown name or key, a mistyped value, a missing file, a model and a loss that
+            do not fit; the sentence says where and what is accepted.
     """
     top = [Layer("command line", parse_overrides(overrides))]
     if file is not None:
@@ -226,7 +226,8 @@ def _with_selected_files(top: Sequence[Layer]) -> list[Layer]:
         names = [name for layer in sources if (name := _selected(layer, group)) is not None]
         if not names:
             raise UserError(
-                f"No {group} is chosen; give {group}=NAME, one of: {', '.join(config_names(group))}."
+                f"No {group} is chosen; give {group}=NAME, one of: "
+                f"{', '.join(config_names(group))}."
             )
         layer = read_layer(config_file(group, names[-1]))
         values = dict(layer.values)
@@ -254,7 +255,7 @@ def _selected(layer: Layer, group: str) -> str | None:
 
 
 def _without_shorthand(layer: Layer) -> Layer:
-    """``dataset: flickr8k`` has done its work once the file is chosen; ``loss: csq`` names a loss."""
+    """``dataset: flickr8k`` has done its work by now; ``loss: csq`` names a loss."""
     values = dict(layer.values)
     for key, value in values.items():
         if isinstance(value, str) and key in SELECTED:
@@ -407,16 +408,16 @@ def _check_fit(model: Component, loss: Component | None) -> None:
     missing = [name for name in needs if name not in given]
     if missing:
         raise UserError(
-            f"Loss '{loss.name}' does not fit model '{model.name}': it needs {', '.join(missing)}, and "
-            f"the model gives {', '.join(given)}; choose another loss.name or model.name."
+            f"Loss '{loss.name}' does not fit model '{model.name}': it needs {', '.join(missing)}, "
+            f"and the model gives {', '.join(given)}; choose another loss.name or model.name."
         )
     modalities = {name.split("_")[0] for name in needs}
     untrained = [n for n in given if n.endswith("_code") and n.split("_")[0] not in modalities]
     if needs and untrained:
         raise UserError(
-            f"Loss '{loss.name}' does not fit model '{model.name}': it reads {', '.join(needs)} only, so "
-            f"the model's {', '.join(untrained)} would stay untrained; choose another loss.name or "
-            "model.name."
+            f"Loss '{loss.name}' does not fit model '{model.name}': it reads {', '.join(needs)} "
+            f"only, so the model's {', '.join(untrained)} would stay untrained; choose another "
+            "loss.name or model.name."
         )
 
 
@@ -431,7 +432,7 @@ def _needs(loss: registry.Entry, model: registry.Entry) -> list[str]:
 def _optim(
     merged: Mapping[str, Any], model: Component, loss: Component | None, locate: schema.Locate
 ) -> dict[str, OptimGroup]:
-    """Settings per group: the section's own, then what the component recommends, then the user's."""
+    """Settings per group: the section's, then what the component recommends, then the user's."""
     if loss is None:
         return {}
     section = dict(merged.get("optim", {}))
@@ -445,7 +446,8 @@ def _optim(
     for name in asked:
         if name not in recommended:
             raise UserError(
-                f"{locate(f'optim.groups.{name}')}: {unknown_name('parameter group', name, recommended)} "
+                f"{locate(f'optim.groups.{name}')}: "
+                f"{unknown_name('parameter group', name, recommended)} "
                 f"(the groups of model '{model.name}' and loss '{loss.name}')"
             )
     common = {"schedule": merged.get("schedule", {}), **section}
@@ -497,8 +499,8 @@ def _check_at(evaluation: EvalConfig, locate: schema.Locate) -> None:
     for value in evaluation.at:
         if value != "all" and not (isinstance(value, int) and value >= 1):
             raise UserError(
-                f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of 'all' and "
-                "whole numbers from 1 is needed, for example [all,1000]."
+                f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
+                "'all' and whole numbers from 1 is needed, for example [all,1000]."
             )
 
 

@@ -25,8 +25,8 @@ class BertAdam(Optimizer):
     ``p ← p - lr · (m / (√v + ε) + λ p)``.
 
     Decay reaches every tensor (biases and norms too); c ≤ 0 switches clipping off. Tensors without
-    gradient are left alone. Source: the optimiser of BERT's first PyTorch port, as shipped with CLIP4Clip
-    and the CLIP hashing repositories.
+    gradient are left alone. Source: the optimiser of BERT's first PyTorch port, as shipped with
+    CLIP4Clip and the CLIP hashing repositories.
     """
 
     def __init__(
@@ -54,12 +54,13 @@ class BertAdam(Optimizer):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
-                self._step_group(group, parameters)
+                self._step_group(group, parameters, [p.grad for p in parameters])
         return loss
 
-    def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+    def _step_group(
+        self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]
+    ) -> None:
         beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in parameters]
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["m"] = torch.zeros_like(p)
@@ -72,7 +73,7 @@ class BertAdam(Optimizer):
             scales = torch._foreach_reciprocal(norms)
             torch._foreach_mul_(scales, group["max_grad_norm"])
             torch._foreach_clamp_max_(scales, 1.0)
-            gradients = torch._foreach_mul(gradients, scales)
+            gradients = list(torch._foreach_mul(gradients, scales))  # type: ignore[arg-type]
         torch._foreach_lerp_(moments, gradients, 1 - beta1)
         torch._foreach_mul_(variances, beta2)
         torch._foreach_addcmul_(variances, gradients, gradients, 1 - beta2)

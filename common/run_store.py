@@ -1,7 +1,8 @@
 """Run folders: one for each configuration, addressed by its hash, never half-written.
 
-``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5``, ``checkpoints/``, ``tensorboard/``,
-``log.txt``. A run is *done* when ``status.json`` says so, which is the last thing written.
+``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5``, ``checkpoints/``,
+``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so, which is the last thing
+written.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class RunFolder:
         folder = cls(path)
         if not folder.config_file.is_file():
             raise UserError(
-                f"'{path}' is not a run folder (no config.yaml in it); give the path that train printed."
+                f"'{path}' is not a run folder (no config.yaml in it); give the path that "
+                "train printed."
             )
         return folder
 
@@ -90,7 +92,7 @@ class RunFolder:
         return status if isinstance(status, dict) else {}
 
     def set_status(self, state: str, **more: Any) -> None:
-        """Write ``status.json`` atomically: ``running``, ``done`` or ``failed``, with what else is known."""
+        """Write ``status.json`` atomically: ``state`` is ``running``, ``done`` or ``failed``."""
         status = {**self.status(), "state": state, **more}
         write_json(self.path / "status.json", status)
 
@@ -114,7 +116,8 @@ class RunFolder:
         except FileNotFoundError as error:
             state = self.status().get("state", "unknown")
             raise UserError(
-                f"'{self.path}' has no metrics.json yet (its state: {state}); finish its training first."
+                f"'{self.path}' has no metrics.json yet (its state: {state}); finish its "
+                "training first."
             ) from error
         except ValueError as error:
             raise UserError(f"'{self.metrics_file}' is not readable JSON ({error}).") from error

@@ -1,7 +1,7 @@
 """Learning-rate schedules: step and epoch become a factor on the base rate.
 
-A schedule has no state: it is called as ``target(config, step, total_steps, epoch, epochs)`` before each
-step, ``step`` counting from 0 over the whole training, so a resumed run needs nothing of it.
+A schedule has no state: it is called as ``target(config, step, total_steps, epoch, epochs)`` before
+each step, ``step`` counting from 0 over the whole training, so a resumed run needs nothing of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def warmup_cosine(
 ) -> float:
     """Rise linearly, then ½(1+cos πx) of the whole x = step/total, as BertAdam does.
 
-    The cosine is not rescaled to start after the warm-up, so the factor drops from 1 to 0.976 there.
+    The cosine is not rescaled to start after the warm-up, so the factor drops to 0.976 there.
     """
     x = step / total_steps
     return x / config.warmup if x < config.warmup else 0.5 * (1.0 + math.cos(math.pi * x))

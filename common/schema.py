@@ -1,7 +1,7 @@
-"""From a plain mapping to a dataclass, strictly: an unknown or mistyped key is an error that says where.
+"""From a plain mapping to a dataclass, strictly: an unknown or mistyped key is an error.
 
-Understood field types: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None`` and other unions,
-``list``/``tuple`` of these, ``dict``, and nested dataclasses.
+Understood field types: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None`` and other
+unions, ``list``/``tuple`` of these, ``dict``, and nested dataclasses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from utils.errors import UserError, nearest
 T = TypeVar("T")
 
 Locate = Callable[[str], str]
-"""Key path (``loss.alpha``) → where it was set (``configs/method/dsph.yaml:4`` or the command line)."""
+"""Key path (``loss.alpha``) → where it was set (``configs/method/dsph.yaml:4``)."""
 
 
 def build(schema: type[T], values: Mapping[str, Any], path: str, locate: Locate) -> T:

@@ -18,12 +18,12 @@ from common.problem import Problem
 from models.backbones.base import Backbone
 
 __all__ = [
-    "MODALITIES", "Backbone", "Batch", "Features", "HashLoss", "HashModel", "MissingTensor", "Outputs",
-    "Problem", "Progress", "Terms", "TrainFeatures",
+    "MODALITIES", "Backbone", "Batch", "Features", "HashLoss", "HashModel", "MissingTensorError",
+    "Outputs", "Problem", "Progress", "Terms", "TrainFeatures",
 ]  # fmt: skip
 
 
-class MissingTensor(AttributeError, KeyError):
+class MissingTensorError(AttributeError, KeyError):
     """A named tensor was asked for that is not there; the message lists those that are."""
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class _NamedTensors(dict[str, Tensor]):
         super().__init__(tensors)
 
     def __missing__(self, name: str) -> Tensor:
-        raise MissingTensor(f"there is no '{name}', only {', '.join(self) or 'nothing'}")
+        raise MissingTensorError(f"there is no '{name}', only {', '.join(self) or 'nothing'}")
 
     def __getattr__(self, name: str) -> Tensor:
         if name.startswith("__"):
@@ -54,7 +54,7 @@ class Outputs(_NamedTensors):
 
 
 class Terms(_NamedTensors):
-    """What a loss gives to a runner: name → weighted scalar; the runner sums, logs and checks them."""
+    """What a loss gives to a runner, which sums, logs and checks it: name → weighted scalar."""
 
     def total(self) -> Tensor:
         """Return the sum of all terms, a scalar."""
@@ -73,7 +73,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class TrainFeatures:
-    """Pooled features of all training rows, for what is fitted once before (or instead of) training.
+    """Pooled features of all training rows, for what is fitted once, without gradient.
 
     Attributes:
         image: [N,D] or None. text: [N,D] or None (first caption of each row). label: [N,C].

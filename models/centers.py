@@ -1,4 +1,4 @@
-"""Hash centres: C codes of K bits, far apart, one for each class; and the vote of several labels."""
+"""Hash centres: C codes of K bits, far apart, one per class; and the vote of several labels."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def hadamard_matrix(order: int) -> Tensor:
 def hadamard_centers(n_classes: int, bits: int, generator: Generator) -> Tensor:
     """Return centres [C,K] of ±1: rows of [H; -H], then random balanced rows for classes beyond 2K.
 
-    The random rows are redrawn, :data:`REDRAWS` times at most, until the smallest distance of any two
-    centres exceeds K/4 and the mean is at least K/2. For K that is no power of two all rows are random.
+    The random rows are redrawn, :data:`REDRAWS` times at most, until the smallest distance of any
+    two centres exceeds K/4 and the mean is at least K/2. For K that is no power of two all rows are
+    random.
     Source: CSQ (arXiv:1908.00347), algorithm 1.
     """
     power_of_two = bits & (bits - 1) == 0

@@ -1,10 +1,12 @@
 """Cosine proxies: a plain yardstick for frozen features, ours, not a published method.
 
-Two-layer heads on standardised features, learned class proxies, one AdamW. With ẑ, P̂ of unit length::
+Two-layer heads on standardised features, learned class proxies, one AdamW. With ẑ, P̂ of unit
+length::
 
     L = Σ_modalities  mean_{Y=1}(1 - ẑ·P̂)  +  mean_{Y=0} [ẑ·P̂ - 0.1]₊
 
-A published method that stays below this on the same features owes its place to its encoder or its recipe.
+A published method that stays below this on the same features owes its place to its encoder or its
+recipe.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class MLPHashConfig:
 class MLPHash(StandardizedHeadModel):
     """Two-layer heads with tanh on standardised features, for whatever modalities the data has."""
 
-    modalities = ()
+    modalities: tuple[str, ...] = ()
     config: MLPHashConfig
 
     def build_head(self, width: int) -> nn.Module:

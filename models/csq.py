@@ -2,18 +2,19 @@
 
 L. Yuan, T. Wang, X. Zhang, F. Tay, Z. Jie, W. Liu, J. Feng. CVPR 2020, arXiv:1908.00347.
 
-Every class has a hash centre, centres lie far apart (rows of a Hadamard matrix), and codes are pulled to
-the centre of their label. With t = tanh(u) and c the target centre::
+Every class has a hash centre, centres lie far apart (rows of a Hadamard matrix), and codes are
+pulled to the centre of their label. With t = tanh(u) and c the target centre::
 
     L = mean BCE(½(t+1), ½(c+1)) + λ mean((|t| - 1)²)
 
-A row with several labels takes the sign of the sum of its centres; bits where that is 0 take those of one
-fixed random vector.
+A row with several labels takes the sign of the sum of its centres; bits where that is 0 take those
+of one fixed random vector.
 
 Deviations from the released code
-    * DeepHash-pytorch has λ = 1e-4 (our default), cisip-FIRe 1e-3; the rest of the loss is the same.
-    * More classes than 2K: both draw the missing centres at random and keep the first draw that is far
-      enough apart; so do we, from the run's own generator instead of Python's global one.
+    * DeepHash-pytorch has λ = 1e-4 (our default), cisip-FIRe 1e-3; the rest of the loss is the
+      same.
+    * More classes than 2K: both draw the missing centres at random and keep the first draw that is
+      far enough apart; so do we, from the run's own generator instead of Python's global one.
     * K that is no power of two: the reference refuses it; we take random balanced centres.
 """
 

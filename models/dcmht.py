@@ -3,9 +3,9 @@ r"""DCMHT: Differentiable Cross Modal Hashing via Multimodal Transformers.
 J. Tu, X. Liu, Z. Lin, R. Hong, M. Wang. ACM MM 2022, doi:10.1145/3503161.3548187.
 
 Every bit is *selected* by a softmax over a pair of outputs instead of signed, so that the code is
-differentiable: P ∈ [0,1]^{2K}, pairs (p₀, p₁) sum to 1, and bit k is +1 where p₁ > p₀ (a tie is -1).
-With D the Euclidean distances between such outputs, S = 1 for pairs that share a label, and the margin
-M = √(2Kϑ), for (a,b) in image-text, image-image, text-text::
+differentiable: P ∈ [0,1]^{2K}, pairs (p₀, p₁) sum to 1, and bit k is +1 where p₁ > p₀ (else -1).
+With D the Euclidean distances between such outputs, S = 1 for pairs that share a label, and the
+margin M = √(2Kϑ), for (a,b) in image-text, image-image, text-text::
 
     L = Σ_{(a,b)} mean(S D_ab²) + mean((1-S) [M - D_ab]₊²)   (+ quan_alpha · quantisation)
 
@@ -13,18 +13,21 @@ Two heads exist, and one file of the loss serves both:
 
 ``select``  the authors' first repository, from which the paper's numbers come (our default):
             Linear D→128, ReLU, then K separate Linear 128→2, softmax each. No quantisation term.
-``attention``  the authors' later toolkit: self-attention over a sequence of length one (which is its value
-            and output projection), BatchNorm (image) or LayerNorm (text), Linear D→2K, ReLU, softmax
-            over pairs; with 10⁻³ · (q(image) + q(text))/2, q(P) = 1 - mean((2P-1)²).
-``linear``  the first repository's ``--hash-layer linear``: Linear D→K, Dropout 0.2, tanh; loss ``dcmht_linear``.
+``attention``  the authors' later toolkit: self-attention over a sequence of length one (which is
+            its value and output projection), BatchNorm (image) or LayerNorm (text), Linear D→2K,
+            ReLU, softmax over pairs; with 10⁻³ · (q(image) + q(text))/2, q(P) = 1 - mean((2P-1)²).
+``linear``  the first repository's ``--hash-layer linear``: Linear D→K, Dropout 0.2, tanh;
+            model and loss ``dcmht_linear``.
 
 Deviations from the released code
-    * The toolkit's ``similarity: cosine`` is counted twice there (returned as positive and as negative term);
-      kept, since the recorded numbers have it, under the name ``cosine_likelihood``.
+    * The toolkit's ``similarity: cosine`` is counted twice there (returned as positive and as
+      negative term); kept, since the recorded numbers have it, under the name
+      ``cosine_likelihood``.
     * The toolkit never reads its ``loss_type``; here ``power`` works for both heads.
-    * The query and key parts of the attention get no gradient (softmax over one key is 1); they are kept as
-      parameters, so that weights interchange, but not computed.
-    * Unlabelled rows: the reference falls back to the identity as labels; our datasets refuse such rows.
+    * The query and key parts of the attention get no gradient (softmax over one key is 1); they are
+      kept as parameters, so that weights interchange, but not computed.
+    * Unlabelled rows: the reference falls back to the identity as labels; our datasets refuse such
+      rows.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ class SelectHead(nn.Module):
     def __init__(self, width: int, bits: int, hidden: int) -> None:
         super().__init__()
         self.fc = nn.Linear(width, hidden)
-        # separate tensors, not one [2K,hidden]: initialisation and BertAdam's clipping are per tensor
+        # separate tensors, not one [2K,hidden]: init and BertAdam's clipping are per tensor
         self.bit_layers = nn.ModuleList(nn.Linear(hidden, 2) for _ in range(bits))
         for layer in (self.fc, *self.bit_layers):
             _kaiming_fan_out(layer)
@@ -67,9 +70,8 @@ class SelectHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the selection probabilities [B,2K]."""
         hidden = F.relu(self.fc(features))
-        weight = torch.cat([layer.weight for layer in self.bit_layers])  # [2K,hidden]
-        bias = torch.cat([layer.bias for layer in self.bit_layers])
-        return pair_softmax(F.linear(hidden, weight, bias))
+        weights, biases = zip(*(layer.parameters() for layer in self.bit_layers), strict=True)
+        return pair_softmax(F.linear(hidden, torch.cat(weights), torch.cat(biases)))  # [2K,hidden]
 
 
 class AttentionHead(nn.Module):
@@ -113,7 +115,7 @@ def _kaiming_fan_out(layer: nn.Linear) -> None:
     provides=("image_code", "text_code", "image_pairs", "text_pairs"),
 )
 class DCMHT(HashModel):
-    """DCMHT (ACM MM 2022): every bit chosen by a softmax over a pair, heads ``select`` or ``attention``."""
+    """DCMHT (ACM MM 2022): every bit chosen by a softmax over a pair of outputs."""
 
     config: DCMHTModelConfig
 
@@ -183,7 +185,8 @@ def similarity_terms(
     """Return the positive and the negative term of one pair of modalities.
 
     Args:
-        first, second: [B,E] outputs of the two modalities.
+        first: [B,E] outputs of one modality.
+        second: [B,E] outputs of the other.
         similar: [B,B] 1 where a pair shares a label.
         bits: K, for the margin.
         config: form, power, margin and threshold.

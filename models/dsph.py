@@ -3,23 +3,25 @@ r"""DSPH: Deep Semantic-Aware Proxy Hashing for Multi-Label Cross-Modal Retrieva
 Y. Huo, Q. Qin, J. Dai, L. Wang, W. Zhang, L. Huang, C. Wang. IEEE TCSVT 34(1), 2024,
 doi:10.1109/TCSVT.2023.3285266. The loss follows HyP² (ACM MM 2022), there for images.
 
-Learned proxies, one for each class, attract the codes of both modalities that carry the class and repel the
-others beyond a threshold θ; rows with several labels that share none repel each other too. With x̂, ŷ, P̂
-of unit length, z in {x,y}, n_p and n_n the numbers of ones and zeros in the labels Y, and E the ordered
-pairs of rows with more than one label that share no label::
+Learned proxies, one for each class, attract the codes of both modalities that carry the class and
+repel the others beyond a threshold θ; rows with several labels that share none repel each other
+too. With x̂, ŷ, P̂ of unit length, z in {x,y}, n_p and n_n the numbers of ones and zeros in the
+labels Y, and E the ordered pairs of rows with more than one label that share no label::
 
     pos_z = (1/n_p) Σ_{Y_ic=1} (1 - ẑ_i·P̂_c)        neg_z = (1/n_n) Σ_{Y_ic=0} [ẑ_i·P̂_c - θ]₊
     r_ab  = (α/|E|) Σ_E [â_i·b̂_j - θ]₊   for ab in xx, yy, xy
     L     = pos_x + neg_x + pos_y + neg_y + r_xx + r_yy + r_xy
 
-θ = 1 - 2 d(K,k)/K, k = ⌈log₂ C⌉, with d(n,k) the best known minimum distance of a binary linear [n,k] code
-(``code_distances.npz``, n ≤ 256, re-encoded from the public table as integers).
+θ = 1 - 2 d(K,k)/K, k = ⌈log₂ C⌉, with d(n,k) the best known minimum distance of a binary linear
+[n,k] code (``code_distances.npz``, n ≤ 256, re-encoded from the public table as integers).
 
-Head per modality: Linear D→K, Dropout 0.2, tanh, in that order. Proxies: normal with fan-out scaling, from a
-seed of their own (0), trained by SGD (lr 0.02, momentum 0.9, weight decay 5e-4, constant).
+Head per modality: Linear D→K, Dropout 0.2, tanh, in that order. Proxies: normal with fan-out
+scaling, from a seed of their own (0), trained by SGD (lr 0.02, momentum 0.9, weight decay 5e-4,
+constant).
 
 Deviations from the released code
-    * The reference reseeds the global generator when it makes the proxies; we use a generator of their own.
+    * The reference reseeds the global generator when it makes the proxies; we use a generator of
+      their own.
     * Empty divisors (a batch without any zero label) give 0 instead of infinity.
     * K > 256 has no entry in the table: give ``loss.threshold``.
 """
@@ -147,7 +149,8 @@ def code_threshold(bits: int, n_classes: int) -> float:
     distance = int(table[bits, dimension]) if known else -1
     if distance < 0:
         raise UserError(
-            f"DSPH has no threshold for bits={bits} and {n_classes} classes: its table holds codes of "
-            f"{dimension} to 256 bits for so many classes; give loss.threshold=0 or another number."
+            f"DSPH has no threshold for bits={bits} and {n_classes} classes: its table holds "
+            f"codes of {dimension} to 256 bits for so many classes; give "
+            "loss.threshold=0 or another number."
         )
     return 1 - 2 * distance / bits

@@ -1,16 +1,17 @@
 """HashNet: Deep Learning to Hash by Continuation. Z. Cao, M. Long, J. Wang, P. S. Yu. ICCV 2017.
 
-Codes are t = tanh(β u) with a β that grows during training, so that they approach signs. Pairs of the
-batch (a row with itself included) follow a weighted likelihood; with θ = α t tᵀ and S = 1 for pairs that
-share a label::
+Codes are t = tanh(β u) with a β that grows during training, so that they approach signs. Pairs of
+the batch (a row with itself included) follow a weighted likelihood; with θ = α t tᵀ and S = 1 for
+pairs that share a label::
 
     L = mean_{S=1} [log(1+e^θ) - θ]  +  mean_{S=0} log(1+e^θ),      β = √(⌊epoch / 20⌋ + 1)
 
 Deviations
-    * The paper weights pairs by class imbalance over the whole training set; the released PyTorch versions
-      (DeepHash-pytorch α = 0.1, cisip-FIRe α = 1) balance inside the batch as above. We follow these, with
-      DeepHash-pytorch's α.
-    * A batch without any dissimilar (or similar) pair made the reference NaN; the empty mean is 0 here.
+    * The paper weights pairs by class imbalance over the whole training set; the released PyTorch
+      versions (DeepHash-pytorch α = 0.1, cisip-FIRe α = 1) balance inside the batch as above. We
+      follow these, with DeepHash-pytorch's α.
+    * A batch without any dissimilar (or similar) pair made the reference NaN; the empty mean is 0
+      here.
 """
 
 from __future__ import annotations

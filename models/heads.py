@@ -34,7 +34,7 @@ class Standardize(nn.Module):
 
 
 class HeadModel(HashModel):
-    """One head per modality on the pooled features; a head maps [B,D] to real-valued codes [B,K]."""
+    """One head per modality on the pooled features, from [B,D] to real-valued codes [B,K]."""
 
     def __init__(self, config: Any, problem: Problem, backbone: Backbone) -> None:
         super().__init__(config, problem, backbone)

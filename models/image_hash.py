@@ -1,7 +1,7 @@
-"""The model of image-hashing papers: a CNN or ViT whose classifier is replaced by one linear hash layer.
+"""The model of image-hashing papers: a CNN or ViT with one linear hash layer at its end.
 
-u = W x + b on the pooled features x; the code is sign(u). Squashing (tanh) is left to the loss, as in the
-released code of CSQ, HashNet, DPN and most of their kind.
+u = W x + b on the pooled features x; the code is sign(u). Squashing (tanh) is left to the loss, as
+in the released code of CSQ, HashNet, DPN and most of their kind.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@ r"""ITQ: Iterative Quantization. Y. Gong, S. Lazebnik. CVPR 2011; PAMI 35(12), 2
 Project to K dimensions, then rotate so that signs lose least: from a random orthogonal R, repeat
 B = sign(V R), R = U Wᵀ from the singular value decomposition Vᵀ B = U Σ Wᵀ (minimising ‖B - V R‖²).
 
-Images alone: V are the first K principal components of the training features. Images and texts: both are
-whitened with (C + λ tr(C)/D I)^{-1/2}, λ = 0.1, and projected on the K leading canonical directions (CCA,
-from the singular value decomposition of the whitened cross-covariance), each scaled by its canonical
-correlation; R is fitted on the rows of both modalities together. Without the scaling more bits are worse,
-since noise directions weigh as much as correlated ones.
+Images alone: V are the first K principal components of the training features. Images and texts:
+both are whitened with (C + λ tr(C)/D I)^{-1/2}, λ = 0.1, and projected on the K leading canonical
+directions (CCA, from the singular value decomposition of the whitened cross-covariance), each
+scaled by its canonical correlation; R is fitted on the rows of both modalities together. Without
+the scaling more bits are worse, since noise directions weigh as much as correlated ones.
 
-Deviation: K larger than the number of directions there are (min of widths and training rows - 1) leaves the
-surplus columns to random directions; the paper has no such case.
+Deviation: K larger than the number of directions there are leaves the surplus columns to random
+directions; the paper has no such case.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ITQConfig:
 
 @MODELS.register("itq", config=ITQConfig, provides=("image_code", "text_code"))
 class ITQ(FittedProjection):
-    """ITQ (CVPR 2011): PCA (or CCA for two modalities) and the rotation that signs lose least by."""
+    """ITQ (CVPR 2011): PCA (or CCA for two modalities) and the rotation that signs harm least."""
 
     config: ITQConfig
 
@@ -54,9 +54,8 @@ class ITQ(FittedProjection):
         bases = {m: _with_random_columns(basis, bits, generator) for m, basis in bases.items()}
         projected = torch.cat([centred[m] @ bases[m] for m in centred])
         rotation = itq_rotation(projected, self.config.iterations, generator)
-        for m, projection in self.projections.items():
-            projection.mean.copy_(means[m])
-            projection.weight.copy_(bases[m] @ rotation)
+        for m, basis in bases.items():
+            self.set_projection(m, means[m], basis @ rotation)
 
 
 def principal_directions(centred: Tensor, bits: int) -> Tensor:
@@ -68,7 +67,7 @@ def principal_directions(centred: Tensor, bits: int) -> Tensor:
 def canonical_directions(
     first: Tensor, second: Tensor, bits: int, ridge: float
 ) -> tuple[Tensor, Tensor]:
-    """Return canonical directions [D₁,≤K], [D₂,≤K] of centred pairs, scaled by their correlations."""
+    """Return canonical directions [D₁,≤K], [D₂,≤K] of centred pairs, scaled by correlation."""
     rows = len(first)
     whiten_first, whiten_second = _whitening(first, ridge), _whitening(second, ridge)
     cross = whiten_first @ (first.T @ second / rows) @ whiten_second

@@ -1,8 +1,11 @@
-"""LSH: random hyperplanes. M. S. Charikar. Similarity Estimation Techniques from Rounding Algorithms, STOC 2002.
+"""LSH: random hyperplanes.
 
-Codes are the signs of K random projections of the centred features; nothing is learned. All modalities of a
-dual encoder share the projection (their widths are equal), each centred by its own training mean; where the
-widths differ, every modality gets its own projection and only same-modality retrieval is meaningful.
+M. S. Charikar. Similarity Estimation Techniques from Rounding Algorithms. STOC 2002.
+
+Codes are the signs of K random projections of the centred features; nothing is learned. All
+modalities of a dual encoder share the projection (their widths are equal), each centred by its own
+training mean; where the widths differ, every modality gets its own projection and only
+same-modality retrieval is meaningful.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from models.base import Backbone, Batch, HashModel, Outputs, Problem, TrainFeatu
 class FittedProjection(HashModel):
     """A model without gradient: u = (x - mean) W for each modality, set once by :meth:`fit`."""
 
-    modalities = ()
+    modalities: tuple[str, ...] = ()
     needs_fit = True
 
     def __init__(self, config: object, problem: Problem, backbone: Backbone) -> None:
@@ -29,6 +32,13 @@ class FittedProjection(HashModel):
     def forward(self, batch: Batch) -> Outputs:
         """Return ``<modality>_code`` [B,K]."""
         return Outputs(**{f"{m}_code": self.encode(batch, m) for m in self.modalities})
+
+    def set_projection(self, modality: str, mean: Tensor, weight: Tensor) -> None:
+        """Set the mean [D] and the directions [D,K] of ``modality``."""
+        projection = self.projections[modality]
+        assert isinstance(projection, _Projection)
+        projection.mean.copy_(mean)
+        projection.weight.copy_(weight)
 
     def encode(self, batch: Batch, modality: str) -> Tensor:
         """Return the projections [B,K]."""
@@ -55,11 +65,10 @@ class LSH(FittedProjection):
     def fit(self, features: TrainFeatures) -> None:
         """Centre by the training means and draw the Gaussian projections."""
         drawn: dict[int, Tensor] = {}
-        for modality, projection in self.projections.items():
+        for modality in self.modalities:
             values = features.of(modality)
             width = values.shape[1]
             if width not in drawn:
                 shape = (width, self.problem.bits)
                 drawn[width] = torch.randn(shape, generator=self.problem.generator)
-            projection.mean.copy_(values.mean(0))
-            projection.weight.copy_(drawn[width])
+            self.set_projection(modality, values.mean(0), drawn[width])

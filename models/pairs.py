@@ -9,7 +9,8 @@ from torch import Tensor
 def pair_likelihood(theta: Tensor, similar: Tensor) -> Tensor:
     """Return the negative log-likelihood of each pair, ``log(1 + e^θ) - S θ``.
 
-    A pair is similar with probability sigmoid(θ): the likelihood behind DPSH, HashNet, DCMH and MITH.
+    A pair is similar with probability sigmoid(θ): the likelihood behind DPSH, HashNet, DCMH and
+    MITH.
 
     Args:
         theta: [N,M] logits, some scale times the inner products of codes.

@@ -1,6 +1,7 @@
 """Codes chosen by a softmax over pairs of outputs (DCMHT, TwDH).
 
-Layout of a row of 2K values: (bit 0: class 0, class 1; bit 1: class 0, class 1; …). Class 1 means +1.
+Layout of a row of 2K values: (bit 0: class 0, class 1; bit 1: class 0, class 1; …). Class 1 means
++1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ def pair_softmax(logits: Tensor) -> Tensor:
 def pairs_to_code(pairs: Tensor) -> Tensor:
     """Return p₁ - p₀ [B,K] with ties moved just below 0, so that the sign is that of the arg max.
 
-    Exact ties happen (two logits that a ReLU set to 0) and decode to -1: arg max takes the first index.
+    Exact ties happen (two logits that a ReLU set to 0) and decode to -1: arg max takes the first
+    index.
     """
     difference = pairs[:, 1::2] - pairs[:, 0::2]
     below = -torch.finfo(difference.dtype).tiny

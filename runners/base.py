@@ -49,8 +49,8 @@ class Runner(ABC):
         """Take a checked configuration; nothing is built yet."""
         if self.needs_loss and config.loss is None:
             raise UserError(
-                f"Method '{config.method}' has no loss, and runner '{config.runner.name}' trains with "
-                "one; give loss.name, or runner=fit for methods without gradient."
+                f"Method '{config.method}' has no loss, and runner '{config.runner.name}' trains "
+                "with one; give loss.name, or runner=fit for methods without gradient."
             )
         self.config = config
         self.settings = config.runner.config
@@ -163,13 +163,14 @@ class Runner(ABC):
             missing = {"i": "image", "t": "text"}.keys() - {m[0] for m in modalities}
             if missing & {direction[0], direction[2]}:
                 raise UserError(
-                    f"eval.directions has '{direction}', but model '{self.config.model.name}' encodes "
-                    f"{' and '.join(modalities)} only on dataset '{self.config.dataset_name}'."
+                    f"eval.directions has '{direction}', but model '{self.config.model.name}' "
+                    f"encodes {' and '.join(modalities)} only on dataset "
+                    f"'{self.config.dataset_name}'."
                 )
         return list(directions)
 
     def code_set(self, part: str) -> CodeSet:
-        """Return the codes of all rows of a part of the split, for the modalities that are measured."""
+        """Return the codes of all rows of a part of the split, for the modalities measured."""
         view = self.experiment.view(part)
         modalities = sorted({m for d in self.directions() for m in _modalities_of(d)})
         codes = encode(

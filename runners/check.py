@@ -1,8 +1,8 @@
 """Is this method sound? Brief training on toy features says so before hours are spent.
 
-At 16, 48 and 64 bits, on single- and on multi-label rows: model and loss are built, outputs and codes have the
-right shapes, terms are finite, a batch of one row works, the same seed gives the same loss, the loss falls,
-and a saved and reloaded model gives the same codes.
+At 16, 48 and 64 bits, on single- and on multi-label rows: model and loss are built, outputs and
+codes have the right shapes, terms are finite, a batch of one row works, the same seed gives the
+same loss, the loss falls, and a saved and reloaded model gives the same codes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check(target: str, settings: Sequence[str] = ()) -> bool:
 
 
 def _plugin_words(path: str) -> list[list[str]]:
-    """Return the settings that try out each loss and model of a plugin file, with fitting partners."""
+    """Return the settings that try each loss and model of a plugin file, with fitting partners."""
     file = str(registry.load_plugin(path))
     words = []
     for section, table in (("loss", registry.LOSSES), ("model", registry.MODELS)):
@@ -65,7 +65,8 @@ def _plugin_words(path: str) -> list[list[str]]:
             words.append([f"method={method}", f"{section}.name={entry.name}", f"plugins=[{file}]"])
     if not words:
         raise UserError(
-            f"'{path}' registers neither a model nor a loss; use @LOSSES.register or @MODELS.register."
+            f"'{path}' registers neither a model nor a loss; use @LOSSES.register or "
+            "@MODELS.register."
         )
     return words
 
@@ -85,7 +86,7 @@ def _finding(config: RunConfig, multi_label: bool) -> str | None:
 
 
 def toy_rows(modalities: Sequence[str], multi_label: bool, rows: int = ROWS) -> Batch:
-    """Return a batch of separable features: class means plus noise, one or up to three labels a row."""
+    """Return a batch of separable features: sums of class means, plus noise."""
     generator = torch.Generator().manual_seed(1)
     label = torch.zeros(rows, CLASSES)
     label[torch.arange(rows), torch.arange(rows) % CLASSES] = 1
@@ -151,7 +152,9 @@ def _trains(config: RunConfig, multi_label: bool) -> str | None:
         return None
     values, _ = _losses(config, multi_label, STEPS)
     if not min(values[-5:]) < values[0]:
-        return f"the loss does not fall: {values[0]:.4f} at first, {values[-1]:.4f} after {STEPS} steps"
+        return (
+            f"the loss does not fall: {values[0]:.4f} first, {values[-1]:.4f} after {STEPS} steps"
+        )
     return None
 
 
@@ -202,5 +205,3 @@ def _codes(model: HashModel, batch: Batch, modality: str) -> Tensor:
     code = sign(model.encode(batch, modality))
     model.train()
     return code
-
-

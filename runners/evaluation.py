@@ -35,8 +35,8 @@ def encode(
 ) -> dict[str, np.ndarray]:
     """Return modality → codes int8 [N,K] of ±1 of all batches, in their order; sign(0) = +1.
 
-    Under several processes each is handed its own batches, a contiguous share of the rows in rank order,
-    and gets the codes of all.
+    Under several processes each is handed its own batches, a contiguous share of the rows in rank
+    order, and gets the codes of all.
     """
     was_training = model.training
     model.eval()

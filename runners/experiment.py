@@ -32,7 +32,8 @@ class Experiment:
 
     Attributes:
         config: what it was built from.
-        dataset, split, problem, model, loss: the parts; ``loss`` is None for methods without gradient.
+        dataset, split, problem, model, loss: the parts; ``loss`` is None for methods without
+            gradient.
         device: where model and loss are.
         sources: what :class:`~dataset.loader.SplitView` needs, for training and for evaluation.
         backbone_name: how results call the encoder.
@@ -67,7 +68,8 @@ class Experiment:
         model = config.model.entry.target(config.model.config, problem, backbone).to(place)
         loss = config.loss.entry.target(config.loss.config, problem) if config.loss else None
         return cls(
-            config, dataset, split, problem, model, loss.to(place) if loss else None, place, sources,
+            config, dataset, split, problem, model, loss.to(place) if loss else None, place,
+            sources,
             str(config.resolved["backbone"].get("config", config.backbone.name)), len(bad_rows),
         )  # fmt: skip
 
@@ -99,7 +101,7 @@ class Experiment:
         )
 
     def eval_batches(self, view: SplitView) -> Iterator[Batch]:
-        """Yield the rows of ``view`` in order; under several processes, this one's share of them."""
+        """Yield the rows of ``view`` in order; under several processes, this one's share."""
         first, last = 0, len(view)
         if torch.distributed.is_initialized():
             bounds = np.linspace(0, len(view), torch.distributed.get_world_size() + 1).astype(int)
@@ -189,8 +191,8 @@ def _split(config: RunConfig, dataset: HashDataset) -> SplitManifest:
         return dataset.split
     if rows < 1:
         raise UserError(
-            f"eval.val_size={size} gives no validation row; give more, or eval.select=last to train "
-            "on all rows without selection."
+            f"eval.val_size={size} gives no validation row; give more, or eval.select=last to "
+            "train on all rows without selection."
         )
     return dataset.split.with_val(rows, config.dataset.config.split.seed)
 
@@ -214,7 +216,7 @@ def _problem(config: RunConfig, dataset: HashDataset, split: SplitManifest) -> P
 def _sources(
     config: RunConfig, dataset: HashDataset, backbone: Backbone, device: torch.device
 ) -> tuple[dict[str, dict[str, Any]], np.ndarray, Backbone]:
-    """Return what views read from: cached features where they are exact, else pictures and tokens."""
+    """Return what views read: cached features where they are exact, else pictures and tokens."""
     model, data = config.model.entry.target, config.data
     frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
     use_cache = data.feature_cache == "auto" and frozen and data.augment == "none"

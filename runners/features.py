@@ -1,8 +1,8 @@
 """Features of a frozen encoder, computed once for a whole dataset and kept in HDF5.
 
-The key covers all that the features depend on: the encoder's weights and settings, the picture sources or
-captions, the geometry of the pictures, and whether token features are kept. Rows are those of the dataset,
-so one file serves every split, seed, code length and method.
+The key covers all that the features depend on: the encoder's weights and settings, the picture
+sources or captions, the geometry of the pictures, and whether token features are kept. Rows are
+those of the dataset, so one file serves every split, seed, code length and method.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class FeatureBank:
     """Cached features of one modality, memory-mapped.
 
     Attributes:
-        features: pooled [N,D], tokens [N,L,D] or None, mask [N,L] or None; for texts N counts captions.
+        features: pooled [N,D], tokens [N,L,D] or None, mask [N,L] or None; for texts N counts
+            captions.
         bad_rows: rows whose picture could not be read (their features are 0).
     """
 

@@ -1,4 +1,4 @@
-"""Methods without gradient: the model is fitted once to the features of the training rows (LSH, ITQ)."""
+"""Methods without gradient (LSH, ITQ): fitted once to the features of the training rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a set of runs says together: mean ± std over seeds, for every method, bit length and direction."""
+"""What runs say together: mean ± std over seeds by method, bit length and direction."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
         metrics = folder.metrics()
         run, selected = metrics["run"], metrics["protocol"]["selected"]
         for direction, report in metrics["directions"].items():
-            value = report["map"]["all"] if "all" in report["map"] else next(iter(report["map"].values()))
+            value = report["map"].get("all") or next(iter(report["map"].values()))
             results.append(
                 Result(
                     dataset=run["dataset"], method=run["method"], bits=run["bits"],
@@ -102,7 +102,7 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
 
 
 def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
-    """Tell apart runs of one method and dataset whose settings differ: the settings that do, as text."""
+    """Tell apart runs of one method and dataset by the settings in which they differ."""
     flat = {path: _flat(config) for path, config in configs.items()}
     groups: dict[tuple[Any, Any], list[Path]] = {}
     for path, values in flat.items():
@@ -120,7 +120,10 @@ def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        inner = (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+        flat.update(inner)
     return flat
 
 
@@ -149,7 +152,7 @@ def summarize(results: Sequence[Result]) -> list[Row]:
 
 
 def print_tables(rows: Sequence[Row]) -> None:
-    """Print one table per dataset and direction to the standard output, the best of each column bold."""
+    """Print one table per dataset and direction, the best of each column bold."""
     from rich.console import Console
     from rich.table import Table
 
@@ -172,19 +175,21 @@ def print_tables(rows: Sequence[Row]) -> None:
 
 def _lines(rows: Sequence[Row], bits: Sequence[int]) -> list[list[str]]:
     best = {k: max((r.mean for r in rows if r.bits == k), default=0.0) for k in bits}
-    names = {(r.method, r.variant, r.backbone) for r in rows}
     several_backbones = len({r.backbone for r in rows}) > 1
+    by_name: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        backbone = f"[{row.backbone}]" if several_backbones else ""
+        name = " ".join(part for part in (row.method, row.variant, backbone) if part)
+        by_name.setdefault(name, {})[row.bits] = row
     lines = []
-    for method, variant, backbone in names:
-        own = {r.bits: r for r in rows if (r.method, r.variant, r.backbone) == (method, variant, backbone)}
-        label = " ".join(x for x in (method, variant, f"[{backbone}]" if several_backbones else "") if x)
-        cells = [_cell(own.get(k), best[k]) for k in bits]
+    for name in sorted(by_name, key=lambda n: -max(r.mean for r in by_name[n].values())):
+        own = by_name[name]
         some = next(iter(own.values()))
-        seeds = max(r.seeds for r in own.values())
-        seconds = statistics.fmean(r.train_s for r in own.values())
-        order = max(r.mean for r in own.values())
-        lines.append((order, [label.replace("[", r"\["), *cells, str(seeds), some.selected_on, f"{seconds:.1f}"]))
-    return [line for _, line in sorted(lines, key=lambda item: -item[0])]
+        seconds = statistics.fmean(row.train_s for row in own.values())
+        cells = [_cell(own.get(k), best[k]) for k in bits]
+        seeds = str(max(row.seeds for row in own.values()))
+        lines.append([name.replace("[", r"\["), *cells, seeds, some.selected_on, f"{seconds:.1f}"])
+    return lines
 
 
 def _cell(row: Row | None, best: float) -> str:
@@ -206,19 +211,20 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def plot_curves(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Write a PNG of precision against recall (by rank) for every dataset, direction and bit length."""
+    """Write precision against recall (by rank) as PNG per dataset, direction and bit length."""
     from utils.plots import line_plot
 
     written = []
-    for dataset, direction, bits in sorted({(r.dataset, r.direction, r.bits) for r in results}):
-        chosen = [r for r in results if (r.dataset, r.direction, r.bits) == (dataset, direction, bits)]
+    for place in sorted({(r.dataset, r.direction, r.bits) for r in results}):
+        dataset, direction, bits = place
+        chosen = [r for r in results if (r.dataset, r.direction, r.bits) == place]
         first_seeds: dict[str, Result] = {}
         for r in sorted(chosen, key=lambda r: r.seed):
             first_seeds.setdefault(f"{r.method} {r.variant}".strip(), r)
-        curves = {
-            f"{name} ({r.map_all:.3f})": (r.report["pr_rank"]["recall"], r.report["pr_rank"]["precision"])
-            for name, r in first_seeds.items()
-        }
+        curves = {}
+        for name, r in sorted(first_seeds.items(), key=lambda item: -item[1].map_all):
+            curve = r.report["pr_rank"]
+            curves[f"{name} ({r.map_all:.3f})"] = (curve["recall"], curve["precision"])
         path = folder / f"pr-{dataset}-{direction}-{bits}bit.png"
         line_plot(curves, path, "recall", "precision", f"{dataset}, {direction}, {bits} bits")
         written.append(path)

@@ -1,4 +1,4 @@
-"""From the parameter groups of a model and a loss to optimisers whose rates follow their schedules."""
+"""From parameter groups to optimisers whose learning rates follow their schedules."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Optimization:
         """Put every trainable parameter of ``model`` and ``loss`` under its group's settings.
 
         Raises:
-            UserError: a group that was not declared at registration, nothing to train, or a trainable
-                parameter that is in no group.
+            UserError: a group that was not declared at registration, nothing to train, or a
+                trainable parameter that is in no group.
         """
         parameters = {**model.param_groups(), **loss.param_groups()}
         undeclared = set(parameters) - set(settings)
         if undeclared:
             raise UserError(
                 f"Parameter group '{sorted(undeclared)[0]}' was not declared where model "
-                f"'{type(model).__name__}' or loss '{type(loss).__name__}' is registered; declare it as "
-                "groups={'name': {...}}."
+                f"'{type(model).__name__}' or loss '{type(loss).__name__}' is "
+                "registered; declare it as groups={'name': {...}}."
             )
         _check_complete(parameters, model, loss)
         together: dict[str, tuple[Component, list[dict[str, Any]]]] = {}

@@ -16,14 +16,14 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
     """Recompute ``metrics.json`` of the run at ``path`` with other ``eval.*`` settings.
 
     Raises:
-        UserError: not a finished run, settings other than ``eval.*``, or a direction whose codes the
-            run did not keep.
+        UserError: not a finished run, settings other than ``eval.*``, or a direction whose codes
+            the run did not keep.
     """
     for word in words:
         if not word.startswith(("eval.at=", "eval.directions=", "eval.no_relevant=")):
             raise UserError(
-                f"evaluate takes eval.at, eval.directions and eval.no_relevant only, not '{word}': the "
-                "codes are what they are; train again for other settings."
+                f"evaluate takes eval.at, eval.directions and eval.no_relevant only, not '{word}': "
+                "the codes are what they are; train again for other settings."
             )
     folder = RunFolder.existing(path)
     metrics = folder.metrics()
@@ -35,8 +35,8 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
         asks, answers = sides(direction)
         if asks not in query.codes or answers not in database.codes:
             raise UserError(
-                f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' cannot be "
-                "measured; train with eval.directions that need both."
+                f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' cannot "
+                "be measured; train with eval.directions that need both."
             )
     reports, seconds = report_directions(
         query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant

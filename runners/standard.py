@@ -1,4 +1,4 @@
-"""The one-stage procedure: train by gradient, select an epoch, keep the best; resumes after any kill."""
+"""The one-stage procedure: train by gradient, select an epoch, resume after any kill."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _State:
 
 @RUNNERS.register("standard", config=StandardConfig)
 class StandardRunner(Runner):
-    """Train a model with a loss over epochs, select on held-out rows, resume where it was stopped."""
+    """Train a model with a loss over epochs, select on held-out rows, resume after a kill."""
 
     settings: StandardConfig
 
@@ -260,6 +260,6 @@ def check_finite(terms: Terms, progress: Progress) -> None:
         return
     broken = [name for name, good in zip(terms, finite.tolist(), strict=True) if not good]
     raise NonFiniteLoss(
-        f"Loss term '{broken[0]}' became {float(terms[broken[0]])} in epoch {progress.epoch + 1}, step "
-        f"{progress.step}; lower the learning rate, or look at the rows of that batch."
+        f"Loss term '{broken[0]}' became {float(terms[broken[0]])} in epoch {progress.epoch + 1}, "
+        f"step {progress.step}; lower the learning rate, or look at the rows of that batch."
     )

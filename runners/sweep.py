@@ -11,7 +11,8 @@
 
 ``grid`` may also be a list of such grids, whose runs are added up.
 
-A run that is done is not run again, a run that was killed resumes, a run that fails does not stop the others.
+A run that is done is not run again, a run that was killed resumes, a run that fails does not stop
+the others.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Override:
 
 @dataclasses.dataclass(frozen=True)
 class SweepFile:
-    """Schema of a sweep file; grid and set keys are dotted config keys. Several grids are added up."""
+    """Schema of a sweep file; keys of grid and set are dotted config keys."""
 
     grid: dict[str, Any] | list[dict[str, Any]]
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -137,7 +138,7 @@ def _points(sweep: SweepFile) -> Iterator[dict[str, Any]]:
 
 
 def _nested(words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted keys as nested mappings; ``dataset`` may come before or after ``dataset.root``."""
+    """Return dotted keys as nested mappings; ``dataset`` and ``dataset.root`` may both be there."""
     nested: dict[str, Any] = {}
     for key, value in sorted(words.items(), key=lambda item: item[0].count(".")):
         part = parse_overrides([f"{key}=null"])
@@ -227,9 +228,7 @@ def _in_processes(configs: Sequence[RunConfig], workers: int) -> Any:
     tasks = []
     for config in configs:
         folder = RunFolder.create(config)
-        tasks.append(
-            (config.run_name, str(folder.config_file), list(config.resolved["plugins"]))
-        )
+        tasks.append((config.run_name, str(folder.config_file), list(config.resolved["plugins"])))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
         workers, context, initializer=_start_worker, initargs=(threads,)

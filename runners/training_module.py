@@ -9,17 +9,17 @@ import torch.distributed
 import torch.distributed.nn.functional as distributed
 from torch import Tensor, nn
 
-from models.base import Batch, HashLoss, HashModel, MissingTensor, Outputs, Progress, Terms
+from models.base import Batch, HashLoss, HashModel, MissingTensorError, Outputs, Progress, Terms
 from utils.errors import UserError
 
 
 class TrainingModule(nn.Module):
     """A batch becomes loss terms.
 
-    Under several processes every one encodes its slice of the batch; outputs, labels and indices are
-    gathered before the loss (with gradient), so that pairwise losses, proxies and memories see the whole
-    batch and N processes compute what one would. Batch statistics inside a head (BatchNorm) are still
-    those of the local slice.
+    Under several processes every one encodes its slice of the batch; outputs, labels and indices
+    are gathered before the loss (with gradient), so that pairwise losses, proxies and memories see
+    the whole batch and N processes compute what one would. Batch statistics inside a head
+    (BatchNorm) are still those of the local slice.
     """
 
     def __init__(self, model: HashModel, loss: HashLoss) -> None:
@@ -45,10 +45,10 @@ class TrainingModule(nn.Module):
                 )  # fmt: skip
             try:
                 return self.loss(outputs, batch, progress)
-            except MissingTensor as error:
+            except MissingTensorError as error:
                 raise UserError(
-                    f"Loss {type(self.loss).__name__} does not fit model {type(self.model).__name__}: "
-                    f"{error}; choose another loss.name or model.name."
+                    f"Loss {type(self.loss).__name__} does not fit model "
+                    f"{type(self.model).__name__}: {error}; choose another loss.name or model.name."
                 ) from error
 
 

@@ -1,1 +1,1 @@
-"""Leaves: helpers that know nothing of hashing and import nothing of the project's other packages."""
+"""Leaves: helpers that know nothing of hashing and import nothing else of the project."""

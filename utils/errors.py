@@ -24,7 +24,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Return the error for a name that is in no registry: the name, the nearest and all known ones."""
+    """Return the error for a name in no registry: the name, the nearest and all known ones."""
     names = sorted(known)
     listed = ", ".join(names) if names else "none"
     return UserError(f"Unknown {kind} '{name}'.{nearest(name, names)} Known: {listed}.")

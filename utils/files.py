@@ -18,7 +18,7 @@ from utils.errors import UserError
 
 @contextlib.contextmanager
 def saying_why(path: Path, action: str = "write") -> Iterator[None]:
-    """Turn a full disk, a read-only or forbidden folder into a :class:`UserError` naming ``path``."""
+    """Turn a full disk, a read-only or forbidden folder into a :class:`UserError`."""
     try:
         yield
     except OSError as error:

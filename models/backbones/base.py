@@ -41,7 +41,7 @@ class Backbone(nn.Module, ABC):
         return tuple(self.widths)
 
     def forward(self, batch: Batch, modality: str, tokens: bool = False) -> Features:
-        """Return the features of ``modality``; those that the batch brings along are passed through.
+        """Return the features of ``modality``; those that the batch brings are passed through.
 
         ``tokens`` asks for token features as well.
         """

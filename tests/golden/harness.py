@@ -213,7 +213,7 @@ def check_file(path: Path, *, every_constant: bool = False) -> Case:
     if name not in adapters:
         raise GoldenError(
             f"no adapter for the golden case '{name}' ({path}); write a function with "
-            f"@adapter(\"{name}\") in tests/golden/adapters/. Known: {', '.join(sorted(adapters))}"
+            f'@adapter("{name}") in tests/golden/adapters/. Known: {", ".join(sorted(adapters))}'
         )
     case = Case.load(path)
     chosen = adapters[name]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import Any
 
 from models.backbones.openai_clip import openai_sizes, tiny_clip
 from tests.golden.harness import RTOL_HEAD, Case, adapter
@@ -18,7 +17,7 @@ def clip_tiny(case: Case) -> None:
     """
     state = case.weights("w_")
     heads = case.cfg("vision_heads"), case.cfg("text_heads")
-    agree_with_sizes(case, state)
+    agree_with_sizes(case, openai_sizes(state, *heads))
     mask = case.tensor("in_key_padding_mask")
     for padding, suffix in ((True, "masked"), (False, "nomask")):
         backbone = tiny_clip(state, *heads, text_padding_mask=padding)
@@ -32,9 +31,8 @@ def clip_tiny(case: Case) -> None:
     case.close("out_img_tokens_LND", image.tokens.transpose(0, 1), RTOL_HEAD)
 
 
-def agree_with_sizes(case: Case, state: Mapping[str, Tensor]) -> None:
+def agree_with_sizes(case: Case, sizes: Mapping[str, Any]) -> None:
     """Require that the sizes read off the tensors are those that the file states."""
-    sizes = openai_sizes(state)
     vision, text = sizes["vision_cfg"], sizes["text_cfg"]
     case.agree("embed_dim", sizes["embed_dim"])
     case.agree("image_resolution", vision["image_size"])

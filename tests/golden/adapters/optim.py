@@ -6,34 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.config import Component, OptimGroup
-from common.optimizers import BertAdamConfig
-from common.registry import OPTIMIZERS, SCHEDULERS
+from common.registry import SCHEDULERS
 from common.schedules import WarmupConfig
 from dataset.splits import SplitConfig, make_split
 from models.base import Progress
 from runners.optimization import Optimization
 from tests.golden.harness import Case, adapter
-
-
-def bertadam_group(case: Case, lr: float, warmup: str = "warmup") -> OptimGroup:
-    """Return the settings that a file describes by ``cfg_b1``, ``cfg_schedule`` and the like.
-
-    A ``cfg_t_total`` of -1 means a constant rate, whatever the schedule.
-    """
-    config = BertAdamConfig(
-        beta1=case.cfg("b1"),
-        beta2=case.cfg("b2"),
-        eps=case.cfg("e"),
-        weight_decay=case.cfg("weight_decay"),
-        max_grad_norm=case.cfg("max_grad_norm"),
-    )
-    name, share = case.cfg("schedule"), case.cfg(warmup)
-    if case.cfg("t_total") == -1:
-        schedule = Component(SCHEDULERS.get("constant"), None)
-    else:
-        schedule = Component(SCHEDULERS.get(name), WarmupConfig(share))
-    return OptimGroup(Component(OPTIMIZERS.get("bertadam"), config), lr, schedule)
+from tests.golden.replay import bertadam_group
 
 
 @adapter("bertadam_schedule")

@@ -1,0 +1,155 @@
+"""Training runs of the methods; :mod:`tests.golden.replay` does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from common.config import Component, OptimGroup
+from common.optimizers import SGDConfig
+from common.registry import OPTIMIZERS, SCHEDULERS
+from models.base import Outputs, Terms
+from models.dcmht import DCMHT, DCMHTLoss, DCMHTLossConfig, DCMHTModelConfig
+from models.dsph import DSPH, DSPHLoss, DSPHLossConfig, DSPHModelConfig
+from tests.golden.adapters.losses import TOOLKIT_SIMILARITY
+from tests.golden.harness import Case, adapter
+from tests.golden.replay import (
+    NOT_COMPARED,
+    NOT_READ,
+    Setup,
+    clip_groups,
+    clip_of,
+    compare_trajectory,
+    problem_of,
+)
+
+
+def dcmht_attention(case: Case, dtype: torch.dtype) -> Setup:
+    """DCMHT with the toolkit's attention head and loss."""
+    config = DCMHTModelConfig(head="attention", attention_heads=case.cfg("num_heads"))
+    problem = problem_of(case)
+    model = DCMHT(config, problem, clip_of(case, "w_backbone.", dtype))
+    case.agree("bn_momentum", model.heads["image"].norm.momentum)
+    loss_config = DCMHTLossConfig(
+        similarity=TOOLKIT_SIMILARITY[case.cfg("similarity_function")],
+        vartheta=case.cfg("vartheta"),
+        threshold=case.cfg("threshold"),
+        quan_alpha=case.cfg("quan_alpha"),
+    )
+    loss = DCMHTLoss(loss_config, problem)
+
+    def terms(ours: Terms, outputs: Outputs) -> Mapping[str, Tensor]:
+        return {
+            "Intra_Positive": ours.pos_it,
+            "Intra_Negative": ours.neg_it,
+            "Inter_Positive_i2t": ours.pos_ii,
+            "Inter_Negative_i2t": ours.neg_ii,
+            "Inter_Positive_t2i": ours.pos_tt,
+            "Inter_Negative_t2i": ours.neg_tt,
+            "Quan_Image": loss.quantisation(outputs.image_pairs),
+            "Quan_Text": loss.quantisation(outputs.text_pairs),
+        }
+
+    parts = {"atten.": "attention.", "norm.": "norm.", "fc2.": "fc."}
+    names = {
+        f"hash.{theirs}_hash.{part}": f"model.heads.{ours}.{own}"
+        for theirs, ours in (("img", "image"), ("txt", "text"))
+        for part, own in parts.items()
+    }
+    return Setup(
+        model=model,
+        loss=loss,
+        backbone="backbone.",
+        names=names,
+        columns={"backbone.": "backbone", "hash.": "head"},
+        optim=clip_groups(case),
+        terms=terms,
+        real=model.pairs,
+    )
+
+
+def dcmht_select(case: Case, dtype: torch.dtype) -> Setup:
+    """DCMHT with the select head and the loss of the first repository."""
+    problem = problem_of(case)
+    config = DCMHTModelConfig(head="select", hidden=case.cfg("hidden"))
+    model = DCMHT(config, problem, clip_of(case, "w_clip.", dtype))
+    loss_config = DCMHTLossConfig(
+        similarity=case.cfg("similarity_function"),
+        power=int(case.cfg("loss_type").removeprefix("l")),
+        vartheta=case.cfg("vartheta"),
+        threshold=case.cfg("sim_threshold"),
+        quan_alpha=0.0,  # the select mode has no quantiser
+    )
+    names = {}
+    for modality in ("image", "text"):
+        names[f"{modality}_hash.fc."] = f"model.heads.{modality}.fc."
+        names[f"{modality}_hash.hash_list."] = f"model.heads.{modality}.bit_layers."
+    return Setup(
+        model=model,
+        loss=DCMHTLoss(loss_config, problem),
+        backbone="clip.",
+        names=names,
+        columns={"clip.": "backbone", "image_hash.": "head", "text_hash.": "head"},
+        optim=clip_groups(case),
+        terms=lambda ours, outputs: ours,
+        real=model.pairs,
+    )
+
+
+def dsph(case: Case, dtype: torch.dtype) -> Setup:
+    """DSPH, its proxies under an SGD of their own."""
+    problem = problem_of(case)
+    config = DSPHModelConfig(dropout=case.cfg("dropout"))
+    model = DSPH(config, problem, clip_of(case, "w_backbone.", dtype))
+    loss_config = DSPHLossConfig(alpha=case.cfg("alpha"), threshold=case.cfg("threshold"))
+    sgd = SGDConfig(
+        momentum=case.cfg("proxy_momentum"), weight_decay=case.cfg("proxy_weight_decay")
+    )
+    proxies = OptimGroup(
+        Component(OPTIMIZERS.get(case.cfg("proxy_optimizer").lower()), sgd),
+        case.cfg("proxy_lr"),
+        Component(SCHEDULERS.get("constant"), None),
+    )
+
+    def terms(ours: Terms, outputs: Outputs) -> Mapping[str, Tensor]:
+        # without α the loss leaves the regulariser out
+        return {**{f"reg_{pair}": torch.zeros(()) for pair in ("ii", "tt", "it")}, **ours}
+
+    return Setup(
+        model=model,
+        loss=DSPHLoss(loss_config, problem),
+        backbone="backbone.",
+        names={
+            "hash.img_hash.fc.": "model.heads.image.0.",
+            "hash.txt_hash.fc.": "model.heads.text.0.",
+            "hyp.": "loss.",
+        },
+        columns={"backbone.": "backbone", "hash.": "head"},
+        optim={**clip_groups(case), "proxies": proxies},
+        terms=terms,
+        real=model.encode,
+    )
+
+
+@adapter("traj_dcmht", not_compared=NOT_COMPARED, not_read=NOT_READ)
+def traj_dcmht(case: Case) -> None:
+    """Everything but ``logit_scale``; "Intra" is image-text there, "Inter" a modality with itself."""
+    compare_trajectory(case, dcmht_attention)
+
+
+@adapter("traj_dchmt_orig", not_compared=NOT_COMPARED, not_read=NOT_READ)
+def traj_dchmt_orig(case: Case) -> None:
+    """Everything but ``logit_scale``; the two heads are one group of ours and two recorded columns."""
+    compare_trajectory(case, dcmht_select)
+
+
+@adapter(
+    "traj_dsph",
+    not_compared=NOT_COMPARED,
+    not_read={**NOT_READ, "cfg_hypseed": "the initial proxies are recorded"},
+)
+def traj_dsph(case: Case) -> None:
+    """Everything but ``logit_scale``."""
+    compare_trajectory(case, dsph)

@@ -1,0 +1,98 @@
+"""What may import what, held by reading the sources: ``utils ← common ← (models, dataset) ← runners ← main``."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+MAY_IMPORT = {
+    "utils": {"utils"},
+    "common": {"utils", "common"},
+    "models": {"utils", "common", "models"},
+    "dataset": {"utils", "common", "dataset"},
+    "runners": {"utils", "common", "models", "dataset", "runners"},
+}
+OURS = {*MAY_IMPORT, "main", "tests"}
+HEAVY = {
+    "accelerate", "diffusers", "faiss", "h5py", "matplotlib", "numba", "open_clip", "ray", "rich",
+    "scipy", "submitit", "tensorboard", "timm", "torchvision", "transformers",
+}  # fmt: skip
+SOURCES = [file for package in MAY_IMPORT for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def imports(tree: ast.AST, top_only: bool = False) -> Iterator[tuple[str, int]]:
+    """Yield (module, line) of all imports, or of those that happen when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield node.module or "", node.lineno
+        elif top_only and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            if not top_only:
+                yield from imports(node)
+        else:
+            yield from imports(node, top_only)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package):
+    wrong = [
+        f"{name_of(file)}:{line} imports {module}"
+        for file in SOURCES
+        if file.is_relative_to(ROOT / package)
+        for module, line in imports(ast.parse(file.read_text(encoding="utf-8")))
+        if module.split(".")[0] in OURS - MAY_IMPORT[package]
+    ]
+    assert wrong == []
+
+
+def test_heavy_libraries_are_imported_where_they_are_used():
+    wrong = [
+        f"{name_of(file)}:{line} imports {module}"
+        for file in [*SOURCES, ROOT / "main.py"]
+        for module, line in imports(ast.parse(file.read_text(encoding="utf-8")), top_only=True)
+        if module.split(".")[0] in HEAVY
+    ]
+    assert wrong == []
+
+
+def test_listing_imports_nothing_heavy():
+    code = (
+        "import json, sys, main\nassert main.main(['list']) == 0\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert sorted(HEAVY & set(json.loads(done.stdout.splitlines()[-1]))) == []
+
+
+def test_files_are_small_enough_to_read():
+    sizes = {name_of(file): len(file.read_text(encoding="utf-8").splitlines()) for file in SOURCES}
+    assert {name: size for name, size in sizes.items() if size > 420} == {}
+
+
+def test_functions_are_small_enough_to_read():
+    long = {}
+    for file in SOURCES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                size = (node.end_lineno or node.lineno) - node.lineno + 1
+                if size > 60:
+                    long[f"{name_of(file)}:{node.name}"] = size
+    assert long == {}
