@@ -21,7 +21,9 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format .
 
 bench: $(VENV)/.ready
-	$(RUN) -m tests.bench
+	$(RUN) tests/bench/bench_image_cache.py
+	$(RUN) tests/bench/bench_metrics.py
+	$(RUN) tests/bench/bench_bertadam.py
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready

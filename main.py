@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ KINDS = ("methods", "models", "losses", "backbones", "datasets", "runners", "opt
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 2 the user's mistake, 1 anything else."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     log_to_stderr()
     try:
         return options.command(options) or 0
@@ -29,6 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing to report
         return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; argparse alone would refuse ``key=value`` words that stand behind an option."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    strange = [word for word in rest if word.startswith("-") or not hasattr(options, "settings")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        options.settings = [*options.settings, *rest]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,6 +129,8 @@ def train_command(options: argparse.Namespace) -> None:
     from runners.leaderboard import collect, print_tables, summarize
 
     folder = run_config(config)
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process reports; its files may not be complete yet
     print_tables(summarize(collect([folder])))
     print(folder.path)
 
@@ -164,8 +179,10 @@ def sweep_command(options: argparse.Namespace) -> int:
     failed = [o for o in outcomes if o.state == "failed"]
     ended = [Path(o.config.output) / o.config.run_name for o in outcomes if o not in failed]
     _leaderboard(ended, Path(options.output or sweep.output))
-    for outcome in failed:
-        print(f"failed: {outcome.config.run_name}: {outcome.reason}", file=sys.stderr)
+    for reason in dict.fromkeys(outcome.reason for outcome in failed):
+        names = [o.config.run_name for o in failed if o.reason == reason]
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        print(f"failed: {names[0]}{others}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 

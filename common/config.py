@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -335,8 +336,6 @@ def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
         schema.convert(dict, merged.get(section, {}), section, locate)
     head = {key: merged.get(key) for key in ("method", "bits", "seed", "output")}
     top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", locate)
-    if top.bits < 1:
-        raise UserError(f"{locate('bits')}: bits={top.bits} is not accepted; at least 1 is needed.")
     dataset_name = Path(merged["dataset"].get("config", "dataset")).stem
     parts = {
         section: _component(section, merged.get(section, {}), locate)
@@ -349,6 +348,7 @@ def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
     data = schema.build(DataConfig, merged.get("data", {}), "data", locate)
     evaluation = schema.build(EvalConfig, merged.get("eval", {}), "eval", locate)
     _check_at(evaluation, locate)
+    _check_ranges(top, data, evaluation, locate)
     resolved = {
         **schema.plain(top),
         "plugins": [str(Path(path).expanduser().resolve()) for path in _plugins(merged)],
@@ -471,6 +471,10 @@ def _optim_group(values: Mapping[str, Any], path: str, locate: schema.Locate) ->
 
     rest = {key: value for key, value in values.items() if key not in ("lr", "schedule")}
     rate = schema.convert(float, values.get("lr"), f"{path}.lr", locate_group)
+    if not 0 <= rate < math.inf:
+        raise UserError(
+            f"{locate_group(f'{path}.lr')}: {path}.lr={rate} is not accepted; 0 or more is needed."
+        )
     schedule = values.get("schedule") or "constant"
     if isinstance(schedule, str):
         schedule = {"name": schedule}
@@ -501,6 +505,23 @@ def _check_at(evaluation: EvalConfig, locate: schema.Locate) -> None:
             raise UserError(
                 f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
                 "'all' and whole numbers from 1 is needed, for example [all,1000]."
+            )
+
+
+def _check_ranges(
+    top: _Top, data: DataConfig, evaluation: EvalConfig, locate: schema.Locate
+) -> None:
+    if not 0 <= top.seed < 2**32:
+        raise UserError(
+            f"{locate('seed')}: seed={top.seed} is not accepted; 0 to {2**32 - 1} is needed."
+        )
+    for path, value in {
+        "bits": top.bits, "data.eval_batch_size": data.eval_batch_size,
+        "eval.every": evaluation.every,
+    }.items():  # fmt: skip
+        if value < 1:
+            raise UserError(
+                f"{locate(path)}: {path}={value} is not accepted; at least 1 is needed."
             )
 
 

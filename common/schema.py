@@ -68,6 +68,9 @@ def convert(hint: Any, value: Any, path: str, locate: Locate) -> Any:
             raise _mistyped(value, "a mapping of keys", path, locate)
         return build(hint, value, path, locate)
     if origin is typing.Literal:
+        if isinstance(value, bool):  # YAML reads the word off as false
+            words = ("on", "yes", "true") if value else ("off", "no", "false")
+            value = next((word for word in words if word in options), value)
         for option in options:
             if value == option and isinstance(value, bool) == isinstance(option, bool):
                 return option

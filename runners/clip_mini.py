@@ -180,7 +180,7 @@ def recall(model: Contrastive, pairs: Pairs) -> dict[str, float]:
     pictures = torch.from_numpy(pairs.pictures)
     image = torch.cat([model.images(part) for part in pictures.split(200)])
     text = torch.cat([model.texts(part) for part in ids.split(200)])
-    result = {}
+    result: dict[str, float] = {}
     for name, scores in (("i2t", image @ text.T), ("t2i", text @ image.T)):
         rank = (scores > scores.diagonal()[:, None]).sum(dim=1)
         result |= {f"{name} R@{k}": (rank < k).float().mean().item() for k in (1, 10)}

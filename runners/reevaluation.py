@@ -35,8 +35,8 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
         asks, answers = sides(direction)
         if asks not in query.codes or answers not in database.codes:
             raise UserError(
-                f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' cannot "
-                "be measured; train with eval.directions that need both."
+                f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' "
+                "cannot be measured; train with eval.directions that need both."
             )
     reports, seconds = report_directions(
         query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant

@@ -49,7 +49,7 @@ class StandardConfig:
     threads: int = 0  # CPU threads; 0 = PyTorch's choice
 
 
-class NonFiniteLoss(UserError):
+class NonFiniteLossError(UserError):
     """A loss term became NaN or infinite; the message names it."""
 
 
@@ -252,14 +252,14 @@ def check_finite(terms: Terms, progress: Progress) -> None:
     """Stop at the first loss term that is NaN or infinite.
 
     Raises:
-        NonFiniteLoss: naming the term, epoch and step.
+        NonFiniteLossError: naming the term, epoch and step.
     """
     values = torch.stack([term.detach().reshape(()) for term in terms.values()])
     finite = torch.isfinite(values)
     if bool(finite.all()):
         return
     broken = [name for name, good in zip(terms, finite.tolist(), strict=True) if not good]
-    raise NonFiniteLoss(
+    raise NonFiniteLossError(
         f"Loss term '{broken[0]}' became {float(terms[broken[0]])} in epoch {progress.epoch + 1}, "
         f"step {progress.step}; lower the learning rate, or look at the rows of that batch."
     )

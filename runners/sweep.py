@@ -198,18 +198,16 @@ def _attempt(config: RunConfig) -> tuple[str, str, str]:
 
     try:
         run_config(config)
+    except UserError as error:
+        return config.run_name, "failed", str(error)
     except Exception as error:  # noqa: BLE001 - the sweep goes on; the run's folder has the log
         return config.run_name, "failed", f"{type(error).__name__}: {error}"
     return config.run_name, "done", ""
 
 
-def _attempt_file(words: tuple[str, str, list[str]]) -> tuple[str, str, str]:
-    """Compose a configuration again in a worker process, from its resolved YAML, and run it."""
-    name, file, plugins = words
-    layer = read_layer(Path(file))
-    config = compose_layers([layer, Layer("sweep", {"plugins": plugins})])
-    assert config.run_name == name, f"{config.run_name} != {name}"
-    return _attempt(config)
+def _attempt_resolved(resolved: dict[str, Any]) -> tuple[str, str, str]:
+    """Compose a configuration again in a worker process and run it."""
+    return _attempt(compose_layers([Layer("sweep", resolved)]))
 
 
 def _start_worker(threads: int) -> None:
@@ -225,17 +223,17 @@ def _in_processes(configs: Sequence[RunConfig], workers: int) -> Any:
     threads = max((os.cpu_count() or 1) // workers, 1)
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, str(threads))  # read by the children when they start
-    tasks = []
-    for config in configs:
-        folder = RunFolder.create(config)
-        tasks.append((config.run_name, str(folder.config_file), list(config.resolved["plugins"])))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
         workers, context, initializer=_start_worker, initargs=(threads,)
     ) as pool:
-        futures = [pool.submit(_attempt_file, task) for task in tasks]
+        futures = {pool.submit(_attempt_resolved, dict(c.resolved)): c.run_name for c in configs}
         for future in concurrent.futures.as_completed(futures):
-            yield future.result()
+            try:
+                yield future.result()
+            except concurrent.futures.BrokenExecutor:
+                reason = "a worker process died (killed, or out of memory); sweep again to go on"
+                yield futures[future], "failed", reason
 
 
 def sweep_names() -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import PIXELS, write_captioned, write_class_folders
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads take five times as long
 
 
 @pytest.fixture(scope="session")

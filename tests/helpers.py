@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from common.code_store import read_codes
+from common.config import compose
+from common.run_store import RunFolder
+from runners.base import run_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -64,3 +70,21 @@ def write_mat(root: Path, rows: int = 12, classes: int = 3) -> dict[str, np.ndar
     scipy.io.savemat(root / "caption.mat", {"caption": captions})
     scipy.io.savemat(root / "label.mat", {"category": labels})
     return {"index": pictures, "caption": captions, "category": labels}
+
+
+def run(*words: str) -> RunFolder:
+    """Do the run that the words ask for, in this process."""
+    return run_config(compose(words))
+
+
+def outcome(folder: RunFolder) -> dict[str, Any]:
+    """Return what a run came to, without times: codes, labels, rows, metrics; for ``==``."""
+    metrics = folder.metrics()
+    metrics.pop("timing")
+    query, database, split_hash = read_codes(folder.codes_file)
+    parts = {
+        f"{name} {key}": array.tolist()
+        for name, part in (("query", query), ("database", database))
+        for key, array in {**part.codes, "labels": part.labels, "rows": part.rows}.items()
+    }
+    return {**parts, "split_hash": split_hash, "metrics": metrics}

@@ -132,7 +132,7 @@ def _with_state(
     """
     import timm
 
-    network = timm.create_model(name, num_classes=0, **options)
+    network: Any = timm.create_model(name, num_classes=0, **options)
     heads = network.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
     dropped = tuple(f"{head}.{leaf}" for head in heads for leaf in ("weight", "bias"))

@@ -1,4 +1,4 @@
-"""Composing a run's configuration: layers, switches of components, errors that say where, the hash."""
+"""Composing a run's configuration: layers, switches of components, errors, the hash."""
 
 import dataclasses
 
@@ -162,7 +162,7 @@ def test_methods_without_loss_have_no_optimizer():
         ("backbone=pixel", "Unknown backbone 'pixel'. Did you mean 'pixels'?"),
         ("model.name=dsh", "command line: Unknown model 'dsh'. Did you mean 'dsph'?"),
         ("loss=cqs", "command line: Unknown loss 'cqs'. Did you mean 'csq'?"),
-        ("optim.name=bertadm", "command line: Unknown optimizer 'bertadm'. Did you mean 'bertadam'?"),
+        ("optim.name=bertadm", "command line: Unknown optimizer 'bertadm'. Did you mean 'bert"),
         ("schedule=cosin", "command line: Unknown scheduler 'cosin'. Did you mean 'cosine'?"),
         ("runner=standrad", "command line: Unknown runner 'standrad'. Did you mean 'standard'?"),
         ("bit=32", "command line: key 'bit' is not known. Did you mean 'bits'?"),
@@ -171,6 +171,11 @@ def test_methods_without_loss_have_no_optimizer():
         ("loss.alpha=big", "command line: loss.alpha='big' is not accepted; a number is needed."),
         ("bits=0", "command line: bits=0 is not accepted; at least 1 is needed."),
         ("bits=-8", "command line: bits=-8 is not accepted; at least 1 is needed."),
+        ("seed=-1", "command line: seed=-1 is not accepted; 0 to 4294967295 is needed."),
+        ("eval.every=0", "command line: eval.every=0 is not accepted; at least 1 is needed."),
+        ("data.eval_batch_size=0", "command line: data.eval_batch_size=0 is not accepted; at"),
+        ("optim.lr=-1", "command line: optim.lr=-1.0 is not accepted; 0 or more is needed."),
+        ("optim.lr=.nan", "command line: optim.lr=nan is not accepted; 0 or more is needed."),
         ("bits=1.5", "command line: bits=1.5 is not accepted; a whole number is needed."),
         ("bits", "'bits' is not understood: settings are given as key=value, for example bits=32."),
         ("bits=[", "command line: the value of 'bits' is no valid YAML: [."),
@@ -179,13 +184,13 @@ def test_methods_without_loss_have_no_optimizer():
         ("loss=3", "command line: loss=3 is not accepted; a mapping of keys is needed."),
         ("optim=3", "command line: optim=3 is not accepted; a mapping of keys is needed."),
         ("dataset=3", "command line: dataset=3 is not accepted; a name is needed."),
-        ("backbone=null", "command line: backbone=None is not accepted; a mapping of keys is needed."),
+        ("backbone=null", "command line: backbone=None is not accepted; a mapping of"),
         ("optim.groups.head=3", "command line: optim.groups.head=3 is not accepted; a mapping"),
-        ("optim.groups.hed.lr=1", "command line: Unknown parameter group 'hed'. Did you mean 'head'?"),
-        ("optim.groups.head.lr=x", "command line: optim.groups.head.lr='x' is not accepted; a number"),
+        ("optim.groups.hed.lr=1", "command line: Unknown parameter group 'hed'. Did you"),
+        ("optim.groups.head.lr=x", "command line: optim.groups.head.lr='x' is not accepted; a"),
         ("optim.momentum=1", "command line: key 'optim.momentum' is not known."),
-        ("eval.at=[all,0]", "command line: eval.at=['all', 0] is not accepted; a list of 'all' and"),
-        ("plugins=3", "plugins is not accepted; a list of Python files is needed: plugins=[file.py]."),
+        ("eval.at=[all,0]", "command line: eval.at=['all', 0] is not accepted; a list of 'all'"),
+        ("plugins=3", "plugins is not accepted; a list of Python files is needed: plugins=["),
         ("plugins=[none.py]", "Plugin file 'none.py' does not exist"),
         ("dataset=none.yaml", "Config file 'none.yaml' does not exist."),
     ],
@@ -199,8 +204,14 @@ def test_slips_on_the_command_line(words, told):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("bits: 8\nloss:\n  alhpa: 1\n", ":3: key 'loss.alhpa' is not known. Did you mean 'alpha'?"),
-        ("loss: {name: dsph,\n  alpha: x}", ":2: loss.alpha='x' is not accepted; a number is needed."),
+        (
+            "bits: 8\nloss:\n  alhpa: 1\n",
+            ":3: key 'loss.alhpa' is not known. Did you mean 'alpha'?",
+        ),
+        (
+            "loss: {name: dsph,\n  alpha: x}",
+            ":2: loss.alpha='x' is not accepted; a number is needed.",
+        ),
         ("\n\nbitz: 8\n", ":3: key 'bitz' is not known. Did you mean 'bits'?"),
         ("bits: 0\n", ":1: bits=0 is not accepted; at least 1 is needed."),
         ("loss:\n  name: dps", ":2: Unknown loss 'dps'. Did you mean 'dsph'?"),
@@ -231,8 +242,8 @@ def test_a_loss_that_does_not_fit_names_both_and_what_is_missing():
     with pytest.raises(UserError) as caught:
         compose([*BASE, "loss=dcmht"])
     assert str(caught.value).startswith(
-        "Loss 'dcmht' does not fit model 'dsph': it needs image_pairs, text_pairs, and the model gives "
-        "image_code, text_code;"
+        "Loss 'dcmht' does not fit model 'dsph': it needs image_pairs, text_pairs, and the "
+        "model gives image_code, text_code;"
     )
     with pytest.raises(UserError, match="so the model's text_code would stay untrained"):
         compose([*BASE, "loss=csq"])

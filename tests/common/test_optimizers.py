@@ -49,7 +49,10 @@ def test_bertadam_is_its_equation(clip, decay):
         state = optimizer.state[p]
         for found, wanted in ((p, values), (state["m"], m), (state["v"], v)):
             torch.testing.assert_close(
-                found.detach().flatten(), torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=0
+                found.detach().flatten(),
+                torch.tensor(wanted, dtype=torch.float64),
+                rtol=1e-12,
+                atol=0,
             )
 
 
@@ -106,7 +109,13 @@ def test_settings_reach_torch():
         "adamw": {"beta1": 0.5, "beta2": 0.6, "eps": 0.7, "weight_decay": 0.8},
         "sgd": {"momentum": 0.5, "weight_decay": 0.8, "nesterov": True},
         "rmsprop": {"alpha": 0.5, "eps": 0.7, "weight_decay": 0.8, "momentum": 0.9},
-        "bertadam": {"beta1": 0.5, "beta2": 0.6, "eps": 0.7, "weight_decay": 0.8, "max_grad_norm": 2},
+        "bertadam": {
+            "beta1": 0.5,
+            "beta2": 0.6,
+            "eps": 0.7,
+            "weight_decay": 0.8,
+            "max_grad_norm": 2,
+        },
     }.items():
         entry = OPTIMIZERS.get(name)
         config = schema.build(entry.config, values, "optim", str)

@@ -51,7 +51,9 @@ def test_an_entry_says_what_is_known_of_it():
 
 def test_an_unknown_name_lists_the_nearest():
     table.register("round")(Keys)
-    with pytest.raises(UserError, match=r"^Unknown thing 'rond'. Did you mean 'round'\? Known: round.$"):
+    with pytest.raises(
+        UserError, match=r"^Unknown thing 'rond'. Did you mean 'round'\? Known: round.$"
+    ):
         table.get("rond")
 
 
@@ -90,7 +92,10 @@ def test_a_plugin_is_loaded_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        (
+            "import nothing_of_that_name",
+            "ModuleNotFoundError: No module named 'nothing_of_that_name'",
+        ),
         ("def f(:", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
     ],

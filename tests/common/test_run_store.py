@@ -65,9 +65,12 @@ def test_no_run_folder(tmp_path):
 
 def test_a_run_is_claimed_by_one_at_a_time(config):
     folder = RunFolder.create(config)
-    with folder.claimed():
-        with pytest.raises(UserError, match="is being worked on by another process"), folder.claimed():
-            pass
+    with (
+        folder.claimed(),
+        pytest.raises(UserError, match="is being worked on by another process"),
+        folder.claimed(),
+    ):
+        pass
     with folder.claimed():
         pass
 

@@ -37,7 +37,7 @@ def test_values(name, keys, expected):
 @pytest.mark.parametrize("name", SCHEDULERS.names())
 def test_every_schedule_stays_between_zero_and_one(name):
     values = [factor(name, step) for step in range(STEPS)]
-    assert 0 <= min(values) and max(values) <= 1 and max(values) > 0.9
+    assert min(values) >= 0 and max(values) <= 1 and max(values) > 0.9
 
 
 def test_bertadam_drops_where_the_warmup_ends():

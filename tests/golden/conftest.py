@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from tests.golden.harness import NUMBERS, find_files
 
@@ -13,6 +16,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="run every .npz below DIR through its adapter (default: tests/golden/numbers)",
     )
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, as recorded; such small products only wait for a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,8 +1,8 @@
-"""Recorded numbers against the project's own code: cases, adapters, and the account of what was compared.
+"""Recorded numbers against the project's own code: cases, adapters, what was compared.
 
-An adapter is a function of a :class:`Case`; it computes with the project's code what the file recorded
-and compares it key by key. A file passes only when every ``out_*`` key was compared or is declared,
-with a reason, as not comparable.
+An adapter is a function of a :class:`Case`; it computes with the project's code what the file
+recorded and compares it key by key. A file passes only when every ``out_*`` key was compared or is
+declared, with a reason, as not comparable.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Case:
         return self.array(f"cfg_{name}").tolist()
 
     def agree(self, name: str, value: Any) -> None:
-        """Require that the constant ``cfg_<name>`` is ``value``, where our code leaves no choice."""
+        """Require that ``cfg_<name>`` is ``value``, where our code leaves no choice."""
         if self.cfg(name) != value:
             raise GoldenError(
                 f"{self.source}: cfg_{name} is {self.cfg(name)!r}, ours has {value!r}"
@@ -94,9 +94,9 @@ class Case:
     ) -> None:
         """Compare floating-point results; shapes must be equal.
 
-        ``rtol`` defaults to :data:`RTOL` of the recorded dtype. ``atol`` defaults to ``rtol`` times the
-        largest recorded entry, since an entry that cancels to nearly 0 carries the rounding of its
-        neighbours.
+        ``rtol`` defaults to :data:`RTOL` of the recorded dtype. ``atol`` defaults to ``rtol`` times
+        the largest recorded entry, since an entry that cancels to nearly 0 carries the rounding of
+        its neighbours.
         """
         expected, actual = self._pair(key, value)
         if rtol is None:

@@ -1,9 +1,10 @@
-"""Whole training runs of a few steps, replayed: backbone, heads, loss, optimisers and schedules together.
+"""Whole training runs of a few steps, replayed: backbone, heads, loss, optimisers, schedules.
 
-The recorded weights are copied into our modules, the recorded batches are fed in their order through
-:class:`runners.training_module.TrainingModule` and :class:`runners.optimization.Optimization`, and
-everything along the way is compared. ``logit_scale`` of the recorded CLIP is no parameter of ours:
-it takes no gradient and no hashing method uses it.
+The recorded weights are copied into our modules, the recorded batches are fed in their order
+through :class:`runners.training_module.TrainingModule` and
+:class:`runners.optimization.Optimization`, and everything along the way is compared.
+``logit_scale`` of the recorded CLIP is no parameter of ours: it takes no gradient and no hashing
+method uses it.
 """
 
 from __future__ import annotations
@@ -149,9 +150,7 @@ def by_recorded_name(setup: Setup, module: TrainingModule) -> dict[str, Tensor]:
         if name.startswith("model.backbone."):
             key = setup.backbone + openai_name(name.removeprefix("model.backbone."))
         else:
-            theirs, ours = next(
-                (t, o) for t, o in setup.names.items() if name.startswith(o)
-            )  # fmt: skip
+            theirs, ours = next((t, o) for t, o in setup.names.items() if name.startswith(o))
             key = theirs + name.removeprefix(ours)
         found[key] = tensor
     return found
@@ -275,10 +274,5 @@ def compare_float32(case: Case, losses: list[float]) -> None:
     exact, recorded = case.array("out_loss"), case.array("out_float32_loss")
     noise = float(np.abs(recorded / exact - 1).max())
     case.close("out_float32_loss", losses, max(FLOAT32_LOSS, FLOAT32_NOISE * noise), 0.0)
-    first = slice(None, FLOAT32_STEPS)
-    case.close(
-        "out_float32_loss",
-        [*losses[first], *recorded[FLOAT32_STEPS:]],
-        FLOAT32_LOSS,
-        0.0,
-    )
+    first = [*losses[:FLOAT32_STEPS], *recorded[FLOAT32_STEPS:]]
+    case.close("out_float32_loss", first, FLOAT32_LOSS, 0.0)

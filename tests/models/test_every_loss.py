@@ -18,7 +18,9 @@ from tests.models.toys import (
 
 PAIRS = fitting_pairs()
 every_loss = pytest.mark.parametrize("name", LOSSES.names())
-every_pair = pytest.mark.parametrize(("name", "model_name"), PAIRS, ids=[" on ".join(p) for p in PAIRS])
+every_pair = pytest.mark.parametrize(
+    ("name", "model_name"), PAIRS, ids=[" on ".join(p) for p in PAIRS]
+)
 labels = pytest.mark.parametrize("multi", [False, True], ids=["single", "multi"])
 
 
@@ -65,7 +67,11 @@ def test_terms_are_finite_and_reach_every_modality(name, model_name, bits, multi
 @labels
 def test_odd_batches(name, multi):
     problem = toy_problem(16, multi)
-    loss, model, batch = make_loss(name, problem), make_model(model_for(name), problem), toy_batch(multi)
+    loss, model, batch = (
+        make_loss(name, problem),
+        make_model(model_for(name), problem),
+        toy_batch(multi),
+    )
     unlabelled = take(batch, slice(0, 5))
     unlabelled.label[2] = 0
     nothing = take(batch, slice(0, 3))

@@ -1,4 +1,4 @@
-"""Separable toy features and the task they belong to, for the tests that are swept over registries."""
+"""Separable toy features and their task, for the tests that are swept over registries."""
 
 from __future__ import annotations
 
@@ -72,9 +72,13 @@ def toy_problem(bits: int, multi: bool = False, classes: int = CLASSES, seed: in
 
 
 def make_model(
-    name: str, problem: Problem, seed: int = 0, modalities: tuple[str, ...] = MODALITIES, **keys: object
+    name: str,
+    problem: Problem,
+    seed: int = 0,
+    modalities: tuple[str, ...] = MODALITIES,
+    **keys: object,
 ) -> HashModel:
-    """Build a model with its default settings on cached features, and fit it if it asks for that."""
+    """Build a model with its default settings on cached features; fit it if it asks for it."""
     entry = MODELS.get(name)
     wanted = entry.target.modalities or modalities
     widths = {modality: WIDTH for modality in wanted}

@@ -51,7 +51,9 @@ def test_a_failure_leaves_the_old_folder(tmp_path):
 
 def test_json_keeps_the_order_and_refuses_nan(tmp_path):
     files.write_json(tmp_path / "a.json", {"z": 1, "a": [0.5, None]})
-    assert (tmp_path / "a.json").read_text() == json.dumps({"z": 1, "a": [0.5, None]}, indent=2) + "\n"
+    assert (tmp_path / "a.json").read_text() == json.dumps(
+        {"z": 1, "a": [0.5, None]}, indent=2
+    ) + "\n"
     with pytest.raises(ValueError, match="Out of range"):
         files.write_json(tmp_path / "a.json", {"z": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text())["z"] == 1
@@ -71,8 +73,9 @@ def test_a_file_in_the_way_is_told(tmp_path):
     ],
 )  # fmt: skip
 def test_reasons_in_words(tmp_path, code, told):
-    with pytest.raises(UserError, match=f"Cannot create '{tmp_path}': .*{told}"), files.saying_why(
-        tmp_path, "create"
+    with (
+        pytest.raises(UserError, match=f"Cannot create '{tmp_path}': .*{told}"),
+        files.saying_why(tmp_path, "create"),
     ):
         raise OSError(code, os.strerror(code))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from models.hashnet import HashNetConfig, HashNetLoss
 from models.pairs import pair_likelihood
 from tests.golden.harness import Case, GoldenError, adapter
 
+DRAWS = 40
 PAIRS = {"it": ("img", "txt"), "ii": ("img", "img"), "tt": ("txt", "txt")}
 TOOLKIT_SIMILARITY = {"euclidean": "euclidean", "cosine": "cosine_likelihood"}  # its name → ours
 
@@ -36,7 +38,7 @@ def compare_gradients(case: Case, total: Tensor, **inputs: Tensor) -> None:
 
 @adapter("dcmht_loss", "dcmht_cosine")
 def dcmht_loss(case: Case) -> None:
-    """The toolkit's loss: all six terms, the quantisers, distances or bounded cosines, gradients."""
+    """The toolkit's loss: terms, quantisers, distances or bounded cosines, gradients."""
     form = TOOLKIT_SIMILARITY[case.cfg("similarity_function")]
     config = DCMHTLossConfig(
         similarity=form,
@@ -163,37 +165,39 @@ def csq(case: Case) -> None:
 
 @adapter("csq_centers")
 def csq_centers(case: Case) -> None:
-    """Hadamard centres exactly; random ones by the rule that both sides draw them by.
+    """Hadamard centres exactly; random ones by their statistics.
 
-    The first 2K centres are rows of [H; -H] and must be equal, then also their least and mean
-    distance. Classes beyond 2K get random balanced rows. The reference takes them from Python's global
-    generator, ours from the run's own, seeded here with the same number, so the rows differ; they
-    are compared by what CSQ asks of them: as many +1 as -1 in a row, a least distance above K/4
-    and a mean of at least K/2, unless the reference ran out of redraws and misses that itself.
+    The first 2K centres are rows of [H; -H] and must be equal, as must their least and mean
+    distance when there are no others. Classes beyond 2K get random rows. The reference takes them
+    from Python's global generator, ours from the run's own, so that their values differ. What is
+    compared instead: K/2 entries of -1 in each, and that the recorded least and mean distance of
+    all centres lie among those of :data:`DRAWS` sets of ours. (CSQ's own rule, a least distance
+    above K/4, is no test: short codes hardly ever meet it in 20 redraws, there or here.)
     """
     classes, bits = case.cfg("n_class"), case.cfg("bit")
-    generator = torch.Generator().manual_seed(case.cfg("python_random_seed"))
-    ours = hadamard_centers(classes, bits, generator)
-    recorded = case.tensor("out_centers", ours.dtype)
+    recorded = case.tensor("out_centers", torch.float32)
     fixed = min(classes, 2 * bits)
-    case.equal("out_centers", torch.cat([ours[:fixed], recorded[fixed:]]))
-    smallest, mean = center_distances(ours)
-    recorded_smallest, recorded_mean = center_distances(recorded)
-    if fixed == classes:
-        case.close("out_min", smallest)
-        case.close("out_mean", mean)
-        return
-    # both figures of the recorded centres follow from them; ours are held against the rule
-    case.close("out_min", recorded_smallest)
-    case.close("out_mean", recorded_mean)
-    unbalanced = (ours[fixed:].sum(1) != recorded[fixed:].sum(1)).any()
-    far = smallest > bits / 4 or smallest >= recorded_smallest
-    apart = mean >= bits / 2 or mean >= recorded_mean
-    if ours.shape != recorded.shape or unbalanced or not (far and apart):
-        raise GoldenError(
-            f"{case.source}: random centres with distances min {smallest}, mean {mean:.3f} where the "
-            f"reference has min {recorded_smallest}, mean {recorded_mean:.3f}"
-        )
+    seed = case.cfg("python_random_seed")
+    distances = []
+    for draw in range(DRAWS if classes > fixed else 1):
+        generator = torch.Generator().manual_seed(seed + draw)
+        ours = hadamard_centers(classes, bits, generator)
+        case.equal("out_centers", torch.cat([ours[:fixed], recorded[fixed:]]))
+        distances.append(center_distances(ours))
+        if not torch.equal(ours[fixed:].sum(1), recorded[fixed:].sum(1)):
+            raise GoldenError(f"{case.source}: random centres are not balanced as recorded")
+    smallest, mean = zip(*distances, strict=True)
+    case.close("out_min", nearest_in_range(float(case.array("out_min")), smallest))
+    case.close("out_mean", nearest_in_range(float(case.array("out_mean")), mean))
+
+
+def nearest_in_range(recorded: float, drawn: Sequence[float]) -> float:
+    """Return ``recorded`` if it lies in the range of our draws, half as wide again on each side.
+
+    Outside of it, the end that is nearer is returned; of a single draw, the draw itself.
+    """
+    margin = (max(drawn) - min(drawn)) / 2
+    return min(max(recorded, min(drawn) - margin), max(drawn) + margin)
 
 
 @adapter(

@@ -135,13 +135,13 @@ def dsph(case: Case, dtype: torch.dtype) -> Setup:
 
 @adapter("traj_dcmht", not_compared=NOT_COMPARED, not_read=NOT_READ)
 def traj_dcmht(case: Case) -> None:
-    """Everything but ``logit_scale``; "Intra" is image-text there, "Inter" a modality with itself."""
+    """Everything but ``logit_scale``; "Intra" is image-text, "Inter" a modality with itself."""
     compare_trajectory(case, dcmht_attention)
 
 
 @adapter("traj_dchmt_orig", not_compared=NOT_COMPARED, not_read=NOT_READ)
 def traj_dchmt_orig(case: Case) -> None:
-    """Everything but ``logit_scale``; the two heads are one group of ours and two recorded columns."""
+    """Everything but ``logit_scale``; two recorded groups of heads are one group of ours."""
     compare_trajectory(case, dcmht_select)
 
 

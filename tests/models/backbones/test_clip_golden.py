@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from models.backbones.open_clip import clip_tokenize
-from models.backbones.openai_clip import openai_name, tiny_clip
+from models.backbones.build import build_backbone
+from models.backbones.open_clip import OpenCLIPConfig, clip_tokenize
+from models.backbones.openai_clip import openai_name, openai_sizes, tiny_clip
 
 
 def weights(case, dtype, prefix="w_"):
@@ -73,6 +76,22 @@ def test_weights_of_the_training_trajectories_load(golden, name, prefix):
     total = backbone.encode_image(image).pooled.sum()
     (total + backbone.encode_text(ids, ids == 0).pooled.sum()).backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_a_file_in_openais_names_gets_quick_gelu(golden, tmp_path):
+    case = golden("clip_tiny_a")
+    state = weights(case, torch.float32)
+    sizes = openai_sizes(state)
+    del sizes["quick_gelu"]
+    (tmp_path / "tiny.json").write_text(json.dumps(sizes))
+    extras = {"input_resolution": 32, "context_length": 12, "vocab_size": 60}
+    torch.save(state | {k: torch.tensor(v) for k, v in extras.items()}, tmp_path / "clip.pt")
+    config = OpenCLIPConfig(model=str(tmp_path / "tiny.json"), weights=str(tmp_path / "clip.pt"))
+    backbone = build_backbone("open_clip", config)
+    close(backbone.encode_image(torch.tensor(case["in_image"])).pooled, case["out_img_cls"])
+    plain = dataclasses.replace(config, quick_gelu=False)
+    other = build_backbone("open_clip", plain).encode_image(torch.tensor(case["in_image"]))
+    assert np.abs(other.pooled.detach().numpy() - case["out_img_cls"]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["tokenize_a"])

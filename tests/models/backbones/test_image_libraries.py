@@ -88,6 +88,7 @@ def test_timm_lite0(shared_weights):
         ("resnet18", 512, (4, 512)),
         ("alexnet", 4096, (1, 256)),
         ("mobilenet_v3_small", 1024, (4, 576)),
+        ("vit_b_32", 768, (4, 768)),
     ],
 )
 def test_torchvision_shapes(model, width, tokens):

@@ -1,0 +1,144 @@
+"""What a set of runs says together: means, deviations, and which runs belong in one row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import main
+from common.run_store import RunFolder
+from runners.leaderboard import collect, find_runs, plot_curves, print_tables, summarize, write_csv
+from utils.errors import UserError
+
+
+def write_run(
+    root: Path, score: float, seed: int = 0, method: str = "csq", bits: int = 16, **more
+) -> Path:
+    """Write the folder of a finished run with the given mAP, without having trained."""
+    keys = {"dataset": "toy", "backbone": "pixels", "direction": "i2i", "split": "abc", **more}
+    folder = root / f"{len(list(root.glob('*')))}-{method}"
+    folder.mkdir(parents=True)
+    config = {
+        "method": method, "bits": bits, "seed": seed, "output": str(root), "plugins": [],
+        "dataset": {"config": keys["dataset"]},
+        "loss": {"name": method, "alpha": keys.get("alpha", 1)},
+        "data": {"workers": seed}, "runner": {"threads": seed, "device": f"cuda:{seed}"},
+    }  # fmt: skip
+    report = {
+        "map": {"all": {"expected": score, "worst": score - 0.1, "best": score + 0.1}},
+        "pr_rank": {"recall": [0.0, 1.0], "precision": [1.0, 0.5]},
+    }
+    metrics = {
+        "run": {"method": method, "bits": bits, "seed": seed, "dataset": keys["dataset"],
+                "backbone": keys["backbone"]},
+        "protocol": {"selected": {"on": "val", "epoch": 3, "score": 0.5}},
+        "split_hash": keys["split"], "directions": {keys["direction"]: report},
+        "timing": {"time_s": 0.1, "train_s": 2.0 + seed},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "status.json").write_text(json.dumps({"state": more.get("state", "done")}))
+    (folder / "codes.h5").write_text("")
+    return folder
+
+
+def rows_of(root: Path):
+    return summarize(collect(find_runs(root)))
+
+
+def test_mean_and_deviation_over_seeds(tmp_path):
+    for seed, score in enumerate((0.5, 0.6, 0.8)):
+        write_run(tmp_path, score, seed)
+    (row,) = rows_of(tmp_path)
+    assert row.seeds == 3 and row.variant == ""
+    assert row.mean == pytest.approx((0.5 + 0.6 + 0.8) / 3)
+    mean = row.mean
+    assert row.std == pytest.approx(
+        (((0.5 - mean) ** 2 + (0.6 - mean) ** 2 + (0.8 - mean) ** 2) / 2) ** 0.5
+    )
+    assert row.tie_band == pytest.approx(0.2) and row.train_s == pytest.approx(3.0)
+    assert (row.selected_on, row.split_hashes) == ("val", ("abc",))
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    write_run(tmp_path, 0.5)
+    assert rows_of(tmp_path)[0].std is None
+
+
+def test_what_is_not_averaged(tmp_path):
+    for more in (
+        {}, {"method": "itq"}, {"bits": 32}, {"dataset": "other"}, {"direction": "i2t"},
+        {"backbone": "clip"},
+    ):  # fmt: skip
+        write_run(tmp_path, 0.5, **more)
+    assert [row.seeds for row in rows_of(tmp_path)] == [1] * 6
+
+
+def test_variants_are_told_apart_by_what_differs(tmp_path):
+    for seed, alpha in ((0, 1), (1, 1), (0, 2)):
+        write_run(tmp_path, 0.5, seed, alpha=alpha)
+    assert [(row.variant, row.seeds) for row in rows_of(tmp_path)] == [
+        ("loss.alpha=1", 2), ("loss.alpha=2", 1),
+    ]  # fmt: skip
+
+
+def test_only_finished_runs_count(tmp_path):
+    write_run(tmp_path, 0.5)
+    write_run(tmp_path, 0.9, state="failed")
+    assert [row.mean for row in rows_of(tmp_path)] == [0.5]
+
+
+def test_no_runs(tmp_path):
+    with pytest.raises(UserError, match="holds no finished run; run train or sweep with output="):
+        find_runs(tmp_path)
+    with pytest.raises(UserError, match="is not a folder"):
+        find_runs(tmp_path / "gone")
+
+
+def test_csv(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, 0.5 + seed / 4, seed, split=f"split{seed}")
+    write_csv(rows_of(tmp_path), tmp_path / "board.csv")
+    with open(tmp_path / "board.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["dataset"], row["method"], row["bits"], row["seeds"]) == ("toy", "csq", "16", "2")
+    assert float(row["mean"]) == 0.625 and float(row["std"]) == pytest.approx(0.1767766953)
+    assert row["split_hashes"] == "split0;split1"
+
+
+def test_the_table(tmp_path, capsys):
+    for method, bits, score in (("csq", 16, 0.5), ("csq", 32, 0.75), ("itq", 16, 0.625)):
+        write_run(tmp_path, score, method=method, bits=bits)
+    write_run(tmp_path, 0.7, 1, method="itq")
+    print_tables(rows_of(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert "toy  i2i  mAP@all (mean ± std over seeds)" in lines[0]
+    assert any("16 bits" in line and "32 bits" in line for line in lines)
+    csq, itq = (next(line for line in lines if f" {m} " in line) for m in ("csq", "itq"))
+    assert "0.5000" in csq and "0.7500" in csq
+    assert "0.6625 ± 0.0530" in itq and "–" in itq
+    assert lines.index(csq) < lines.index(itq)  # by the best score of each
+    assert any("split abc" in line for line in lines)
+
+
+def test_plots(tmp_path):
+    write_run(tmp_path, 0.5)
+    write_run(tmp_path, 0.5, method="a$b_c")
+    (file,) = plot_curves(collect(find_runs(tmp_path)), tmp_path / "plots")
+    assert file.name == "pr-toy-i2i-16bit.png" and file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_command(tmp_path, capsys):
+    write_run(tmp_path, 0.5)
+    assert main.main(["report", str(tmp_path), "--csv", str(tmp_path / "deep" / "board.csv")]) == 0
+    assert "csq" in capsys.readouterr().out and (tmp_path / "deep" / "board.csv").is_file()
+
+
+def test_results_know_their_folder(tmp_path):
+    folder = write_run(tmp_path, 0.5)
+    (result,) = collect([RunFolder(folder)])
+    assert (result.folder, result.epoch, result.selected_on) == (folder, 3, "val")

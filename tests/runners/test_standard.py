@@ -1,0 +1,269 @@
+"""Training: the same again, resumed after any kill, stopped at NaN, split over processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import main
+from common import checkpoint
+from common.config import compose
+from runners.base import run_config
+from tests.helpers import QUICK, ROOT, outcome, run
+from utils.errors import UserError
+
+HASHNET = ("method=hashnet", *QUICK)
+DSPH = ("method=dsph", *QUICK, "runner.epochs=4")  # dropout, two optimisers, drawn captions
+PLUGIN = '''"""A loss of one's own, in a file of one's own."""
+
+import dataclasses
+
+from common.registry import LOSSES
+from models.base import HashLoss, Terms
+
+
+@dataclasses.dataclass(frozen=True)
+class PullConfig:
+    """Keys of ``loss`` with ``name: {name}``."""
+
+    weight: float = 1.0
+
+
+@LOSSES.register("{name}", config=PullConfig, needs=("image_code",))
+class PullLoss(HashLoss):
+    """Pull codes of rows that share a label together."""
+
+    def forward(self, outputs, batch, progress):
+        """Return ``pull`` and ``push``."""
+        code = outputs.image_code.tanh()
+        same = batch.label @ batch.label.T
+        apart = code @ code.T / code.shape[1]
+        pull = self.config.weight * ((1 - apart) * same).mean()
+        return Terms(pull=pull, push=(apart * (1 - same)).mean() + ({bad}))
+'''
+
+
+def write_plugin(folder: Path, name: str, bad: str = "0.0") -> Path:
+    file = folder / f"{name}.py"
+    file.write_text(PLUGIN.format(name=name, bad=bad))
+    return file
+
+
+@pytest.mark.parametrize("method", ["dsph", "cosine_proxy", "dcmht_attention"])
+def test_the_same_command_gives_the_same_numbers(method, captioned, tmp_path):
+    words = [*DSPH, f"method={method}", *captioned]
+    first = outcome(run(*words, f"output={tmp_path / 'a'}"))
+    torch.rand(3)  # whatever was drawn before does not matter
+    assert outcome(run(*words, f"output={tmp_path / 'b'}")) == first
+    other = outcome(run(*words, f"output={tmp_path / 'a'}", "seed=1"))
+    assert other["database image"] != first["database image"]
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupted_run_ends_with_the_same_numbers(stop, captioned, tmp_path, monkeypatch):
+    words = [*DSPH, *captioned, "eval.select=query"]
+    whole = run(*words, f"output={tmp_path / 'whole'}")
+    save = checkpoint.save
+
+    def stopping(folder, modules, optimizers=(), rng=None, state=None):
+        save(folder, modules, optimizers, rng, state)
+        if state and state["epoch"] == stop:
+            raise KeyboardInterrupt
+
+    torn = [*words, f"output={tmp_path / 'torn'}"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", stopping)
+        run(*torn)
+    folder = tmp_path / "torn" / whole.path.name
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    resumed = run(*torn)
+    assert outcome(resumed) == outcome(whole)
+    assert f"resumed after epoch {stop} of 4" in (resumed.path / "log.txt").read_text()
+    assert resumed.status()["state"] == "done" and resumed.status()["error"] is None
+
+
+def test_a_killed_process_resumes_with_the_same_numbers(captioned, tmp_path):
+    words = [*DSPH, *captioned, "runner.epochs=60", "eval.every=20"]
+    killed = [*words, f"output={tmp_path / 'killed'}"]
+    process = subprocess.Popen(
+        [sys.executable, "main.py", "train", *killed], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    folder = tmp_path / "killed" / compose(killed).run_name
+    limit = time.monotonic() + 60
+    while not (folder / "checkpoints" / "last").is_dir():
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert json.loads((folder / "status.json").read_text())["state"] == "running"
+    resumed = run(*killed)
+    assert "resumed after epoch" in (folder / "log.txt").read_text()
+    assert outcome(resumed) == outcome(run(*words, f"output={tmp_path / 'whole'}"))
+
+
+def test_what_is_done_is_not_done_again(pictures, tmp_path):
+    words = [*HASHNET, *pictures, f"output={tmp_path}"]
+    before = run(*words).metrics_file.stat().st_mtime_ns
+    assert run(*words).metrics_file.stat().st_mtime_ns == before
+
+
+def test_a_nan_loss_stops_the_run_and_is_named(pictures, tmp_path):
+    file = write_plugin(tmp_path, "nan_at_step_4", "float('nan') if progress.step == 4 else 0.0")
+    words = [
+        *HASHNET,
+        *pictures,
+        "loss.name=nan_at_step_4",
+        f"plugins=[{file}]",
+        "eval.select=last",
+    ]
+    config = compose([*words, f"output={tmp_path / 'out'}"])
+    told = "Loss term 'push' became nan in epoch 2, step 4; lower the learning rate"
+    with pytest.raises(UserError, match=told):
+        run_config(config)
+    folder = tmp_path / "out" / config.run_name
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "failed" and told in status["error"]
+    assert told in (folder / "log.txt").read_text()
+    assert not (folder / "metrics.json").exists() and not (folder / "codes.h5").exists()
+
+
+def test_a_plugin_from_outside_trains(pictures, tmp_path, capfd):
+    file = write_plugin(tmp_path, "my_pull")
+    assert len(file.read_text().splitlines()) <= 40
+    words = [*HASHNET, *pictures, f"plugins=[{file}]", "loss.name=my_pull", "loss.weight=2"]
+    assert main.main(["train", *words, f"output={tmp_path / 'out'}"]) == 0
+    folder = Path(capfd.readouterr().out.splitlines()[-1])
+    assert "name: my_pull" in (folder / "config.yaml").read_text()
+    assert json.loads((folder / "metrics.json").read_text())["directions"]["i2i"]
+
+
+def trained(*words: str) -> dict[str, torch.Tensor]:
+    folder = run(*words, "eval.select=last")
+    return load_file(folder.checkpoints / "last" / "model.safetensors")
+
+
+def test_accumulated_gradients_are_those_of_the_big_batch(pictures, tmp_path):
+    # CSQ's loss is a mean over rows, so two batches of 16 weigh as one of 32; 39 rows = 32 + 7
+    words = [
+        "method=csq",
+        *QUICK,
+        *pictures,
+        "optim.name=sgd",
+        "optim.lr=0.5",
+        f"output={tmp_path}",
+    ]
+    big = trained(*words, "runner.batch_size=32")
+    small = trained(*words, "runner.batch_size=16", "runner.accumulate=2")
+    other = trained(*words, "runner.batch_size=16")
+    assert big.keys() == small.keys()
+    for name, value in big.items():
+        torch.testing.assert_close(small[name], value, rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(other[name], value, rtol=1e-3)
+
+
+def test_clipping_limits_the_step(pictures, tmp_path):
+    words = [
+        "method=csq",
+        *QUICK,
+        *pictures,
+        "optim.name=sgd",
+        "runner.epochs=1",
+        f"output={tmp_path}",
+    ]
+    words += ["runner.batch_size=64", "optim.lr=1"]
+    start = trained(*words, "optim.lr=0")
+    plain, clipped = trained(*words), trained(*words, "runner.clip_norm=1e-3")
+
+    def length(end):
+        return sum((end[name] - start[name]).pow(2).sum() for name in start).sqrt().item()
+
+    assert length(plain) > 1e-3
+    assert length(clipped) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("select", ["last", "val", "query"])
+def test_the_choice_of_the_epoch_is_recorded(select, captioned, tmp_path):
+    metrics = run(*DSPH, *captioned, f"eval.select={select}", f"output={tmp_path}").metrics()
+    selected, rows = metrics["protocol"]["selected"], metrics["protocol"]["rows"]
+    assert selected["on"] == select
+    assert rows["val"] == (4 if select == "val" else 0)  # a tenth of the training rows
+    if select == "last":
+        assert (selected["epoch"], selected["score"]) == (4, None)
+        return
+    assert 1 <= selected["epoch"] <= 4
+    found = [report["map"]["all"]["expected"] for report in metrics["directions"].values()]
+    if select == "query":  # what was selected on is what is reported
+        assert selected["score"] == pytest.approx(sum(found) / len(found), abs=1e-12)
+
+
+def test_evaluating_seldom_still_evaluates_the_last_epoch(captioned, tmp_path):
+    words = [*DSPH, *captioned, "eval.every=100", "runner.checkpoint_every=3", f"output={tmp_path}"]
+    folder = run(*words)
+    assert folder.metrics()["protocol"]["selected"]["epoch"] == 4
+    assert checkpoint.read_state(folder.checkpoints / "last")["epoch"] == 4
+
+
+def test_the_run_folder_is_complete(captioned, tmp_path):
+    folder = run(*DSPH, *captioned, "runner.tensorboard=true", f"output={tmp_path}")
+    names = {path.name for path in folder.path.iterdir()} - {".claim"}
+    assert names == {
+        "config.yaml", "status.json", "metrics.json", "codes.h5", "checkpoints", "tensorboard",
+        "log.txt",
+    }  # fmt: skip
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"last", "best"}
+    assert list((folder.path / "tensorboard").glob("events*"))
+    assert set(folder.status()) >= {
+        "state",
+        "started",
+        "finished",
+        "host",
+        "versions",
+        "git_revision",
+    }
+    assert set(folder.metrics()["timing"]) >= {"time_s", "setup_s", "train_s", "encode_s"}
+    assert compose([], folder.config_file).run_name == folder.path.name
+
+
+@pytest.mark.parametrize("word", ["eval.at=[5]", "runner.precision=bf16", "data.feature_cache=off"])
+def test_settings_that_few_use(word, captioned, tmp_path):
+    folder = run(*DSPH, *captioned, word, f"output={tmp_path}")
+    assert folder.is_done
+
+
+@pytest.mark.parametrize("bits", [1, 48])
+def test_other_code_lengths(bits, pictures, tmp_path):
+    folder = run(*HASHNET, *pictures, f"bits={bits}", f"output={tmp_path}")
+    assert len(outcome(folder)["query image"][0]) == bits
+
+
+def test_two_processes_compute_what_one_does(pictures, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    words = [*HASHNET, *pictures, "optim.name=sgd", "optim.lr=0.1"]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    one = run(*words, f"output={tmp_path / 'one'}")
+    command = [sys.executable, *launch, "main.py", "train", *words, f"output={tmp_path / 'two'}"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "two" / one.path.name
+    assert done.stdout.splitlines()[-1] == str(folder)
+    assert done.stdout.count(str(folder)) == 1, "only the first process reports"
+    two = type(one)(folder)
+    assert outcome(two) == outcome(one)
+    single, double = (load_file(f.checkpoints / "last" / "model.safetensors") for f in (one, two))
+    for name, value in single.items():
+        torch.testing.assert_close(double[name], value, rtol=1e-4, atol=1e-6)
