@@ -26,6 +26,7 @@ from common.cache import cache_root, locked
 from dataset.base import ArrayImages, BadImageError, ImageSource
 from utils.errors import UserError
 from utils.files import atomic_path, digest
+from utils.progress import progress_bar
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 """Names that end so are taken for pictures when a folder is walked."""
@@ -382,29 +383,9 @@ def _in_threads(
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pool = ThreadPoolExecutor(min(threads or 1, 32))
     try:
-        with _progress(n) as advance:
+        with progress_bar("decoding pictures once", n) as advance:
             for rows, result in zip(tasks, pool.map(work, tasks), strict=True):
                 advance(len(rows))
                 yield result
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function to report finished pictures with; draws a bar with the time left."""
-    from rich import progress
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("decoding pictures once", total=total)
-        yield lambda count: bar.advance(task, count)

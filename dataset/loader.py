@@ -257,8 +257,6 @@ def augment(
             changed[i] = 0
             changed[i, max(y, 0) : size + min(y, 0), max(x, 0) : size + min(x, 0)] = stays
     elif kind == "resized_crop_flip":
-        from torchvision.transforms.v2 import functional as transforms  # here: it takes 2 s
-
         for i, (y, x, height, width) in enumerate(_random_boxes(size, len(pictures), draw)):
             box = Image.fromarray(pictures[i, y : y + height, x : x + width])
             changed[i] = box.resize((size, size), Image.Resampling.BILINEAR)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import registry
-from common.config import CONFIGS, config_file, config_names
+from common.layers import CONFIGS, config_file, config_names
 
 REGISTRIES = {
     "models": registry.MODELS,

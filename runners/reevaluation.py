@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.code_store import read_codes
-from common.config import Layer, compose_layers, parse_overrides, read_layer
+from common.config import compose_layers
+from common.layers import Layer, parse_overrides, read_layer
 from common.run_store import RunFolder
 from runners.evaluation import report_directions, sides
 from utils.errors import UserError

@@ -29,15 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from common import schema
-from common.config import (
-    CONFIGS,
-    Layer,
-    RunConfig,
-    compose_layers,
-    config_file,
-    parse_overrides,
-    read_layer,
-)
+from common.config import RunConfig, compose_layers
+from common.layers import CONFIGS, Layer, config_file, parse_overrides, read_layer
 from common.run_store import RunFolder
 from utils.errors import UserError
 from utils.progress import progress_bar

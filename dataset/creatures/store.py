@@ -15,13 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from common.cache import cached
 from dataset.creatures.drawing import SIZE
 from utils.errors import UserError
 from utils.files import digest, write_json
+from utils.progress import progress_bar
 
 VERSION = 1
 """Part of every cache key: raise it whenever a change of the code changes a picture or caption."""
@@ -159,9 +158,8 @@ def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> N
 
 def _draw_reporting(draw: Callable[[range], None], share: range, what: str) -> None:
     """Call ``draw`` on ``share`` piece by piece, with a progress bar if a person is watching."""
-    pieces = [share[start : start + 50] for start in range(0, len(share), 50)]
-    console = Console(stderr=True)
-    for piece in track(
-        pieces, what, console=console, transient=True, disable=not console.is_terminal
-    ):
-        draw(piece)
+    with progress_bar(what, len(share)) as advance:
+        for start in range(0, len(share), 50):
+            piece = share[start : start + 50]
+            draw(piece)
+            advance(len(piece))

@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from common import config as configs
-from common.config import compose, config_names
+from common import layers
+from common.config import compose
+from common.layers import CONFIGS, config_names
 from utils.errors import UserError
 
 BASE = ("method=dsph", "dataset=folder", "dataset.root=x", "backbone=pixels")
@@ -27,7 +29,7 @@ def tree(tmp_path, monkeypatch):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(configs, "CONFIGS", tmp_path)
+    monkeypatch.setattr(layers, "CONFIGS", tmp_path)
     return tmp_path
 
 
@@ -300,6 +302,6 @@ def test_run_names():
 
 def test_every_yaml_file_has_a_first_line_that_says_what_it_is():
     groups = ("method", "dataset", "backbone", "sweep")
-    for file in (file for group in groups for file in (configs.CONFIGS / group).glob("*.yaml")):
+    for file in (file for group in groups for file in (CONFIGS / group).glob("*.yaml")):
         text = file.read_text(encoding="utf-8")
         assert text.startswith("# ") and len(text.splitlines()) <= 40, file

@@ -1,0 +1,226 @@
+"""Layers of settings: reading them from YAML files and from the command line, and merging them.
+
+Layers, later ones win: ``configs/base.yaml`` < dataset < backbone < method < ``--config FILE`` <
+command line. ``method``, ``dataset`` and ``backbone`` take the name of a file below ``configs/`` or
+a path; ``dataset.root=…`` then overrides a key of what was chosen. When a layer gives a section
+another ``name`` (``loss.name=dsph``), the keys that belonged to the previous one are dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from utils.errors import UserError, unknown_name
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
+NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
+"""Sections that hold a registered component: its ``name`` and its keys."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One source of settings: a YAML file, or the command line."""
+
+    source: str
+    values: Mapping[str, Any]
+    file: Path | None = None
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Return ``["a.b=1", "c=[x]"]`` as nested dicts; values are read as YAML."""
+    nested: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"'{word}' is not understood: settings are given as key=value, for example bits=32."
+            )
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError(
+                f"command line: the value of '{key}' is no valid YAML: {text}."
+            ) from error
+        _set_path(nested, key.split("."), parsed["value"])  # type: ignore[index, call-overload]
+    return nested
+
+
+def read_layer(path: Path) -> Layer:
+    """Read one YAML file of settings.
+
+    Raises:
+        UserError: no such file, invalid YAML (with line), or no mapping in it.
+    """
+    if not path.is_file():
+        raise UserError(f"Config file '{path}' does not exist.")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f":{mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{path}{place}: not valid YAML ({getattr(error, 'problem', error)})."
+        ) from error
+    except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as YAML ({error}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: settings are needed as 'key: value' lines.")
+    return Layer(str(path), {str(key): value for key, value in values.items()}, path)
+
+
+def config_names(group: str) -> list[str]:
+    """Return the names of the YAML files in ``configs/<group>``."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def config_file(group: str, name: str) -> Path:
+    """Return the file that ``name`` (a name or a path) means in ``configs/<group>``.
+
+    Raises:
+        UserError: unknown; lists the known names and the nearest.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    path = CONFIGS / group / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name(group, name, config_names(group))
+    return path
+
+
+def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
+    """Return all layers in order: base, the files that the user chose by name, then ``top``.
+
+    Raises:
+        UserError: nothing is chosen for a section, or an unknown name.
+    """
+    base = read_layer(CONFIGS / "base.yaml")
+    chosen: dict[str, Layer] = {}
+    for group in ("dataset", "method", "backbone"):
+        # the dataset and the method may each recommend a backbone; what the user says wins
+        sources = [base, *(chosen[g] for g in ("dataset", "method") if g in chosen), *top]
+        names = [name for layer in sources if (name := _selected(layer, group)) is not None]
+        if not names:
+            raise UserError(
+                f"No {group} is chosen; give {group}=NAME, one of: "
+                f"{', '.join(config_names(group))}."
+            )
+        layer = read_layer(config_file(group, names[-1]))
+        values = dict(layer.values)
+        values[group] = _selection(group, names[-1], values.get(group))
+        chosen[group] = dataclasses.replace(layer, values=values)
+    selected = [chosen[group] for group in SELECTED]
+    return [_without_shorthand(layer) for layer in (base, *selected, *top)]
+
+
+def _selection(group: str, name: str, section: Any) -> Any:
+    if group == "method":
+        return Path(name).stem
+    if isinstance(section, str):
+        section = {"name": section}
+    return {"config": name, **(section if isinstance(section, dict) else {})}
+
+
+def _selected(layer: Layer, group: str) -> str | None:
+    value = layer.values.get(group)
+    if isinstance(value, Mapping):
+        value = value.get("config")
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{layer.source}: {group}={value!r} is not accepted; a name is needed.")
+    return value
+
+
+def _without_shorthand(layer: Layer) -> Layer:
+    """``dataset: flickr8k`` has done its work by now; ``loss: csq`` names a loss."""
+    values = dict(layer.values)
+    for key, value in values.items():
+        if isinstance(value, str) and key in SELECTED:
+            values[key] = Path(value).stem if key == "method" else {}
+        elif isinstance(value, str) and key in NAMED:
+            values[key] = {"name": value}
+    return dataclasses.replace(layer, values=values)
+
+
+def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Lay ``values`` over ``into``; a section that gets another ``name`` begins anew."""
+    for key, value in values.items():
+        present = into.get(key)
+        if not isinstance(value, Mapping):
+            into[key] = value
+            continue
+        if not isinstance(present, dict):
+            present = {}
+        named = value.get("name")
+        if key in NAMED and named is not None and present.get("name", named) != named:
+            # another component: what the previous one was told means nothing to it
+            kept = ("config", "lr", "groups") if key == "optim" else ("config",)
+            present = {k: v for k, v in present.items() if k in kept}
+        into[key] = present
+        _merge_inner(present, value)
+
+
+def _merge_inner(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge_inner(into[key], value)
+        elif isinstance(value, Mapping):
+            into[key] = {}
+            _merge_inner(into[key], value)
+        else:
+            into[key] = value
+
+
+def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
+    for depth, key in enumerate(keys[:-1]):
+        inner = nested.get(key)
+        if isinstance(inner, str) and depth == 0:
+            inner = {"config" if key in SELECTED else "name": inner}  # dataset=x dataset.root=y
+        if not isinstance(inner, dict):
+            inner = {}
+        nested[key] = inner
+        nested = inner
+    last = keys[-1]
+    if isinstance(nested.get(last), dict) and isinstance(value, str):
+        nested[last]["config" if last in SELECTED else "name"] = value  # dataset.root=y dataset=x
+    else:
+        nested[last] = value
+
+
+def locate(layers: Sequence[Layer], path: str) -> str:
+    """Say which layer set ``path`` last, with the line where it is a file."""
+    keys = path.split("[")[0].split(".")
+    for layer in reversed(layers):
+        value: Any = layer.values
+        for key in keys:
+            value = value.get(key, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+        if value is not _ABSENT and layer.source != "command line" and layer.file:
+            line = _line_of(layer.file, keys)
+            return f"{layer.source}:{line}" if line else layer.source
+        if value is not _ABSENT:
+            return layer.source
+    return "defaults"
+
+
+_ABSENT = object()
+
+
+def _line_of(file: Path, keys: list[str]) -> int | None:
+    node = yaml.compose(file.read_text(encoding="utf-8"))
+    line = None
+    for key in keys:
+        if not isinstance(node, yaml.MappingNode):
+            return line
+        for key_node, value_node in node.value:
+            if key_node.value == key:
+                line, node = key_node.start_mark.line + 1, value_node
+                break
+        else:
+            return line
+    return line
