@@ -24,6 +24,7 @@ bench: $(VENV)/.ready
 	$(RUN) tests/bench/bench_image_cache.py
 	$(RUN) tests/bench/bench_metrics.py
 	$(RUN) tests/bench/bench_bertadam.py
+	$(RUN) tests/bench/bench_pairwise.py
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready

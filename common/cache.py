@@ -42,6 +42,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file ``path`` (made if missing); it goes with the process."""
     with saying_why(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+        stream = open(path, "a")  # noqa: SIM115 - closed below
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

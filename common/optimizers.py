@@ -25,8 +25,8 @@ class BertAdam(Optimizer):
     ``p ← p - lr · (m / (√v + ε) + λ p)``.
 
     Decay reaches every tensor (biases and norms too); c ≤ 0 switches clipping off. Tensors without
-    gradient are left alone. Source: the optimiser of BERT's first PyTorch port, as shipped with
-    CLIP4Clip and the CLIP hashing repositories.
+    gradient are left alone; gradients are overwritten by a step. Source: the optimiser of BERT's
+    first PyTorch port, as shipped with CLIP4Clip and the CLIP hashing repositories.
     """
 
     def __init__(
@@ -68,24 +68,25 @@ class BertAdam(Optimizer):
         moments = [self.state[p]["m"] for p in parameters]
         variances = [self.state[p]["v"] for p in parameters]
         if group["max_grad_norm"] > 0:
-            norms = torch._foreach_norm(gradients)
+            norms = list(torch._foreach_norm(gradients))
             torch._foreach_add_(norms, 1e-6)
-            scales = torch._foreach_reciprocal(norms)
-            torch._foreach_mul_(scales, group["max_grad_norm"])
-            torch._foreach_clamp_max_(scales, 1.0)
-            gradients = list(torch._foreach_mul(gradients, scales))  # type: ignore[arg-type]
+            torch._foreach_reciprocal_(norms)
+            torch._foreach_mul_(norms, group["max_grad_norm"])
+            torch._foreach_clamp_max_(norms, 1.0)
+            torch._foreach_mul_(gradients, norms)  # type: ignore[arg-type]
         torch._foreach_lerp_(moments, gradients, 1 - beta1)
         torch._foreach_mul_(variances, beta2)
         torch._foreach_addcmul_(variances, gradients, gradients, 1 - beta2)
-        divisors = torch._foreach_sqrt(variances)
-        torch._foreach_add_(divisors, group["eps"])
+        # from here on the gradients are scratch space: fresh memory would cost more than the sums
+        updates = gradients
+        torch._foreach_copy_(updates, variances)
+        torch._foreach_sqrt_(updates)
+        torch._foreach_add_(updates, group["eps"])
+        torch._foreach_reciprocal_(updates)
+        torch._foreach_mul_(updates, moments)
         if group["weight_decay"] != 0:
-            # before the update: the decay is of the parameter as it was
-            updates = torch._foreach_div(moments, divisors)
             torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
-            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
-        else:
-            torch._foreach_addcdiv_(parameters, moments, divisors, value=-group["lr"])
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
 
 @dataclasses.dataclass(frozen=True)

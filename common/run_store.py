@@ -129,7 +129,9 @@ class RunFolder:
         Raises:
             UserError: another process on this machine is at it.
         """
-        with saying_why(self.path), open(self.path / ".claim", "a+") as stream:
+        with saying_why(self.path):
+            stream = open(self.path / ".claim", "a+")  # noqa: SIM115 - closed below
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -10,6 +10,7 @@ import dataclasses
 import math
 
 from common.registry import SCHEDULERS
+from utils.errors import UserError
 
 
 @SCHEDULERS.register("constant")
@@ -74,6 +75,11 @@ class StepConfig:
 
     every: int = 30
     gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted."""
+        if self.every < 1:
+            raise UserError(f"schedule.every={self.every} is not accepted; at least 1 is needed.")
 
 
 @SCHEDULERS.register("step", config=StepConfig)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ class MissingTensorError(AttributeError, KeyError):
 class _NamedTensors(dict[str, Tensor]):
     """A dict of tensors whose entries can also be read as attributes."""
 
-    def __init__(self, **tensors: Tensor) -> None:
-        super().__init__(tensors)
+    def __init__(self, tensors: Mapping[str, Tensor] | None = None, /, **named: Tensor) -> None:
+        # as a dict: accelerate makes a new one from a mapping when it converts to float32
+        super().__init__({**(tensors or {}), **named})
 
     def __missing__(self, name: str) -> Tensor:
         raise MissingTensorError(f"there is no '{name}', only {', '.join(self) or 'nothing'}")

@@ -93,7 +93,8 @@ class Runner(ABC):
                 reason = f"{type(error).__name__}: {error}"
                 state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self.folder.set_status(state, finished=now(), error=reason)
-                log.error("%s: %s", state, reason)
+                if not isinstance(error, UserError):  # main says those, in a sentence
+                    log.error("%s: %s", state, reason)
                 raise
             self.folder.set_status("done", finished=now())
         return self.folder
@@ -136,7 +137,8 @@ class Runner(ABC):
         write_codes(self.folder.codes_file, query, database, experiment.split.hash)
         write_json(self.folder.metrics_file, metrics)
         for direction, report in reports.items():
-            log.info("%s mAP@all %.4f", direction, report["map"]["all"]["expected"])
+            at, value = next(iter(report["map"].items()))
+            log.info("%s mAP@%s %.4f", direction, at, value["expected"])
 
     def _protocol(self, selection: Selection) -> dict[str, Any]:
         split = self.experiment.split

@@ -42,6 +42,7 @@ def check(target: str, settings: Sequence[str] = ()) -> bool:
     words = _plugin_words(target) if target.endswith(".py") else [[f"method={target}"]]
     sound = True
     for own in words:
+        compose([*own, *settings])  # a slip is told before anything is printed
         print(" ".join(own))
         for bits, multi_label in itertools.product(BITS, (False, True)):
             config = compose([*own, f"bits={bits}", *settings])

@@ -1,13 +1,16 @@
 """Train the small dual encoder that is shipped as ``models/backbones/clip_mini.safetensors``.
 
-    python -m runners.clip_mini --steps 700
+    python -m runners.clip_mini --threads 1
 
-A CLIP of 4 M parameters (``clip_mini.json``: 64 px, patches of 8, 4 + 3 layers, 128 dimensions)
-learns by the symmetric contrastive loss (Radford et al., ICML 2021, §2.3) on drawn creatures:
-scenes with their captions, and single animals with a sentence about some of their attributes.
+A CLIP of 4.7 M parameters (``clip_mini.json``: a ResNet of four blocks on 64 px, three text layers,
+128 dimensions) learns by the symmetric contrastive loss (Radford et al., ICML 2021, §2.3) on drawn
+creatures: scenes with their captions, and single animals with sentences about their attributes.
 Labels are not used. Pictures come from seeds of their own (1000 for training, 1001 for the recall
 that is printed), so none that a dataset of this project evaluates on is seen, and of
 ``creatures_zeroshot`` only the seen classes are drawn.
+
+The shipped file took 11 minutes of one core; among 1,000 held-out scenes a picture's caption is the
+nearest for 23.6 % and among the ten nearest for 76.5 % (text to image: 20.4 % and 73.2 %).
 """
 
 from __future__ import annotations
@@ -199,7 +202,7 @@ def save(model: Contrastive, file: Path) -> None:
 def main() -> None:
     """Parse the command line, train, measure, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--minutes", type=float, help="as many steps as fit, instead of --steps")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -57,10 +57,13 @@ class Optimization:
                 "There is nothing to train: model and loss have no trainable parameter; use "
                 "runner=fit for methods without gradient."
             )
-        optimizers = [
-            component.entry.target(groups, groups[0]["lr"], component.config)
-            for component, groups in together.values()
-        ]
+        optimizers = []
+        for component, groups in together.values():
+            try:
+                made = component.entry.target(groups, groups[0]["lr"], component.config)
+            except ValueError as error:  # torch's own checks, e.g. of beta1
+                raise UserError(f"Optimizer '{component.name}' refuses: {error}.") from error
+            optimizers.append(made)
         return cls(optimizers, {name: settings[name] for name in parameters})
 
     def set_rates(self, progress: Progress) -> dict[str, float]:

@@ -260,6 +260,6 @@ def check_finite(terms: Terms, progress: Progress) -> None:
         return
     broken = [name for name, good in zip(terms, finite.tolist(), strict=True) if not good]
     raise NonFiniteLossError(
-        f"Loss term '{broken[0]}' became {float(terms[broken[0]])} in epoch {progress.epoch + 1}, "
+        f"Loss term '{broken[0]}' became {terms[broken[0]].item()} in epoch {progress.epoch + 1}, "
         f"step {progress.step}; lower the learning rate, or look at the rows of that batch."
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.distributed
-import torch.distributed.nn.functional as distributed
 from torch import Tensor, nn
 
 from models.base import Batch, HashLoss, HashModel, MissingTensorError, Outputs, Progress, Terms
@@ -44,12 +44,13 @@ class TrainingModule(nn.Module):
                     extras={name: gather_rows(value) for name, value in batch.extras.items()},
                 )  # fmt: skip
             try:
-                return self.loss(outputs, batch, progress)
+                terms = self.loss(outputs, batch, progress)
             except MissingTensorError as error:
                 raise UserError(
                     f"Loss {type(self.loss).__name__} does not fit model "
                     f"{type(self.model).__name__}: {error}; choose another loss.name or model.name."
                 ) from error
+            return _checked(terms, type(self.loss).__name__)
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -64,12 +65,35 @@ def gather_rows(rows: Tensor) -> Tensor:
     lengths = [int(c) for c in counts]
     padding = rows.new_zeros(max(lengths) - len(rows), *rows.shape[1:])
     padded = torch.cat([rows, padding])
-    if rows.requires_grad:
-        parts = distributed.all_gather(padded)
-    else:
-        parts = [torch.empty_like(padded) for _ in range(world)]
-        torch.distributed.all_gather(parts, padded.contiguous())
+    parts = _Gathered.apply(padded).split(max(lengths))
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def _checked(terms: Terms, loss: str) -> Terms:
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.numel() != 1:
+            given = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            raise UserError(
+                f"Term '{name}' of loss {loss} is {given}; a tensor holding one number is needed."
+            )
+    return terms
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows of all processes; the gradient of a process's rows is the sum over all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        torch.distributed.all_reduce(total)
+        world = torch.distributed.get_world_size()
+        return total.chunk(world)[torch.distributed.get_rank()]
 
 
 def _at_least_float32(value: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def _sentence(scene: Scene, rng: np.random.Generator) -> str:
     herds = [herd for herd in scene.herds if rng.uniform() < 0.85] or [scene.herds[0]]
     animals = " and ".join(_herd(kind, count, rng) for kind, count in herds)
     several = len(herds) > 1 or herds[0][1] > 1
-    where = _pick(WHERE[scene.place], rng) if rng.uniform() < 0.75 else ""
+    where = _pick(WHERE[scene.place], rng) if scene.place and rng.uniform() < 0.75 else ""
     things = [_pick(BESIDE[thing], rng) for thing in scene.things if rng.uniform() < 0.65]
     beside = f"{_pick(POSITIONS, rng)} {' and '.join(things)}" if things else ""
     verb = _pick(VERBS, rng)
@@ -159,7 +159,8 @@ def sentences(scene: Scene, rng: np.random.Generator) -> tuple[str, ...]:
 
 def tags(scene: Scene, rng: np.random.Generator) -> str:
     """Return one line of tags in random order, "striped horned snow pond"."""
-    words = [_pick(TAGS[name], rng) for name in (scene.place, *scene.things) if rng.uniform() < 0.7]
+    names = (*filter(None, [scene.place]), *scene.things)
+    words = [_pick(TAGS[name], rng) for name in names if rng.uniform() < 0.7]
     for kind, _ in scene.herds:
         words += _adjectives(kind, int(rng.integers(1, 4)), rng)
         if rng.uniform() < 0.45:

@@ -35,7 +35,7 @@ class Scene:
 
     Attributes:
         herds: one or two kinds of creature with the number of each; one to three animals in all.
-        place: the background.
+        place: the background, or "" for one of no particular kind.
         things: what lies about, perhaps nothing.
     """
 
@@ -46,11 +46,15 @@ class Scene:
     @property
     def labels(self) -> set[str]:
         """Names of all classes that the scene carries."""
-        return {kind for kind, _ in self.herds} | {self.place} | set(self.things)
+        return {kind for kind, _ in self.herds} | {self.place} - {""} | set(self.things)
 
 
 def plan_scene(row: int, rng: np.random.Generator) -> Scene:
-    """Return what the scene of ``row`` shows; kinds and places take turns, the rest is drawn."""
+    """Return what the scene of ``row`` shows; kinds and places take turns, the rest is drawn.
+
+    Most scenes are nowhere in particular: a label that every picture has one of would make it all
+    that "shares a label" is about, and similarity by class an equivalence.
+    """
     first = row % len(SCENE_KINDS)
     if rng.uniform() < 0.35:
         second = (first + rng.integers(1, len(SCENE_KINDS))) % len(SCENE_KINDS)
@@ -59,12 +63,13 @@ def plan_scene(row: int, rng: np.random.Generator) -> Scene:
     else:
         herds = [(SCENE_KINDS[first], int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])))]
     things = tuple(thing for thing in THINGS if rng.uniform() < 0.2)
-    return Scene(tuple(herds), PLACES[row % len(PLACES)], things)
+    somewhere = rng.uniform() < 0.4 or row < len(SCENE_KINDS) * len(PLACES)  # all of them early on
+    return Scene(tuple(herds), PLACES[row % len(PLACES)] if somewhere else "", things)
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Return a picture of ``scene``, uint8 [64,64,3]."""
-    canvas = draw_place(scene.place, rng)
+    canvas = draw_place(scene.place, rng) if scene.place else cluttered(rng)
     if "pond" in scene.things:
         draw_thing(canvas, "pond", rng)
     animals = [kind for kind, count in scene.herds for _ in range(count)]

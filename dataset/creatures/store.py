@@ -22,7 +22,7 @@ from utils.errors import UserError
 from utils.files import digest, write_json
 from utils.progress import progress_bar
 
-VERSION = 1
+VERSION = 2
 """Part of every cache key: raise it whenever a change of the code changes a picture or caption."""
 
 
