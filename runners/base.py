@@ -134,6 +134,7 @@ class Runner(ABC):
             "directions": reports,
             "timing": {"time_s": seconds, **timing},
         }
+        experiment.split.save(self.folder.path / "split.npz")
         write_codes(self.folder.codes_file, query, database, experiment.split.hash)
         write_json(self.folder.metrics_file, metrics)
         for direction, report in reports.items():

@@ -10,10 +10,27 @@ from runners.base import Runner, Selection
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
-    """Keys of ``runner`` with ``name: fit``."""
+    """Keys of ``runner`` with ``name: fit``.
+
+    Those of training by gradient are accepted, so that a sweep can set them for all its runs, but mean
+    nothing here: they are set to None, and runs that differ in them alone are the same run.
+    """
 
     device: str = "auto"
     threads: int = 0
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    clip_norm: float | None = None
+    precision: str | None = None
+    drop_last: bool | None = None
+    checkpoint_every: int | None = None
+    tensorboard: bool | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.default is None:
+                object.__setattr__(self, field.name, None)
 
 
 @RUNNERS.register("fit", config=FitConfig)

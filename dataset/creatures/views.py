@@ -72,13 +72,13 @@ class CreaturesScenesConfig:
         seed: of the pictures; another seed gives other pictures of the same classes.
         rows: number of scenes.
         captions: ``sentences`` (five per scene, as COCO) or ``tags`` (one line, as Flickr25K).
-        split: 500 query and 2,500 training rows; database = all that are no query.
+        split: 500 query and 4,000 training rows; database = all that are no query.
     """
 
     seed: int = 0
     rows: int = 5000
     captions: str = "sentences"
-    split: SplitConfig = SplitConfig(rule="permutation", seed=0, query=500, train=2500)
+    split: SplitConfig = SplitConfig(rule="permutation", seed=0, query=500, train=4000)
 
 
 def _portraits(name: str, number: int, kinds: tuple[str, ...]) -> View:

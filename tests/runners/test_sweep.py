@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import main
+from common.config import compose
 from common.run_store import RunFolder
 from runners.sweep import expand, read_sweep, run_sweep
 from tests.helpers import PIXELS, QUICK, outcome
@@ -156,3 +157,8 @@ def test_no_workers(small):
 
     with pytest.raises(UserError, match="workers=0 is not accepted; at least 1"):
         run_sweep(expanded(small[0]), workers=0)
+
+
+def test_training_keys_may_be_set_for_methods_without_gradient():
+    plain, told = (compose(["method=itq", *words]) for words in ([], ["runner.epochs=7"]))
+    assert plain.run_name == told.run_name and told.resolved["runner"]["epochs"] is None
