@@ -12,8 +12,8 @@ from runners.base import Runner, Selection
 class FitConfig:
     """Keys of ``runner`` with ``name: fit``.
 
-    Those of training by gradient are accepted, so that a sweep can set them for all its runs, but mean
-    nothing here: they are set to None, and runs that differ in them alone are the same run.
+    Those of training by gradient are accepted, so that a sweep can set them for all its runs, but
+    mean nothing here: they are set to None, and runs that differ in them alone are the same run.
     """
 
     device: str = "auto"
