@@ -9,7 +9,7 @@ quickstart: $(VENV)/.ready
 	$(RUN) main.py sweep quickstart
 
 test: $(VENV)/.ready-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

@@ -93,8 +93,8 @@ class Runner(ABC):
                 reason = f"{type(error).__name__}: {error}"
                 state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self.folder.set_status(state, finished=now(), error=reason)
-                if not isinstance(error, UserError):  # main says those, in a sentence
-                    log.error("%s: %s", state, reason)
+                told = isinstance(error, UserError)  # main says those, in a sentence
+                log.error("%s: %s", state, reason, extra={"file_only": told})
                 raise
             self.folder.set_status("done", finished=now())
         return self.folder

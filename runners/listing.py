@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import registry
-from common.layers import CONFIGS, config_file, config_names
+from common.layers import config_file, config_names
 
 REGISTRIES = {
     "models": registry.MODELS,
@@ -48,8 +48,9 @@ def _from_entry(entry: registry.Entry) -> dict[str, Any]:
 
 def _from_file(group: str, name: str) -> dict[str, Any]:
     """The summary of a YAML file is its first comment line."""
-    first = config_file(group, name).read_text(encoding="utf-8").split("\n", 1)[0]
-    shown = config_file(group, name).relative_to(CONFIGS.parent)
+    file = config_file(group, name)
+    first = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    shown = file.relative_to(file.parents[2])  # configs/method/csq.yaml
     return {"name": name, "summary": first.lstrip("# ").strip(), "file": str(shown)}
 
 

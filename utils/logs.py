@@ -15,7 +15,9 @@ class _Console(logging.StreamHandler):
     """Writes to what ``sys.stderr`` is at the moment: notebooks and tests replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one message."""
+        """Write one message, unless it is for the file only (``extra={"file_only": True}``)."""
+        if getattr(record, "file_only", False):
+            return
         self.stream = sys.stderr
         super().emit(record)
 

@@ -218,7 +218,7 @@ def test_the_run_folder_is_complete(captioned, tmp_path):
     names = {path.name for path in folder.path.iterdir()} - {".claim"}
     assert names == {
         "config.yaml", "status.json", "metrics.json", "codes.h5", "checkpoints", "tensorboard",
-        "log.txt",
+        "log.txt", "split.npz",
     }  # fmt: skip
     assert {path.name for path in folder.checkpoints.iterdir()} == {"last", "best"}
     assert list((folder.path / "tensorboard").glob("events*"))
