@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -76,7 +77,8 @@ class Runner(ABC):
         """Do the whole run, unless it is done already; return its folder.
 
         Raises:
-            UserError: what the user can mend; the folder says ``failed`` and why.
+            UserError: what the user can mend. The folder says ``failed`` and why; it is not left
+                behind when data, encoder, model and loss could not even be built.
         """
         if self.folder.is_done:
             log.info("already done: %s", self.folder.path)
@@ -84,7 +86,17 @@ class Runner(ABC):
         if not self.is_main:
             self._run()
             return self.folder
+        fresh = not self.folder.path.exists()
         self.folder = RunFolder.create(self.config)
+        try:
+            self._run_in_folder()
+        except UserError:
+            if fresh and not hasattr(self, "experiment"):  # refused before anything was done
+                shutil.rmtree(self.folder.path, ignore_errors=True)
+            raise
+        return self.folder
+
+    def _run_in_folder(self) -> None:
         with self.folder.claimed(), logging_to(self.folder.path / "log.txt"):
             self.folder.set_status("running", error=None, **surroundings())
             try:
@@ -97,7 +109,6 @@ class Runner(ABC):
                 log.error("%s: %s", state, reason, extra={"file_only": told})
                 raise
             self.folder.set_status("done", finished=now())
-        return self.folder
 
     def _run(self) -> None:
         log.info("run %s", self.config.run_name)

@@ -14,6 +14,7 @@ from common import schema
 from common.batch import Batch
 from common.config import Component, RunConfig
 from common.problem import Problem
+from common.seeding import seed_everything
 from dataset.base import HashDataset
 from dataset.images import Geometry, ImageCache
 from dataset.loader import SplitView, flatten_captions
@@ -53,7 +54,7 @@ class Experiment:
 
     @classmethod
     def build(cls, config: RunConfig, device: torch.device | str | None = None) -> Experiment:
-        """Build all parts; randomness comes from PyTorch's global generator and the config's seed.
+        """Build all parts; seeds the global generators just before model and loss are built.
 
         Raises:
             UserError: parts that do not fit together, missing files, bad data.
@@ -65,6 +66,8 @@ class Experiment:
         sources, bad_rows, backbone = _sources(config, dataset, backbone, place)
         split = _split(config, dataset).without(bad_rows)
         problem = _problem(config, dataset, split)
+        # only now: an encoder that is loaded draws an initialisation, one kept from before does not
+        seed_everything(config.seed)
         model = config.model.entry.target(config.model.config, problem, backbone).to(place)
         loss = config.loss.entry.target(config.loss.config, problem) if config.loss else None
         return cls(

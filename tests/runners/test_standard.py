@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import main
 from common import checkpoint
 from common.config import compose
+from runners import experiment
 from runners.base import run_config
 from tests.helpers import QUICK, ROOT, outcome, run
 from utils.errors import UserError
@@ -67,6 +68,15 @@ def test_the_same_command_gives_the_same_numbers(method, captioned, tmp_path):
     assert outcome(run(*words, f"output={tmp_path / 'b'}")) == first
     other = outcome(run(*words, f"output={tmp_path / 'a'}", "seed=1"))
     assert other["database image"] != first["database image"]
+
+
+def test_an_encoder_kept_from_an_earlier_run_changes_nothing(pictures, tmp_path):
+    data = [word for word in pictures if not word.startswith("backbone")]
+    words = [*HASHNET, *data, "backbone=clip_mini"]
+    experiment._backbones.clear()
+    loaded = outcome(run(*words, f"output={tmp_path / 'a'}"))
+    assert experiment._backbones  # a frozen one is kept
+    assert outcome(run(*words, f"output={tmp_path / 'b'}")) == loaded
 
 
 @pytest.mark.parametrize("stop", [1, 3])
