@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -17,7 +16,7 @@ from common.code_store import CodeSet, write_codes
 from common.config import RunConfig
 from common.run_store import RunFolder, now, surroundings
 from common.seeding import make_deterministic, seed_everything
-from runners.evaluation import default_directions, encode, report_directions
+from runners.evaluation import default_directions, encode, report_directions, sides
 from runners.experiment import Experiment
 from utils.errors import UserError
 from utils.files import write_json
@@ -186,17 +185,11 @@ class Runner(ABC):
     def code_set(self, part: str) -> CodeSet:
         """Return the codes of all rows of a part of the split, for the modalities measured."""
         view = self.experiment.view(part)
-        modalities = sorted({m for d in self.directions() for m in _modalities_of(d)})
+        modalities = sorted({m for d in self.directions() for m in sides(d)})
         codes = encode(
             self.experiment.model, self.experiment.eval_batches(view), self.device, modalities
         )
         return CodeSet(codes, view.labels.to(torch.uint8).numpy(), view.rows)
-
-
-def _modalities_of(direction: str) -> tuple[str, ...]:
-    from runners.evaluation import sides
-
-    return sides(direction)
 
 
 def run_config(config: RunConfig) -> RunFolder:
@@ -208,8 +201,3 @@ def set_threads(count: int) -> None:
     """Let PyTorch use ``count`` CPU threads; 0 leaves its own choice."""
     if count > 0:
         torch.set_num_threads(count)
-
-
-def on_terminal() -> bool:
-    """Whether progress bars make sense."""
-    return sys.stderr.isatty()

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import schema
 from common.batch import Batch
-from common.config import Component, RunConfig
+from common.config import RunConfig
 from common.problem import Problem
 from common.seeding import seed_everything
 from dataset.base import HashDataset
@@ -20,6 +19,7 @@ from dataset.images import Geometry, ImageCache
 from dataset.loader import SplitView, flatten_captions
 from dataset.splits import SplitManifest
 from models.backbones.base import CachedBackbone
+from models.backbones.build import build_backbone
 from models.base import Backbone, HashLoss, HashModel, TrainFeatures
 from runners import features
 from utils.errors import UserError
@@ -167,7 +167,7 @@ def load_backbone(config: RunConfig, modalities: tuple[str, ...]) -> Backbone:
     key = repr((config.resolved["backbone"], modalities))
     if key in _backbones:
         return _backbones[key]
-    backbone = config.backbone.entry.target(config.backbone.config, modalities)
+    backbone = build_backbone(config.backbone.name, config.backbone.config, modalities)
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         _backbones.clear()
         _backbones[key] = backbone
@@ -283,8 +283,3 @@ def _raw_images(
     for use, geometry in geometries.items():
         sources[use].update(images=cache.array(geometry), image_input=backbone.image_input)
     return cache.bad_rows
-
-
-def summary(component: Component) -> dict[str, Any]:
-    """Return a component's name and settings as plain values, for logs."""
-    return {"name": component.name, **schema.plain(component.config)}

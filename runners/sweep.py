@@ -30,7 +30,7 @@ from typing import Any
 
 from common import schema
 from common.config import RunConfig, compose_layers
-from common.layers import CONFIGS, Layer, config_file, parse_overrides, read_layer
+from common.layers import Layer, config_file, parse_overrides, read_layer
 from common.run_store import RunFolder
 from utils.errors import UserError
 from utils.progress import progress_bar
@@ -227,8 +227,3 @@ def _in_processes(configs: Sequence[RunConfig], workers: int) -> Any:
             except concurrent.futures.BrokenExecutor:
                 reason = "a worker process died (killed, or out of memory); sweep again to go on"
                 yield futures[future], "failed", reason
-
-
-def sweep_names() -> list[str]:
-    """Return the names of the sweeps in ``configs/sweep``."""
-    return sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml"))

@@ -40,7 +40,10 @@ class TowerBackbone(Backbone):
             raise UserError(f"backbone.freeze={freeze!r} is not one of {', '.join(FREEZE)}.")
         self.frozen = tuple(m for m in ("image", "text") if freeze in (m, "all") and self._tower(m))
         for modality in self.frozen:
-            self._tower(modality).requires_grad_(False)  # type: ignore[union-attr]
+            tower = self._tower(modality)
+            assert tower is not None
+            tower.requires_grad_(False)
+            tower.is_frozen = True  # type: ignore[assignment]  # checkpoints leave it out
         self.train(self.training)
 
     def _tower(self, modality: str) -> nn.Module | None:
