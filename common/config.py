@@ -103,7 +103,7 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """First 8 hex digits of the hash of everything that decides the result."""
-        identity = {k: v for k, v in _flat(self.resolved).items() if k not in NOT_IDENTITY}
+        identity = {k: v for k, v in schema.flat(self.resolved).items() if k not in NOT_IDENTITY}
         plugins = [file_digest(Path(path)) for path in self.resolved["plugins"]]
         return digest(repr(sorted(identity.items())), *plugins)[:8]
 
@@ -350,11 +350,3 @@ def _check_ranges(
             raise UserError(
                 f"{locate(path)}: {path}={value} is not accepted; at least 1 is needed."
             )
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        path = f"{prefix}{key}"
-        flat.update(_flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
-    return flat

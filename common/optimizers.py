@@ -45,7 +45,7 @@ class BertAdam(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one step; ``closure`` may recompute the loss first, as in PyTorch's optimisers."""
         loss = None
         if closure is not None:
@@ -73,7 +73,7 @@ class BertAdam(Optimizer):
             torch._foreach_reciprocal_(norms)
             torch._foreach_mul_(norms, group["max_grad_norm"])
             torch._foreach_clamp_max_(norms, 1.0)
-            torch._foreach_mul_(gradients, norms)  # type: ignore[arg-type]
+            torch._foreach_mul_(gradients, norms)
         torch._foreach_lerp_(moments, gradients, 1 - beta1)
         torch._foreach_mul_(variances, beta2)
         torch._foreach_addcmul_(variances, gradients, gradients, 1 - beta2)

@@ -103,6 +103,19 @@ def plain(value: Any) -> Any:
     return value
 
 
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one with dotted keys.
+
+    >>> flat({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    result: dict[str, Any] = {}
+    for key, value in nested.items():
+        path = f"{prefix}{key}"
+        result.update(flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
+    return result
+
+
 def _convert_union(options: tuple[Any, ...], value: Any, path: str, locate: Locate) -> Any:
     if value is None and type(None) in options:
         return None

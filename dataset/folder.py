@@ -85,7 +85,7 @@ def build(config: FolderConfig, name: str) -> HashDataset:
         labels[i, [column[label] for label in row.labels]] = 1
     return HashDataset(
         name=name,
-        images=FileImages([row.path for row in rows], root, config.archive),  # type: ignore[arg-type]
+        images=FileImages([row.path for row in rows], root, config.archive),
         labels=labels,
         class_names=class_names,
         multi_label=bool((labels.sum(1) > 1).any()),

@@ -102,7 +102,7 @@ class FileImages:
         return {**self.__dict__, "_zip": None}
 
     @functools.cached_property
-    def fingerprint(self) -> str:  # type: ignore[override]
+    def fingerprint(self) -> str:
         """Hash of all names with size and time of change (archive: size and checksum)."""
         if self.archive is not None:
             members = {info.filename: info for info in self._open_zip().infolist()}

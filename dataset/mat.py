@@ -186,7 +186,7 @@ def _pictures(config: MatConfig, root: Path) -> ImageSource:
             f"The first picture that '{path}' names, '{names[0]}', does not exist at '{first}'; "
             "set dataset.image_root to the folder where the paths start."
         )
-    return FileImages(names, image_root)  # type: ignore[return-value]
+    return FileImages(names, image_root)
 
 
 def _below(names: list[str], image_root: Path) -> list[str]:
@@ -225,7 +225,7 @@ def _array_pictures(path: Path) -> ArrayImages:
 def _take(pictures: ImageSource, rows: np.ndarray) -> ImageSource:
     """Return the pictures of ``rows``."""
     if isinstance(pictures, FileImages):
-        return pictures.take(rows)  # type: ignore[return-value]
+        return pictures.take(rows)
     return SelectedImages(pictures, rows)
 
 

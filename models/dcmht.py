@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -237,9 +238,9 @@ class _SimilarityLoss(HashLoss):
             terms["quan"] = self.config.quan_alpha * both / 2
         return terms
 
+    @abstractmethod
     def quantisation(self, value: Tensor) -> Tensor:
         """Return how far outputs are from being codes, a scalar."""
-        raise NotImplementedError
 
 
 @LOSSES.register("dcmht", config=DCMHTLossConfig, needs=("image_pairs", "text_pairs"))

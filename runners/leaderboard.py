@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common import schema
 from common.config import NOT_IDENTITY
 from common.run_store import RunFolder
 from utils.errors import UserError
@@ -103,7 +104,7 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
 
 def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
     """Tell apart runs of one method and dataset by the settings in which they differ."""
-    flat = {path: _flat(config) for path, config in configs.items()}
+    flat = {path: schema.flat(config) for path, config in configs.items()}
     groups: dict[tuple[Any, Any], list[Path]] = {}
     for path, values in flat.items():
         groups.setdefault((values.get("dataset.config"), values.get("method")), []).append(path)
@@ -115,16 +116,6 @@ def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
         for path in paths:
             variants[path] = " ".join(f"{key}={flat[path].get(key)}" for key in differing)
     return variants
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        inner = (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-        flat.update(inner)
-    return flat
 
 
 def summarize(results: Sequence[Result]) -> list[Row]:
