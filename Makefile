@@ -20,9 +20,9 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.ready
+bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_image_cache.py
-	$(RUN) tests/bench/bench_metrics.py
+	$(RUN) tests/bench/bench_retrieval.py
 	$(RUN) tests/bench/bench_bertadam.py
 	$(RUN) tests/bench/bench_pairwise.py
 

@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from utils.errors import UserError
 from utils.logs import log_to_stderr
 
 KINDS = ("methods", "models", "losses", "backbones", "datasets", "runners", "optimizers", "sweeps")
+CODES_HELP = "npz, npy or HDF5 with codes and labels; FILE.h5:query/image for a part of a file"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,17 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run", metavar="RUN_DIR")
     _settings(command, "eval.at=[all,1000]")
 
-    command = add("metrics", metrics_command, "measure codes from anywhere (npz files)")
-    command.add_argument("--query", required=True, metavar="Q.npz", help="codes and labels")
-    command.add_argument("--database", required=True, metavar="D.npz", help="codes and labels")
-    command.add_argument("--at", default="all", help="cut-offs of mAP, e.g. all,1000")
-    command.add_argument(
-        "--no-relevant",
-        choices=("zero", "skip"),
-        default="zero",
-        help="queries without a relevant row: count 0 in the mean, or leave out",
-    )
-    command.add_argument("--json", metavar="FILE|-", help="write metrics as JSON (- = to stdout)")
+    _metrics_options(add("metrics", metrics_command, "measure codes from anywhere"))
+
+    command = add("export", export_command, "write codes as an index for serving")
+    command.add_argument("codes", metavar="CODES", help=CODES_HELP)
+    command.add_argument("--faiss", required=True, metavar="FILE", help="FAISS binary index")
+    command.add_argument("--kind", choices=("flat", "ivf", "hnsw"), default="flat")
 
     command = add("sweep", sweep_command, "run a grid of settings; skips what is done")
     command.add_argument("sweep", metavar="SWEEP.yaml", help="a file, or a name of `list sweeps`")
@@ -102,6 +99,36 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(command: argparse.ArgumentParser, example: str) -> None:
     command.add_argument("settings", nargs="*", metavar="key=value", help=f"for example: {example}")
+
+
+def _metrics_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--query", metavar="CODES", help=CODES_HELP)
+    command.add_argument("--database", metavar="CODES", help="the same")
+    command.add_argument("--query-labels", metavar="FILE.npy", help="in place of those in --query")
+    command.add_argument("--database-labels", metavar="FILE.npy", help="the same of --database")
+    command.add_argument("--mat", metavar="FILE.mat", help="both sides: q_img q_txt r_img r_txt …")
+    command.add_argument("--run", metavar="RUN_DIR", help="both sides: a run's codes.h5")
+    command.add_argument("--directions", metavar="i2t,t2i", help="of --mat and --run")
+    command.add_argument("--at", default="all", help="cut-offs of mAP, e.g. all,1000")
+    command.add_argument("--precision-at", metavar="1,10", help="ranks of precision and recall")
+    command.add_argument(
+        "--no-relevant",
+        choices=("zero", "skip"),
+        default="zero",
+        help="queries without a relevant row: count 0 in the mean, or leave out",
+    )
+    command.add_argument("--strict", action="store_true", help="refuse codes but ±1, 0 and 1")
+    command.add_argument(
+        "--gain",
+        choices=("binary", "linear", "exponential"),
+        default="binary",
+        help="of NDCG: relevant or not, g shared labels, or 2^g - 1",
+    )
+    command.add_argument("--backend", choices=("auto", "torch", "numba"), default="auto")
+    command.add_argument("--device", help="where to count, e.g. cuda; cpu when left out")
+    command.add_argument("--memory-mb", type=float, default=256, help="bound while counting")
+    command.add_argument("--json", metavar="FILE|-", help="write metrics as JSON (- = to stdout)")
+    command.add_argument("--plot", metavar="FILE.png", help="precision-recall curves")
 
 
 def list_command(options: argparse.Namespace) -> None:
@@ -144,20 +171,74 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 
 def metrics_command(options: argparse.Namespace) -> None:
-    """Measure two files of codes."""
-    from common.codes_file import compare_files
-    from runners.metric_table import print_metrics
+    """Measure codes in files."""
+    from runners.metric_table import check_plot_path, plot_metrics, print_metrics
     from utils.files import write_json
 
-    result = compare_files(
-        options.query, options.database, options.at.split(","), no_relevant=options.no_relevant
-    )
+    if options.plot:
+        check_plot_path(Path(options.plot))
+    result = _measured(options)
+    if options.plot:
+        plot_metrics(result, Path(options.plot))
     if options.json == "-":
         print(json.dumps(result, indent=2, allow_nan=False))
         return
     print_metrics(result)
     if options.json:
         write_json(Path(options.json), result)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the metrics of the one or two files given."""
+    from common.codes_file import compare_files, compare_pair, open_mat, open_run
+
+    settings = {
+        "at": options.at.split(","),
+        "precision_at": _ranks(options.precision_at),
+        "no_relevant": options.no_relevant,
+        "gain": options.gain,
+        "backend": options.backend,
+        "device": options.device,
+        "memory_mb": options.memory_mb,
+    }
+    one = [path for path in (options.mat, options.run) if path]
+    two = [options.query, options.database, options.query_labels, options.database_labels]
+    if options.query and options.database and not one and not options.directions:
+        return compare_files(
+            options.query,
+            options.database,
+            query_labels=options.query_labels,
+            database_labels=options.database_labels,
+            strict=options.strict,
+            **settings,
+        )
+    if len(one) != 1 or any(two):
+        raise UserError(
+            "metrics takes two files, --query and --database (with labels in them or by "
+            "--query-labels and --database-labels), or one with both sides, --mat or --run, "
+            "which alone has --directions."
+        )
+    pair = open_mat(options.mat, strict=options.strict) if options.mat else open_run(options.run)
+    directions = options.directions and options.directions.split(",")
+    return compare_pair(pair, directions, **settings)
+
+
+def _ranks(text: str | None) -> list[int] | None:
+    """Return the numbers in ``1,10``."""
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word in words):
+        raise UserError(f"--precision-at is '{text}'; ranks above 0 are accepted, such as 1,10.")
+    return [int(word) for word in words] or None
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write the codes of a file as an index of FAISS."""
+    from common.codes_file import open_codes
+    from common.faiss_index import build_index, save_index
+
+    source = open_codes(options.codes, labelled=False)
+    save_index(build_index(source.packed_codes(), options.kind, source.bits), options.faiss)
+    print(f"{source.rows} codes of {source.bits} bits, {options.kind} index: {options.faiss}")
 
 
 def sweep_command(options: argparse.Namespace) -> int:

@@ -23,22 +23,29 @@ def sign(x: Tensor) -> Tensor:
     return torch.where(x < 0, -1, 1).to(x.dtype)
 
 
-def as_codes(array: Any) -> NDArray[np.int8]:
+def as_codes(array: Any, *, strict: bool = False) -> NDArray[np.int8]:
     """Return codes of ±1 as an int8 array of the same shape.
 
     Args:
         array: array or tensor of ±1; of 0/1 or bool (0 stands for -1); or of any other real
             values, of which the sign is taken, sign(0) = +1. An array of nothing but zeros and
             ones is read as 0/1.
+        strict: refuse values other than ±1, 0 and 1.
 
     Raises:
-        UserError: not numeric, NaN inside, or unsigned integers other than 0/1 (packed bits).
+        UserError: not numeric, NaN inside, unsigned integers other than 0/1 (packed bits), or
+            under ``strict`` another value.
 
     >>> as_codes([[0, 1, 1]])
     array([[-1,  1,  1]], dtype=int8)
     >>> as_codes([[0.0, -0.3, 7.0]])
     array([[ 1, -1,  1]], dtype=int8)
     """
+    return np.where(_positive(array, strict), np.int8(1), np.int8(-1))
+
+
+def _positive(array: Any, strict: bool) -> NDArray[np.bool_]:
+    """Return which bits are +1, or refuse the array as :func:`as_codes` says."""
     if isinstance(array, Tensor):
         array = array.detach().cpu()
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
@@ -47,31 +54,35 @@ def as_codes(array: Any) -> NDArray[np.int8]:
         raise UserError(
             f"Codes are of type {values.dtype}; ±1, 0/1, bool or real values are accepted."
         )
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        raise UserError(
-            f"Codes hold {int(np.isnan(values).sum())} NaN; every value must be a number."
-        )
-    if values.dtype.kind == "b" or bool(((values == 0) | (values == 1)).all()):
-        negative = values == 0
-    elif values.dtype.kind == "u":
+    if values.dtype.kind == "b":
+        return values
+    positive = values > 0
+    if np.array_equal(values, positive):  # nothing but zeros and ones
+        return positive
+    if values.dtype.kind == "u":
         raise UserError(
             f"Codes of type {values.dtype} hold values up to {values.max()}; unsigned integers are "
             "accepted as 0/1 only, and packed bits under the key 'packed' together with 'bits'."
         )
-    else:
-        negative = values < 0
-    return np.where(negative, np.int8(-1), np.int8(1))
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        raise UserError(
+            f"Codes hold {int(np.isnan(values).sum())} NaN; every value must be a number."
+        )
+    if strict and not np.isin(values, (-1, 0, 1)).all():
+        strange = values[~np.isin(values, (-1, 0, 1))][0]
+        raise UserError(f"Codes hold {strange}; under 'strict' only ±1, 0 and 1 are accepted.")
+    return values >= 0
 
 
-def pack_codes(codes: Any) -> NDArray[np.uint8]:
+def pack_codes(codes: Any, *, strict: bool = False) -> NDArray[np.uint8]:
     """Return codes [N,K] packed as uint8 [N,ceil(K/8)], LSB first within each byte, +1 as bit 1.
 
-    Bits beyond K in the last byte are 0. ``codes`` is anything that :func:`as_codes` accepts.
+    Bits beyond K in the last byte are 0. ``codes`` and ``strict`` are those of :func:`as_codes`.
 
     >>> pack_codes([[1, -1, -1, -1, -1, -1, -1, -1, 1]])
     array([[1, 1]], dtype=uint8)
     """
-    return np.packbits(as_codes(codes) > 0, axis=-1, bitorder="little")
+    return np.packbits(_positive(codes, strict), axis=-1, bitorder="little")
 
 
 def unpack_codes(packed: Any, bits: int) -> NDArray[np.int8]:

@@ -143,12 +143,12 @@ _discovered: set[str] = set()
 
 
 def discover(package: str) -> None:
-    """Import every module below ``package``, once per process."""
+    """Import ``package`` and every module below it, once per process."""
     if package in _discovered:
         return
     _discovered.add(package)
     root = importlib.import_module(package)
-    for module in pkgutil.walk_packages(root.__path__, prefix=f"{package}."):
+    for module in pkgutil.walk_packages(getattr(root, "__path__", []), prefix=f"{package}."):
         importlib.import_module(module.name)
 
 
@@ -189,5 +189,5 @@ LOSSES = Registry("loss", "models")
 BACKBONES = Registry("backbone", "models")
 DATASETS = Registry("dataset", "dataset")
 RUNNERS = Registry("runner", "runners")
-OPTIMIZERS = Registry("optimizer", "common")
-SCHEDULERS = Registry("scheduler", "common")
+OPTIMIZERS = Registry("optimizer", "common.optimizers")
+SCHEDULERS = Registry("scheduler", "common.schedules")

@@ -18,7 +18,7 @@ A one-dimensional array of strings is one caption per row (MITH's scripts), neve
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from dataset.images import FileImages, SelectedImages
 from dataset.splits import SplitConfig, make_split
 from utils.errors import UserError
 from utils.files import digest
+from utils.mat_file import is_hdf5, read_variable
 
 INDEX_KEYS = ("index", "imgs", "FAll")
 CAPTION_KEYS = ("caption", "tags", "YAll")
@@ -133,7 +134,7 @@ def _existing(root: Path, file: str, key: str) -> Path:
 def _labels(path: Path, n_rows: int) -> np.ndarray:
     """Read labels as float32 [n,C]."""
     values = read_variable(path, LABEL_KEYS)
-    if values.ndim == 2 and values.shape[0] != n_rows == values.shape[1] and _is_hdf5(path):
+    if values.ndim == 2 and values.shape[0] != n_rows == values.shape[1] and is_hdf5(path):
         values = values.T  # an HDF5 file not written by MATLAB, hence not in its order
     if values.ndim != 2 or values.dtype.kind not in "biuf" or 0 in values.shape:
         raise UserError(
@@ -242,94 +243,6 @@ def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ..
             f"'{path}' names {len(names)} classes, but the labels have {n_classes} columns."
         )
     return names
-
-
-def read_variable(path: Path, keys: tuple[str, ...], text: bool = False) -> np.ndarray:
-    """Return the first variable of ``path`` that is called one of ``keys``.
-
-    Numbers come as MATLAB shows them (rows first), also from v7.3 files, which store them the other
-    way round. Text comes as arrays of ``str`` or, for cells, as object arrays, perhaps nested.
-
-    Args:
-        path: a ``.mat`` file.
-        keys: accepted names, the preferred first.
-        text: whether the variable holds text; in a v7.3 file without type notes, 16-bit numbers
-            are then letters.
-
-    Raises:
-        UserError: not a MATLAB file, a broken one, or none of the names in it.
-    """
-    if not _is_hdf5(path):
-        return _read_v5(path, keys)
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            key = _first_key(path, keys, (k for k in file if not k.startswith("#")))
-            return _read_h5(file, file[key], text)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{path}' cannot be read as a MATLAB v7.3 file ({error}).") from error
-
-
-def _is_hdf5(path: Path) -> bool:
-    """Tell whether ``path`` is a v7.3 file, which is HDF5."""
-    import h5py
-
-    return bool(h5py.is_hdf5(path))
-
-
-def _read_v5(path: Path, keys: tuple[str, ...]) -> np.ndarray:
-    """Read from a file of MATLAB v4 to v7 or of scipy."""
-    import scipy.io
-    import scipy.sparse
-
-    try:
-        variables = scipy.io.loadmat(path, appendmat=False)
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error}).") from error
-    except Exception as error:  # scipy raises many kinds on a file that is no MATLAB file
-        raise UserError(
-            f"'{path}' is not a MATLAB .mat file, or it is cut short ({error})."
-        ) from error
-    key = _first_key(path, keys, (k for k in variables if not k.startswith("__")))
-    value = variables[key]
-    return value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
-
-
-def _first_key(path: Path, keys: tuple[str, ...], found: Iterable[str]) -> str:
-    """Return the first of ``keys`` that is among ``found``."""
-    names = list(found)
-    for key in keys:
-        if key in names:
-            return key
-    raise UserError(
-        f"'{path}' holds {', '.join(names) or 'no variable'}; one of {', '.join(keys)} is needed."
-    )
-
-
-def _read_h5(file: Any, item: Any, text: bool) -> np.ndarray:
-    """Read one HDF5 dataset in MATLAB's conventions (axes reversed, cells as references)."""
-    import h5py
-
-    if not isinstance(item, h5py.Dataset):
-        raise ValueError(f"{item.name} is a struct or an object, not an array")
-    kind = item.attrs.get("MATLAB_class", b"")
-    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
-    if h5py.check_string_dtype(item.dtype) is not None:  # written by Python, not by MATLAB
-        return np.asarray(item.asstr()[()])
-    if item.attrs.get("MATLAB_empty", 0):
-        return np.array([], dtype="<U1" if kind == "char" else object)
-    if h5py.check_ref_dtype(item.dtype) is not None:
-        stored = np.asarray(item[()])
-        cells = np.empty(stored.shape, dtype=object)
-        for place, reference in np.ndenumerate(stored):
-            cells[place] = _read_h5(file, file[reference], text)
-        return cells.T
-    values = np.asarray(item[()]).T
-    if kind == "char" or (text and not kind and values.dtype == np.uint16):
-        rows = np.atleast_2d(values)
-        return np.array(["".join(map(chr, row)) for row in rows])
-    return values
 
 
 def strings_per_row(array: np.ndarray, n_rows: int, path: Path) -> list[tuple[str, ...]]:

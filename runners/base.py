@@ -14,9 +14,11 @@ import torch
 
 from common.code_store import CodeSet, write_codes
 from common.config import RunConfig
+from common.directions import sides, usual_directions
+from common.distributed import place
 from common.run_store import RunFolder, now, surroundings
 from common.seeding import make_deterministic, seed_everything
-from runners.evaluation import default_directions, encode, report_directions, sides
+from runners.evaluation import encode, report_directions
 from runners.experiment import Experiment
 from utils.errors import UserError
 from utils.files import write_json
@@ -69,8 +71,7 @@ class Runner(ABC):
     @property
     def is_main(self) -> bool:
         """Whether this process writes results (rank 0)."""
-        initialized = torch.distributed.is_initialized()
-        return not initialized or torch.distributed.get_rank() == 0
+        return place()[0] == 0
 
     def run(self) -> RunFolder:
         """Do the whole run, unless it is done already; return its folder.
@@ -129,13 +130,13 @@ class Runner(ABC):
         start = time.perf_counter()
         query, database = self.code_set("query"), self.code_set("database")
         timing["encode_s"] = time.perf_counter() - start
-        if not self.is_main:
-            return
         directions = self.directions()
         reports, seconds = report_directions(
             query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant,
             device=self.device,
         )  # fmt: skip
+        if not self.is_main:
+            return
         metrics = {
             "run": {k: config.resolved[k] for k in ("method", "bits", "seed")}
             | {"dataset": config.dataset_name, "backbone": experiment.backbone_name},
@@ -171,7 +172,7 @@ class Runner(ABC):
             UserError: one needs a modality that the model does not encode.
         """
         modalities = self.experiment.model.modalities
-        directions = self.config.eval.directions or default_directions(modalities)
+        directions = self.config.eval.directions or usual_directions(modalities, modalities)
         for direction in directions:
             missing = {"i": "image", "t": "text"}.keys() - {m[0] for m in modalities}
             if missing & {direction[0], direction[2]}:

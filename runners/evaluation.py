@@ -12,21 +12,10 @@ from torch import Tensor
 
 from common.code_store import CodeSet
 from common.codes import sign
+from common.directions import sides
+from common.distributed import gather_rows
 from common.metrics import retrieval_report
 from models.base import Batch, HashModel
-from runners.training_module import gather_rows
-
-SIDES = {"i": "image", "t": "text"}
-
-
-def default_directions(modalities: Sequence[str]) -> list[str]:
-    """Return ``[i2t, t2i]`` for two modalities, ``[i2i]`` for images alone."""
-    return ["i2t", "t2i"] if set(modalities) == {"image", "text"} else ["i2i"]
-
-
-def sides(direction: str) -> tuple[str, str]:
-    """Return the query's and the database's modality: ``"i2t"`` → ``("image", "text")``."""
-    return SIDES[direction[0]], SIDES[direction[2]]
 
 
 @torch.no_grad()
@@ -48,10 +37,8 @@ def encode(
     model.train(was_training)
     codes = {}
     for modality, chunks in parts.items():
-        local = torch.cat(chunks)
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            local = gather_rows(local)
-        codes[modality] = local.cpu().numpy()
+        none = torch.empty(0, model.problem.bits, dtype=torch.int8, device=device)
+        codes[modality] = gather_rows(torch.cat([none, *chunks])).cpu().numpy()
     return codes
 
 
@@ -59,7 +46,10 @@ def report_directions(
     query: CodeSet, database: CodeSet, directions: Sequence[str], *,
     at: Sequence[int | str], no_relevant: str, device: torch.device | str | None = None,
 ) -> tuple[dict[str, Any], float]:  # fmt: skip
-    """Return direction → metrics, and the seconds that their computation took."""
+    """Return direction → metrics, and the seconds that their computation took.
+
+    Under several processes, all of which hold all codes, each counts a share of the queries.
+    """
     start = time.perf_counter()
     reports = {}
     for direction in directions:

@@ -12,6 +12,7 @@ import torch
 
 from common.batch import Batch
 from common.config import RunConfig
+from common.distributed import own_share
 from common.problem import Problem
 from common.seeding import seed_everything
 from dataset.base import HashDataset
@@ -105,14 +106,10 @@ class Experiment:
 
     def eval_batches(self, view: SplitView) -> Iterator[Batch]:
         """Yield the rows of ``view`` in order; under several processes, this one's share."""
-        first, last = 0, len(view)
-        if torch.distributed.is_initialized():
-            bounds = np.linspace(0, len(view), torch.distributed.get_world_size() + 1).astype(int)
-            rank = torch.distributed.get_rank()
-            first, last = int(bounds[rank]), int(bounds[rank + 1])
+        share = own_share(len(view))
         size = self.config.data.eval_batch_size
-        for start in range(first, last, size):
-            yield view.__getitems__(range(start, min(start + size, last)))
+        for start in range(share.start, share.stop, size):
+            yield view.__getitems__(range(start, min(start + size, share.stop)))
 
     @torch.no_grad()
     def fit_model(self) -> None:

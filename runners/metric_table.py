@@ -1,8 +1,11 @@
-"""Metrics of one comparison as a table for the terminal."""
+"""Metrics of one comparison, as a table for the terminal and as a picture."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from utils.errors import UserError
 
 
 def print_metrics(result: dict[str, Any]) -> None:
@@ -25,5 +28,58 @@ def print_metrics(result: dict[str, Any]) -> None:
         console.print(table)
         console.print(
             f"ties: mean over all orders; queries without a relevant row: "
-            f"{report['queries_without_relevant']}; {result['timing']['time_s']:.3f} s"
+            f"{report['queries_without_relevant']}"
         )
+        for note in _notes(report):
+            console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"measured in {result['timing']['time_s']:.3f} s")
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    """Return what a reader of the table should know about one direction."""
+    notes = list(report.get("notes", ()))
+    beyond = [str(cut) for cut in report.get("beyond_database", ())]
+    if beyond:
+        notes.append(f"the database has {report['database']} rows; @{', @'.join(beyond)} means all")
+    return notes
+
+
+def check_plot_path(path: Path) -> None:
+    """Refuse a picture that could not be written, before the work.
+
+    Raises:
+        UserError: another suffix than ``.png``, or a folder of that name.
+    """
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise UserError(f"'{path}' is no name for the plot; a file that ends in .png is needed.")
+
+
+def plot_metrics(result: dict[str, Any], path: Path) -> None:
+    """Write the precision-recall curves of every direction, by rank and by Hamming radius.
+
+    The legend gives mAP (at the first cut) with its band over tie orders. By rank, precision and
+    recall are means over queries; by radius they are pooled over all pairs, and a radius within
+    which nothing relevant lies has no point.
+    """
+    from utils.plots import Panel, panel_plot
+
+    by_rank, by_radius = {}, {}
+    for direction, report in result["directions"].items():
+        at, band = next(iter(report["map"].items()))
+        name = (
+            f"{direction}: mAP@{at} {band['expected']:.4f}, "
+            f"ties {band['worst']:.4f} to {band['best']:.4f}"
+        )
+        rank, radius = report["pr_rank"], report["pr_radius"]
+        by_rank[name] = rank["recall"], rank["precision"]
+        points = [p for p in zip(radius["recall"], radius["precision"], strict=True) if p[0] > 0]
+        by_radius[name] = [p[0] for p in points], [p[1] for p in points]
+    some = next(iter(result["directions"].values()))
+    panel_plot(
+        [
+            Panel(by_rank, "recall", "precision", "by rank, mean over queries", marker="."),
+            Panel(by_radius, "recall", "precision", "by Hamming radius, pooled", marker="."),
+        ],
+        path,
+        f"{some['bits']} bits, {some['queries']} queries, {some['database']} rows",
+    )

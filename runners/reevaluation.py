@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from common.code_store import read_codes
 from common.config import compose_layers
+from common.directions import sides
 from common.layers import Layer, parse_overrides, read_layer
 from common.run_store import RunFolder
-from runners.evaluation import report_directions, sides
+from runners.evaluation import report_directions
 from utils.errors import UserError
 from utils.files import write_json
 

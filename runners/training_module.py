@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from common.distributed import gather_rows, place
 from models.base import Batch, HashLoss, HashModel, MissingTensorError, Outputs, Progress, Terms
 from utils.errors import UserError
 
@@ -37,7 +36,7 @@ class TrainingModule(nn.Module):
         device_type = batch.label.device.type
         with torch.autocast(device_type, enabled=False):
             outputs = Outputs(**{name: _at_least_float32(value) for name, value in outputs.items()})
-            if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            if place()[1] > 1:
                 outputs = Outputs(**{name: gather_rows(value) for name, value in outputs.items()})
                 batch = dataclasses.replace(
                     batch, label=gather_rows(batch.label), index=gather_rows(batch.index),
@@ -53,22 +52,6 @@ class TrainingModule(nn.Module):
             return _checked(terms, type(self.loss).__name__)
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows [B_r,...] of all processes, in rank order [ΣB_r,...], with gradient.
-
-    Slices may differ in length (the last batch of an epoch).
-    """
-    world = torch.distributed.get_world_size()
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(count) for _ in range(world)]
-    torch.distributed.all_gather(counts, count)
-    lengths = [int(c) for c in counts]
-    padding = rows.new_zeros(max(lengths) - len(rows), *rows.shape[1:])
-    padded = torch.cat([rows, padding])
-    parts = _Gathered.apply(padded).split(max(lengths))
-    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
-
-
 def _checked(terms: Terms, loss: str) -> Terms:
     for name, term in terms.items():
         if not isinstance(term, Tensor) or term.numel() != 1:
@@ -77,23 +60,6 @@ def _checked(terms: Terms, loss: str) -> Terms:
                 f"Term '{name}' of loss {loss} is {given}; a tensor holding one number is needed."
             )
     return terms
-
-
-class _Gathered(torch.autograd.Function):
-    """Rows of all processes; the gradient of a process's rows is the sum over all processes."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        torch.distributed.all_reduce(total)
-        world = torch.distributed.get_world_size()
-        return total.chunk(world)[torch.distributed.get_rank()]
 
 
 def _at_least_float32(value: Tensor) -> Tensor:

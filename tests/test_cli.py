@@ -361,6 +361,160 @@ def test_metrics_as_json(tmp_path, capfd):
     assert result["directions"]["q2d"]["map"]["all"]["expected"] == 1.0
 
 
+@pytest.fixture
+def codes(tmp_path):
+    """Return a folder with codes in every format: 3 queries and 4 rows of 8 bits."""
+    import h5py
+    import scipy.io
+
+    rng = np.random.default_rng(0)
+    q, d = rng.choice([-1, 1], (3, 8)), rng.choice([-1, 1], (4, 8))
+    query, database = {"codes": q, "labels": [0, 1, 0]}, {"codes": d, "labels": [0, 1, 1, 0]}
+    npz(tmp_path / "q.npz", **query), npz(tmp_path / "d.npz", **database)
+    for name, side in (("q", query), ("d", database)):
+        np.save(tmp_path / f"{name}.npy", side["codes"])
+        np.save(tmp_path / f"{name}_labels.npy", side["labels"])
+    with h5py.File(tmp_path / "both.h5", "w") as file:
+        for name, side in (("q", query), ("d", database)):
+            for key, value in side.items():
+                file[f"{name}/{key}"] = value
+    both = {"q_img": q, "q_txt": q, "r_img": d, "r_txt": d, "q_l": [0, 1, 0], "r_l": [0, 1, 1, 0]}
+    scipy.io.savemat(tmp_path / "best.mat", both)
+    return tmp_path
+
+
+def measured(capfd, *words: str | Path) -> dict:
+    assert main.main(["metrics", *(str(word) for word in words), "--json", "-"]) == 0
+    return json.loads(capfd.readouterr().out)["directions"]
+
+
+def test_metrics_of_every_format_agree(codes, capfd):
+    npz_files = ["--query", codes / "q.npz", "--database", codes / "d.npz"]
+    reports = {
+        "npz": npz_files,
+        "npy": [
+            "--query", codes / "q.npy", "--query-labels", codes / "q_labels.npy",
+            "--database", codes / "d.npy", "--database-labels", codes / "d_labels.npy",
+        ],
+        "h5": ["--query", f"{codes / 'both.h5'}:q", "--database", f"{codes / 'both.h5'}:d/codes"],
+        "strict": [*npz_files, "--strict"],
+        "little": [*npz_files, "--memory-mb", "1e-5"],
+        "cpu": [*npz_files, "--device", "cpu"],
+    }  # fmt: skip
+    whole = measured(capfd, *reports["npz"])
+    assert list(whole) == ["q2d"]
+    for words in reports.values():
+        assert measured(capfd, *words) == whole
+    assert measured(capfd, "--mat", codes / "best.mat") == {
+        "i2t": whole["q2d"],
+        "t2i": whole["q2d"],
+    }
+    alone = measured(capfd, "--mat", codes / "best.mat", "--directions", "t2t")
+    assert alone == {"t2t": whole["q2d"]}
+
+
+def test_metrics_beyond_the_database_are_stated(codes, capfd):
+    words = ["--query", codes / "q.npz", "--database", codes / "d.npz"]
+    report = measured(capfd, *words, "--at", "all,4,5000", "--precision-at", "1,4,9")["q2d"]
+    assert report["map"]["5000"] == report["map"]["4"]
+    assert report["map"]["5000"]["expected"] == report["map"]["all"]["expected"]
+    assert report["precision_at"]["9"] == report["precision_at"]["4"]
+    assert report["beyond_database"] == [9, 5000]
+    assert main.main(["metrics", *map(str, words), "--at", "5000"]) == 0
+    assert "note: the database has 4 rows; @5000 means all" in capfd.readouterr().out
+
+
+def test_metrics_as_a_picture(codes, capfd):
+    words = ["metrics", "--mat", str(codes / "best.mat"), "--plot", str(codes / "new" / "pr.png")]
+    assert main.main(words) == 0
+    assert "i2t: 3 queries, 4 rows" in capfd.readouterr().out
+    assert (codes / "new" / "pr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_of_a_run(finished, capfd):
+    stored = json.loads((finished / "metrics.json").read_text())
+    found = measured(capfd, "--run", finished)["i2i"]
+    assert found["map"]["all"] == stored["directions"]["i2i"]["map"]["all"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("", "metrics takes two files, --query and --database"),
+        ("--query q.npz", "metrics takes two files"),
+        ("--database d.npz", "metrics takes two files"),
+        ("--query q.npz --database d.npz --mat best.mat", "metrics takes two files"),
+        ("--query q.npz --database d.npz --directions i2t", "which alone has --directions"),
+        ("--mat best.mat --run .", "metrics takes two files"),
+        ("--mat best.mat --query-labels q_labels.npy", "metrics takes two files"),
+        ("--mat best.mat --directions i2x", "Unknown direction 'i2x'"),
+        ("--mat best.mat --directions ,", "Unknown direction ''"),
+        ("--mat q.npz", "q.npz' is not a MATLAB .mat file"),
+        ("--run .", "is not a run folder with a codes.h5 in it"),
+        ("--run q.npz", "q.npz' holds no codes of a run"),
+        ("--query best.mat --database d.npz", "best.mat' is a MATLAB file; give"),
+        ("--query q.npy --database d.npz", "q.npy': Found a single array, so no 'labels'"),
+        ("--query q.npy --query-labels d_labels.npy --database d.npz", "3 rows of codes and 4 of"),
+        ("--query q.npy --query-labels gone.npy --database d.npz", "gone.npy' does not exist"),
+        ("--query q.npy --query-labels d.npz --database d.npz", "d.npz' is an npz; labels are"),
+        ("--query both.h5 --database d.npz", "both.h5:d/codes', "),
+        ("--query both.h5:x --database d.npz", "both.h5' has no 'x'; choose one of"),
+        ("--query q.npz --database d.npz --precision-at 0", "--precision-at is '0'; ranks above"),
+        ("--query q.npz --database d.npz --precision-at 1,x", "--precision-at is '1,x'"),
+        ("--query q.npz --database d.npz --plot pr.pdf", "pr.pdf' is no name for the plot"),
+        ("--query q.npz --database d.npz --plot .", "is no name for the plot"),
+        ("--query q.npz --database d.npz --device tpu9", "'tpu9' cannot be used here"),
+        ("--query q.npz --database d.npz --memory-mb 0", "memory_mb is 0.0"),
+        ("--query q.npz --database d.npz --memory-mb nan", "memory_mb is nan"),
+        ("--query q.npz --database d.npz --memory-mb much", "invalid float value"),
+        ("--query q.npz --database d.npz --no-relevant maybe", "invalid choice"),
+    ],
+)
+def test_metrics_in_bad_hands(words, part, told, codes, monkeypatch):
+    monkeypatch.chdir(codes)
+    before = sorted(codes.rglob("*"))
+    assert part in told("metrics", *words.split())
+    assert sorted(codes.rglob("*")) == before
+
+
+def test_strict_metrics(told, codes, capfd):
+    real = npz(codes / "real.npz", codes=np.full((2, 8), 0.5), labels=[0, 1])
+    words = ["metrics", "--query", real, "--database", codes / "d.npz"]
+    assert main.main([str(word) for word in words]) == 0
+    assert "real values, of which the sign was taken" in capfd.readouterr().out
+    assert "only ±1, 0 and 1 are accepted" in told(*words, "--strict")
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_export(codes, capfd, kind):
+    from common.faiss_index import load_index, search
+
+    file = codes / "new" / "codes.faiss"
+    for given in ("d.npz", "d.npy", "both.h5:d"):
+        words = ["export", f"{codes / given}", "--faiss", str(file), "--kind", kind]
+        assert main.main(words) == 0
+        assert capfd.readouterr().out == f"4 codes of 8 bits, {kind} index: {file}\n"
+        distances, _ = search(load_index(file), np.load(codes / "d.npz")["codes"], 1)
+        assert distances.tolist() == [[0]] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("gone.npz --faiss x", "gone.npz' does not exist"),
+        ("both.h5 --faiss x", "choose one of 'both.h5:d/codes'"),
+        ("d_labels.npy --faiss x", "Codes have shape [4]"),
+        ("d.npz --faiss d.npz/x", "Cannot write 'd.npz/x'"),
+        ("d.npz --faiss x --kind tree", "invalid choice"),
+        ("d.npz", "--faiss"),
+    ],
+)
+def test_export_in_bad_hands(words, part, told, codes, monkeypatch):
+    monkeypatch.chdir(codes)
+    assert part in told("export", *words.split())
+    assert not (codes / "x").exists()
+
+
 def test_list_as_json(capfd):
     assert main.main(["list", "--json"]) == 0
     tables = json.loads(capfd.readouterr().out)

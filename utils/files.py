@@ -29,6 +29,7 @@ def saying_why(path: Path, action: str = "write") -> Iterator[None]:
             errno.EPERM: "permission denied; choose a folder that you may write to",
             errno.EROFS: "the file system is read-only; choose another folder",
             errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+            errno.EISDIR: "a folder of that name is in the way; choose another name",
             errno.EEXIST: "a file of that name is in the way; choose another folder",
         }
         if error.errno in reasons:

@@ -14,6 +14,7 @@ from common.metrics.average_precision import (
     average_precision_at,
     mean_band,
 )
+from common.metrics.counting import BACKENDS, count_grades, count_histograms
 from common.metrics.curves import (
     Curve,
     curve_by_radius,
@@ -21,33 +22,50 @@ from common.metrics.curves import (
     log_ranks,
     ndcg_at,
     precision_within,
+    r_precision,
     relevant_above,
 )
-from common.metrics.histograms import Histograms, count_histograms
-from common.metrics.inputs import as_labels, build_histograms
+from common.metrics.histograms import GradedHistograms, Histograms
+from common.metrics.inputs import build_histograms, pack_sides
+from common.metrics.labels import as_labels
+from common.metrics.packed import PackedRows, pack_rows
 from common.metrics.ranking import average_precision_first_k
-from common.metrics.report import parse_cuts, protocol, report_histograms, retrieval_report
+from common.metrics.report import (
+    parse_cuts,
+    protocol,
+    report_histograms,
+    report_packed,
+    retrieval_report,
+)
 
 __all__ = [
+    "BACKENDS",
     "DENOMINATORS",
     "Curve",
+    "GradedHistograms",
     "Histograms",
+    "PackedRows",
     "TieBand",
     "as_labels",
     "average_precision",
     "average_precision_at",
     "average_precision_first_k",
     "build_histograms",
+    "count_grades",
     "count_histograms",
     "curve_by_radius",
     "curve_by_rank",
     "log_ranks",
     "mean_band",
     "ndcg_at",
+    "pack_rows",
+    "pack_sides",
     "parse_cuts",
     "precision_within",
     "protocol",
+    "r_precision",
     "relevant_above",
     "report_histograms",
+    "report_packed",
     "retrieval_report",
 ]

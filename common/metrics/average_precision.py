@@ -26,7 +26,7 @@ from common.metrics.histograms import Histograms, ratio
 from utils.errors import UserError, unknown_name
 
 DENOMINATORS = ("retrieved", "min", "total")
-_BLOCK = 2**19  # elements of a temporary: 4 MiB in float64
+_BLOCK = 2**15  # elements of a temporary: 256 KiB in float64, which stay in the cache
 _TAIL = 46.0  # a hypergeometric tail below exp(-46) = 1e-20 is left out
 
 

@@ -6,14 +6,22 @@ hold m·r/n relevant ones in the mean. By radius nothing is tied.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from common.metrics.histograms import Histograms, ratio
-from utils.errors import UserError
+from common.metrics.histograms import GradedHistograms, Histograms, ratio
+from utils.errors import UserError, unknown_name
+
+_PIECE = 2**20  # ranks
+
+GAINS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "binary": lambda grade: (grade > 0).double(),
+    "linear": lambda grade: grade,
+    "exponential": lambda grade: 2**grade - 1,
+}
 
 
 class Curve(NamedTuple):
@@ -114,21 +122,73 @@ def precision_within(histograms: Histograms, radius: int = 2) -> Tensor:
     return ratio(histograms.relevant[:, within].sum(1), histograms.rows[:, within].sum(1))
 
 
-def ndcg_at(histograms: Histograms, at: int | None = None) -> Tensor:
-    """Return NDCG@R with binary gain and discount 1/log2(1 + rank), expected over ties.
+def r_precision(histograms: Histograms) -> Tensor:
+    """Return precision at rank T of a query with T relevant rows, expected over ties, float64 [Q].
+
+    0 for a query without relevant rows.
+    """
+    total = histograms.total_relevant
+    n, r = histograms.rows, histograms.relevant
+    filled = n.cumsum(1)
+    bucket = torch.searchsorted(filled, total.clamp(min=1)[:, None])  # [Q,1], holds rank T
+    above = (filled - n).gather(1, bucket)[:, 0]
+    above_r = (r.cumsum(1) - r).gather(1, bucket)[:, 0]
+    share = ratio(r.gather(1, bucket), n.gather(1, bucket))[:, 0]
+    return ratio(above_r + (total - above) * share, total)
+
+
+def ndcg_at(
+    histograms: Histograms | GradedHistograms, at: int | None = None, gain: str = "binary"
+) -> Tensor:
+    """Return NDCG@R with discount 1/log2(1 + rank), expected over ties.
+
+    DCG@R = Σ_{t ≤ R} G(g_t)/log2(1 + t) for the row of grade g_t at rank t, divided by that of
+    the best order, in which grades fall.
 
     Args:
-        histograms: counts of Q queries.
+        histograms: counts of Q queries; by grade for a gain other than ``"binary"``.
         at: the cut R ≥ 1; None or more than the database means no cut.
+        gain: ``"binary"``, G = 1 for a relevant row; ``"linear"``, G = g, the number of shared
+            labels; ``"exponential"``, G = 2^g - 1.
 
     Returns:
         float64 [Q]; 0 for a query without relevant rows.
+
+    Raises:
+        UserError: an unknown gain, or grades are needed that were not counted.
     """
-    n, r = histograms.rows, histograms.relevant
-    cut = histograms.database if at is None else min(at, histograms.database)
-    discount = 1 / torch.arange(2, cut + 2, dtype=torch.float64).log2()
-    gain = torch.cat([torch.zeros(1, dtype=torch.float64), discount.cumsum(0)])  # [R+1]
-    end = n.cumsum(1)
-    inside = gain[end.clamp(max=cut)] - gain[(end - n).clamp(max=cut)]  # [Q,K+1]
-    ideal = gain[histograms.total_relevant.clamp(max=cut)]
-    return torch.where(ideal > 0, (ratio(r, n) * inside).sum(1) / ideal, 0.0)
+    if gain not in GAINS:
+        raise unknown_name("gain of NDCG", gain, tuple(GAINS))
+    if isinstance(histograms, Histograms):
+        if gain != "binary":
+            raise UserError(f"NDCG with gain '{gain}' needs counts by grade, see count_grades.")
+        histograms = GradedHistograms.of(histograms)
+    counts = histograms.counts  # [Q,K+1,G]
+    gains = GAINS[gain](torch.arange(counts.shape[2], dtype=torch.float64))
+    n = counts.sum(2)
+    database = int(n[0].sum()) if len(n) else 0
+    cut = database if at is None else min(at, database)
+    dcg = (ratio(counts.double() @ gains, n) * _discount_sums(n, cut)).sum(1)
+    falling = counts.sum(1).flip(1)  # [Q,G], rows of each grade, the highest first
+    ideal = (gains.flip(0) * _discount_sums(falling, cut)).sum(1)
+    return torch.where(ideal > 0, dcg / ideal, 0.0)
+
+
+def _discount_sums(sizes: Tensor, cut: int) -> Tensor:
+    """Return Σ 1/log2(1 + t) over the ranks t ≤ ``cut`` of consecutive groups, float64 [Q,P].
+
+    Groups of ``sizes`` [Q,P] rows follow one another. The sums up to each rank are made piece by
+    piece, so that memory does not grow with the database.
+    """
+    end = sizes.cumsum(1)
+    edges = torch.stack([end - sizes, end]).clamp_(max=cut)  # [2,Q,P]
+    sums = torch.zeros(edges.shape, dtype=torch.float64)
+    before = 0.0
+    for start in range(0, cut, _PIECE):
+        stop = min(start + _PIECE, cut)
+        upto = (1 / torch.arange(start + 2, stop + 2, dtype=torch.float64).log2_()).cumsum(0)
+        upto += before
+        here = (edges > start) & (edges <= stop)
+        sums[here] = upto[edges[here] - start - 1]
+        before = float(upto[-1])
+    return sums[1] - sums[0]

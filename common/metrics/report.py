@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from common.distributed import gather_rows, own_share
 from common.metrics.average_precision import (
     DENOMINATORS,
     average_precision,
     average_precision_at,
     mean_band,
 )
+from common.metrics.counting import count_grades, count_histograms
 from common.metrics.curves import (
+    GAINS,
     curve_by_radius,
     curve_by_rank,
     log_ranks,
     mean_over_queries,
     ndcg_at,
     precision_within,
+    r_precision,
 )
-from common.metrics.histograms import Histograms
-from common.metrics.inputs import build_histograms
+from common.metrics.histograms import GradedHistograms, Histograms
+from common.metrics.inputs import pack_sides
+from common.metrics.packed import PackedRows
 from utils.errors import UserError, unknown_name
 
 NO_RELEVANT = ("zero", "skip")
 HEADLINE_DENOMINATOR = "min"
 _PRECISION_AT = (1, 10, 100, 1000)
+_GAIN_IN_WORDS = {
+    "binary": "1 for a relevant row",
+    "linear": "g, the number of shared labels",
+    "exponential": "2^g - 1 for g shared labels",
+}
 
 
 def retrieval_report(
@@ -40,6 +50,9 @@ def retrieval_report(
     at: Sequence[str | int] = ("all",),
     precision_at: Sequence[int] | None = None,
     no_relevant: str = "zero",
+    gain: str = "binary",
+    strict: bool = False,
+    backend: str = "auto",
     device: torch.device | str | None = None,
     memory_mb: float = 256,
 ) -> dict[str, Any]:
@@ -51,12 +64,15 @@ def retrieval_report(
             equal).
         database_codes: [N,K].
         database_labels: [N,C] or [N].
-        at: cuts of mAP: ``"all"`` or numbers of rows.
+        at: cuts of mAP and NDCG: ``"all"`` or numbers of rows; one beyond the database means all.
         precision_at: ranks of precision@N and recall@N; None = those of 1, 10, 100, 1000 that
-            the database has.
+            the database has. One beyond the database means its last rank.
         no_relevant: queries without a relevant row count 0 in every mean (``"zero"``) or are
             left out (``"skip"``).
-        device: where distances are counted; None = where ``query_codes`` are.
+        gain: of NDCG, see :func:`common.metrics.curves.ndcg_at`.
+        strict: refuse values other than ±1, 0 and 1 instead of taking their sign.
+        backend: what counts: ``"auto"``, ``"torch"`` or ``"numba"``; all give the same integers.
+        device: where ``torch`` counts; None = where ``query_codes`` are.
         memory_mb: bound on temporary memory while counting, in MiB.
 
     Returns:
@@ -71,24 +87,59 @@ def retrieval_report(
     >>> report["map"]["all"]
     {'expected': 1.0, 'worst': 1.0, 'best': 1.0}
     """
-    parse_cuts(at)  # a wrong option is refused before the work
-    histograms = build_histograms(
-        query_codes,
-        query_labels,
-        database_codes,
-        database_labels,
-        device=device,
-        memory_mb=memory_mb,
+    _check_options(at, no_relevant, gain)  # a wrong option is refused before the work
+    if device is None and isinstance(query_codes, Tensor):
+        device = query_codes.device
+    query, database = pack_sides(
+        query_codes, query_labels, database_codes, database_labels, strict=strict
     )
-    return report_histograms(histograms, at=at, precision_at=precision_at, no_relevant=no_relevant)
+    return report_packed(
+        query, database, at=at, precision_at=precision_at, no_relevant=no_relevant, gain=gain,
+        backend=backend, device=device, memory_mb=memory_mb,
+    )  # fmt: skip
 
 
-def report_histograms(
-    histograms: Histograms,
+def report_packed(
+    query: PackedRows,
+    database: PackedRows | Iterable[PackedRows],
     *,
     at: Sequence[str | int] = ("all",),
     precision_at: Sequence[int] | None = None,
     no_relevant: str = "zero",
+    gain: str = "binary",
+    backend: str = "auto",
+    device: torch.device | str | None = None,
+    memory_mb: float = 256,
+) -> dict[str, Any]:
+    """Return the report of packed codes; the database may come in blocks, each read once.
+
+    Under several processes (``torch.distributed``) each counts a share of the queries, all of
+    them being given the same query and database, and each returns the whole report.
+
+    Args and errors are those of :func:`retrieval_report`.
+    """
+    _check_options(at, no_relevant, gain)
+    count = count_histograms if gain == "binary" else count_grades
+    counted = count(
+        query.select(own_share(len(query))), database, backend=backend, device=device,
+        memory_mb=memory_mb,
+    )  # fmt: skip
+    if isinstance(counted, Histograms):
+        counted = Histograms(gather_rows(counted.rows), gather_rows(counted.relevant))
+    else:
+        counted = GradedHistograms(gather_rows(counted.counts))
+    return report_histograms(
+        counted, at=at, precision_at=precision_at, no_relevant=no_relevant, gain=gain
+    )
+
+
+def report_histograms(
+    counted: Histograms | GradedHistograms,
+    *,
+    at: Sequence[str | int] = ("all",),
+    precision_at: Sequence[int] | None = None,
+    no_relevant: str = "zero",
+    gain: str = "binary",
 ) -> dict[str, Any]:
     """Return the report of histograms, from whichever back end they come.
 
@@ -97,33 +148,57 @@ def report_histograms(
         ``denominator`` (of these three) and ``by_denominator`` (all three definitions).
         ``precision_at``, ``recall_at``, ``ndcg``: by rank, as text keys. ``pr_radius``: lists
         over radius 0..K, pooled over pairs and, as ``*_macro``, averaged over queries.
-        ``pr_rank``: lists over about 100 ranks. ``precision_radius2``. ``bits``, ``queries``,
-        ``database``, ``queries_without_relevant``. All numbers are finite.
+        ``pr_rank``: lists over about 100 ranks. ``precision_radius2``, ``r_precision``. ``bits``,
+        ``queries``, ``database``, ``queries_without_relevant``. ``beyond_database``: cuts and
+        ranks asked for that the database does not have; they mean all of it. All numbers are
+        finite.
 
     Raises:
-        UserError: an unknown option, or a rank that the database does not have.
+        UserError: an unknown option.
     """
-    cuts = parse_cuts(at)
-    if no_relevant not in NO_RELEVANT:
-        raise unknown_name("policy for queries without a relevant row", no_relevant, NO_RELEVANT)
+    cuts = _check_options(at, no_relevant, gain)
+    histograms = counted if isinstance(counted, Histograms) else counted.binary()
     queries, database = histograms.queries, histograms.database
     has_relevant = histograms.total_relevant > 0
-    kept = histograms.select(has_relevant) if no_relevant == "skip" else histograms
-    if precision_at is None:
-        precision_at = [rank for rank in _PRECISION_AT if rank <= database]
-    elif not all(1 <= rank <= database for rank in precision_at):
-        raise UserError(
-            f"precision_at is {list(precision_at)}; ranks from 1 to {database}, the rows of the "
-            "database, are accepted."
-        )
-    ranks = log_ranks(database)
-    points, by_rank = curve_by_rank(kept, precision_at), curve_by_rank(kept, ranks)
-    micro, macro = curve_by_radius(kept, "micro"), curve_by_radius(kept, "macro")
+    if no_relevant == "skip":
+        counted, kept = counted.select(has_relevant), histograms.select(has_relevant)
+    else:
+        kept = histograms
+    points = _points(precision_at, database)
     return {
         "map": {key: _map_entry(kept, cut) for key, cut in cuts.items()},
-        "ndcg": {key: _mean(ndcg_at(kept, cut)) for key, cut in cuts.items()},
-        "precision_at": _by_rank(precision_at, points.precision),
-        "recall_at": _by_rank(precision_at, points.recall),
+        "ndcg": {key: _mean(ndcg_at(counted, cut, gain)) for key, cut in cuts.items()},
+        **_curves(kept, points, database),
+        "precision_radius2": _mean(precision_within(kept, 2)),
+        "r_precision": _mean(r_precision(kept)),
+        "bits": histograms.bits,
+        "queries": queries,
+        "database": database,
+        "queries_without_relevant": queries - int(has_relevant.sum()),
+        "beyond_database": sorted(
+            {rank for rank in (*cuts.values(), *points) if rank and rank > database}
+        ),
+    }
+
+
+def _points(precision_at: Sequence[int] | None, database: int) -> list[int]:
+    """Return the ranks of precision@N and recall@N."""
+    if precision_at is None:
+        return [rank for rank in _PRECISION_AT if rank <= database]
+    if any(rank < 1 for rank in precision_at):
+        raise UserError(f"precision_at is {list(precision_at)}; ranks of at least 1 are accepted.")
+    return list(precision_at)
+
+
+def _curves(histograms: Histograms, points: Sequence[int], database: int) -> dict[str, Any]:
+    """Return precision and recall at the points, along the ranking and by radius."""
+    ranks = log_ranks(database)
+    at_points = curve_by_rank(histograms, [min(rank, database) for rank in points])
+    by_rank = curve_by_rank(histograms, ranks)
+    micro, macro = curve_by_radius(histograms, "micro"), curve_by_radius(histograms, "macro")
+    return {
+        "precision_at": _by_rank(points, at_points.precision),
+        "recall_at": _by_rank(points, at_points.recall),
         "pr_radius": {
             "radius": list(range(histograms.bits + 1)),
             "precision": micro.precision.tolist(),
@@ -136,15 +211,19 @@ def report_histograms(
             "precision": mean_over_queries(by_rank.precision).tolist(),
             "recall": mean_over_queries(by_rank.recall).tolist(),
         },
-        "precision_radius2": _mean(precision_within(kept, 2)),
-        "bits": histograms.bits,
-        "queries": queries,
-        "database": database,
-        "queries_without_relevant": queries - int(has_relevant.sum()),
     }
 
 
-def protocol(no_relevant: str = "zero") -> dict[str, Any]:
+def _check_options(at: Sequence[str | int], no_relevant: str, gain: str) -> dict[str, int | None]:
+    """Return the cuts, or refuse an unknown option."""
+    if no_relevant not in NO_RELEVANT:
+        raise unknown_name("policy for queries without a relevant row", no_relevant, NO_RELEVANT)
+    if gain not in GAINS:
+        raise unknown_name("gain of NDCG", gain, tuple(GAINS))
+    return parse_cuts(at)
+
+
+def protocol(no_relevant: str = "zero", gain: str = "binary") -> dict[str, Any]:
     """Return, in words, the definitions behind the numbers of a report."""
     return {
         "relevance": "share at least one label (class numbers: equal)",
@@ -157,7 +236,8 @@ def protocol(no_relevant: str = "zero") -> dict[str, Any]:
             "min": "lesser of R and all relevant rows",
             "total": "all relevant rows",
         },
-        "ndcg": "gain 1 for a relevant row, discount 1/log2(1 + rank)",
+        "ndcg": f"gain {_GAIN_IN_WORDS[gain]}, discount 1/log2(1 + rank)",
+        "beyond_database": "a cut or rank beyond the database means all of it",
         "empty_radius_precision": 0,
     }
 

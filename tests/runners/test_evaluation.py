@@ -9,17 +9,12 @@ import pytest
 import torch
 
 from common.code_store import CodeSet, read_codes
-from runners.evaluation import default_directions, encode, mean_map, report_directions, sides
+from common.directions import sides
+from runners.evaluation import encode, mean_map, report_directions
 from runners.reevaluation import reevaluate
 from tests.helpers import QUICK, run
 from tests.models.toys import make_model, take, toy_batch, toy_problem
 from utils.errors import UserError
-
-
-def test_directions():
-    assert default_directions(("image",)) == ["i2i"]
-    assert default_directions(("text", "image")) == ["i2t", "t2i"]
-    assert sides("i2t") == ("image", "text") and sides("t2t") == ("text", "text")
 
 
 def test_encode_keeps_the_order_and_the_mode():

@@ -10,7 +10,6 @@ from common.metrics import (
     average_precision,
     average_precision_at,
     build_histograms,
-    count_histograms,
     mean_band,
 )
 from common.metrics.harmonic import harmonic_difference
@@ -149,7 +148,7 @@ def test_thousand_bits_and_large_database():
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 2, (300, 1000), generator=generator) * 2 - 1
     labels = torch.randint(0, 3, (300,), generator=generator)
-    histograms = count_histograms(codes[:3], labels[:3], codes, labels)
+    histograms = build_histograms(codes[:3], labels[:3], codes, labels)
     for denominator in DENOMINATORS:
         band = average_precision_at(histograms, 100, denominator)
         assert (band.worst <= band.expected).all()

@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,11 +8,14 @@ import torch
 from common.metrics import (
     Histograms,
     build_histograms,
+    count_grades,
     curve_by_radius,
     curve_by_rank,
     log_ranks,
     ndcg_at,
+    pack_rows,
     precision_within,
+    r_precision,
 )
 from tests.common.metrics import oracle
 from utils.errors import UserError
@@ -31,6 +37,52 @@ def test_by_rank_and_ndcg_over_all_permutations():
             assert float(ndcg_at(histograms, rank)) == pytest.approx(
                 oracle.expected_ndcg(distances, relevant, rank), abs=1e-12
             )
+
+
+@pytest.mark.parametrize("gain", ["binary", "linear", "exponential"])
+def test_graded_ndcg_over_all_permutations(gain):
+    value = {
+        "binary": lambda grade: grade > 0,
+        "linear": lambda grade: grade,
+        "exponential": lambda grade: 2**grade - 1,
+    }[gain]
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        rows = int(rng.integers(1, 6))
+        codes = rng.choice([-1, 1], (rows + 1, 2))
+        labels = rng.random((rows + 1, 4)) < 0.6
+        query, database = pack_rows(codes[:1], labels[:1]), pack_rows(codes[1:], labels[1:])
+        distances = (codes[0] != codes[1:]).sum(1)
+        gains = [float(value(int(g))) for g in (labels[0] & labels[1:]).sum(1)]
+        for cut in (1, rows, rows + 3, None):
+            ideal = dcg(sorted(gains, reverse=True), cut)
+            found = [
+                dcg([gains[row] for row in order], cut)
+                for order in itertools.permutations(range(rows))
+                if (np.diff(distances[list(order)]) >= 0).all()
+            ]
+            expected = np.mean(found) / ideal if ideal else 0.0
+            graded = count_grades(query, database)
+            assert float(ndcg_at(graded, cut, gain)) == pytest.approx(expected, abs=1e-12)
+
+
+def dcg(gains, cut):
+    return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains[:cut], start=1))
+
+
+def test_graded_ndcg_needs_grades():
+    with pytest.raises(UserError, match="needs counts by grade"):
+        ndcg_at(build_histograms(*radius_case()), gain="linear")
+
+
+def test_r_precision_over_all_permutations():
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        case = oracle.small_case(rng, bits=int(rng.integers(1, 4)), rows=int(rng.integers(1, 7)))
+        distances, relevant = oracle.distances_of(*case)
+        total = sum(relevant)
+        expected = oracle.expected_found(distances, relevant, total) / total if total else 0.0
+        assert float(r_precision(build_histograms(*case))) == pytest.approx(expected)
 
 
 def radius_case():

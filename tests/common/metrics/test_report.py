@@ -8,9 +8,11 @@ from common.metrics import (
     average_precision,
     average_precision_at,
     build_histograms,
+    pack_sides,
     parse_cuts,
     protocol,
     report_histograms,
+    report_packed,
     retrieval_report,
 )
 from utils.errors import UserError
@@ -135,7 +137,9 @@ def test_inputs_that_do_not_fit_are_refused(change, word):
         ({"at": ("most",)}, "'most'"),
         ({"at": (0,)}, "'0'"),
         ({"at": ()}, "No cut"),
-        ({"precision_at": (100,)}, "1 to 60"),
+        ({"precision_at": (0,)}, "at least 1"),
+        ({"gain": "square"}, "gain of NDCG 'square'"),
+        ({"backend": "cupy"}, "back end 'cupy'"),
         ({"no_relevant": "skp"}, "Did you mean 'skip'"),
         ({"device": "abacus"}, "abacus"),
         ({"memory_mb": 0}, "memory_mb"),
@@ -154,3 +158,26 @@ def test_cuts_are_read_from_text_and_numbers():
 def test_a_report_can_come_from_any_histograms():
     histograms = build_histograms(*case())
     assert report_histograms(histograms) == retrieval_report(*case())
+
+
+def test_cuts_and_ranks_beyond_the_database_mean_all_of_it_and_are_stated():
+    report = retrieval_report(*case(), at=("all", 1000), precision_at=(60, 500))
+    assert report["beyond_database"] == [500, 1000]
+    assert report["map"]["1000"]["by_denominator"]["total"] == report["map"]["all"]
+    assert report["precision_at"]["500"] == report["precision_at"]["60"]
+    assert report["ndcg"]["1000"] == report["ndcg"]["all"]
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_blocks_and_back_ends_give_the_same_report(backend):
+    codes, labels, rows, row_labels = case()
+    query, database = pack_sides(codes, labels, rows, row_labels)
+    blocks = [database.select(slice(top, top + 25)) for top in (0, 25, 50)]
+    whole = retrieval_report(codes, labels, rows, row_labels, gain="linear")
+    assert report_packed(query, iter(blocks), backend=backend, gain="linear") == whole
+
+
+def test_strict_refuses_real_values():
+    codes, labels, rows, row_labels = case()
+    with pytest.raises(UserError, match="In the database: Codes hold -?0.5; under 'strict'"):
+        retrieval_report(codes, labels, rows * 0.5, row_labels, strict=True)

@@ -1,0 +1,65 @@
+"""Rows shared out to processes and gathered again; without ``torch.distributed``, no-ops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+
+def place() -> tuple[int, int]:
+    """Return (rank of this process, number of processes)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def own_share(rows: int) -> slice:
+    """Return the rows of this process: contiguous shares in rank order that differ by one at most.
+
+    No row belongs to two processes.
+    """
+    rank, world = place()
+    return slice(rows * rank // world, rows * (rank + 1) // world)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Return the rows [n_r,...] of all processes, in rank order [Σn_r,...], with gradient.
+
+    Each process may hold another number of rows, or none (the last batch of an epoch). Tensors on
+    the CPU travel over the GPU where the processes talk by NCCL.
+    """
+    _, world = place()
+    if world == 1:
+        return rows
+    device = rows.device
+    if torch.distributed.get_backend() == "nccl":
+        rows = rows.cuda()
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(world)]
+    torch.distributed.all_gather(counts, count)
+    lengths = [int(c) for c in counts]
+    padding = rows.new_zeros(max(lengths) - len(rows), *rows.shape[1:])
+    padded = torch.cat([rows, padding])
+    parts = _Gathered.apply(padded).chunk(world) if max(lengths) else [padded] * world
+    gathered = [part[:length] for part, length in zip(parts, lengths, strict=True)]
+    return torch.cat(gathered).to(device)
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows of all processes; the gradient of a process's rows is the sum over all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        torch.distributed.all_reduce(total)
+        world = torch.distributed.get_world_size()
+        return total.chunk(world)[torch.distributed.get_rank()]
