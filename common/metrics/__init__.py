@@ -14,6 +14,7 @@ from common.metrics.average_precision import (
     average_precision_at,
     mean_band,
 )
+from common.metrics.compat import POLICIES, Policy, compat_map
 from common.metrics.counting import BACKENDS, count_grades, count_histograms
 from common.metrics.curves import (
     Curve,
@@ -29,7 +30,8 @@ from common.metrics.histograms import GradedHistograms, Histograms
 from common.metrics.inputs import build_histograms, pack_sides
 from common.metrics.labels import as_labels
 from common.metrics.packed import PackedRows, pack_rows
-from common.metrics.ranking import average_precision_first_k
+from common.metrics.ordering import stable_order
+from common.metrics.ranking import average_precision_first_k, average_precision_in_top
 from common.metrics.report import (
     parse_cuts,
     protocol,
@@ -41,16 +43,20 @@ from common.metrics.report import (
 __all__ = [
     "BACKENDS",
     "DENOMINATORS",
+    "POLICIES",
     "Curve",
     "GradedHistograms",
     "Histograms",
     "PackedRows",
+    "Policy",
     "TieBand",
     "as_labels",
     "average_precision",
     "average_precision_at",
     "average_precision_first_k",
+    "average_precision_in_top",
     "build_histograms",
+    "compat_map",
     "count_grades",
     "count_histograms",
     "curve_by_radius",
@@ -68,4 +74,5 @@ __all__ = [
     "report_histograms",
     "report_packed",
     "retrieval_report",
+    "stable_order",
 ]

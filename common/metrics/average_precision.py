@@ -91,10 +91,16 @@ def average_precision_at(
 
 
 def _blocks(histograms: Histograms) -> Iterator[Histograms]:
-    """Cut histograms into blocks of queries with bounded temporaries."""
+    """Cut histograms into blocks of queries with bounded temporaries.
+
+    Distances at which no query of a block has a row are left out at both ends: they add nothing.
+    """
     step = max(1, _BLOCK // (histograms.bits + 1))
     for top in range(0, histograms.queries, step):
-        yield histograms.select(slice(top, top + step))
+        block = histograms.select(slice(top, top + step))
+        filled = block.rows.amax(0).nonzero().flatten()
+        kept = slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, 1)
+        yield Histograms(block.rows[:, kept], block.relevant[:, kept])
 
 
 def _ordered(band: TieBand) -> TieBand:

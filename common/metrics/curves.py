@@ -183,12 +183,10 @@ def _discount_sums(sizes: Tensor, cut: int) -> Tensor:
     end = sizes.cumsum(1)
     edges = torch.stack([end - sizes, end]).clamp_(max=cut)  # [2,Q,P]
     sums = torch.zeros(edges.shape, dtype=torch.float64)
-    before = 0.0
+    upto = torch.zeros(1, dtype=torch.float64)  # at rank `start`, then at those of the piece
     for start in range(0, cut, _PIECE):
-        stop = min(start + _PIECE, cut)
-        upto = (1 / torch.arange(start + 2, stop + 2, dtype=torch.float64).log2_()).cumsum(0)
-        upto += before
-        here = (edges > start) & (edges <= stop)
-        sums[here] = upto[edges[here] - start - 1]
-        before = float(upto[-1])
+        ranks = torch.arange(start + 1, min(start + _PIECE, cut) + 1, dtype=torch.float64)
+        upto = torch.cat([upto[-1:], upto[-1] + (1 / (1 + ranks).log2_()).cumsum(0)])
+        place = (edges - start).clamp_(max=len(ranks))  # an edge beyond comes again
+        sums = torch.where(place >= 0, upto[place.clamp(min=0)], sums)
     return sums[1] - sums[0]

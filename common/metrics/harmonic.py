@@ -14,8 +14,8 @@ def harmonic_difference(start: Tensor, count: Tensor) -> Tensor:
     """Return H(start + count) - H(start) = sum of 1/(start + i) for i = 1..count.
 
     Differences of tabulated harmonic numbers lose digits for few terms far down a ranking. Here
-    the terms up to 1/64 come from a table, and those beyond from log1p and differences of the
-    asymptotic series H(n) = ln n + γ + 1/2n - 1/12n² + 1/120n⁴ - 1/252n⁶ in factored form.
+    the terms up to 1/64 come from a table, and those beyond from log1p and the difference of what
+    the asymptotic series of H(n) has beside the logarithm.
 
     Args:
         start: integers ≥ 0, any shape.
@@ -27,14 +27,19 @@ def harmonic_difference(start: Tensor, count: Tensor) -> Tensor:
     >>> harmonic_difference(torch.tensor([0, 10**9]), torch.tensor([2, 1])).tolist()
     [1.5, 9.99999999e-10]
     """
+    end = start + count
     table = _TABLE.to(start.device)
-    first = start.clamp(max=_SERIES_FROM)
-    split = (start + count).clamp(max=_SERIES_FROM)
+    small = table[end.clamp(max=_SERIES_FROM)] - table[start.clamp(max=_SERIES_FROM)]
     a = start.clamp(min=_SERIES_FROM).double()
-    b = (start + count).clamp(min=_SERIES_FROM).double()
-    reciprocal = (b - a) / (a * b)  # 1/a - 1/b
-    square = reciprocal * (1 / a + 1 / b)  # 1/a² - 1/b²
-    fourth = square * (1 / a**2 + 1 / b**2)
-    sixth = square * (1 / a**4 + 1 / (a * b) ** 2 + 1 / b**4)
-    series = torch.log1p((b - a) / a) - reciprocal / 2 + square / 12 - fourth / 120 + sixth / 252
-    return table[split] - table[first] + series
+    b = end.clamp(min=_SERIES_FROM).double()
+    return small + torch.log1p((b - a) / a) + (_beyond_log(b) - _beyond_log(a))
+
+
+def _beyond_log(n: Tensor) -> Tensor:
+    """Return H(n) - ln n - γ = 1/2n - 1/12n² + 1/120n⁴ - 1/252n⁶.
+
+    Rounding of it, 1e-16/2n, is little beside any 1/(n+1) that a difference holds.
+    """
+    y = 1 / n
+    square = y * y
+    return y * (0.5 - y * (1 / 12 - square * (1 / 120 - square / 252)))

@@ -272,6 +272,54 @@ def table(key: str, bits: int, whole: bool, names: list[str]) -> list[str]:
     return [*lines, ""]
 
 
+def scaling(bits: int, file: Path) -> None:
+    """Draw our time over the number of pairs: rows grow at 1,000 queries, queries at 100,000 rows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from common.metrics import retrieval_report
+
+    sizes = {
+        "1,000 queries × 10⁴ to 10⁶ rows": [
+            (1_000, n) for n in np.geomspace(1e4, 1e6, 9).astype(int)
+        ],
+        "10² to 10⁴ queries × 100,000 rows": [
+            (q, 100_000) for q in np.geomspace(1e2, 1e4, 9).astype(int)
+        ],
+    }
+    figure, axes = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
+    for name, cases in sizes.items():
+        times = []
+        for queries, rows in cases:
+            case = make_case(Size("", int(queries), int(rows), 80, False), bits)
+            seconds = []
+            for _ in range(3):
+                start = time.perf_counter()
+                retrieval_report(*case, backend="numba")
+                seconds.append(time.perf_counter() - start)
+            times.append(min(seconds))
+        pairs = [queries * rows for queries, rows in cases]
+        print(name, dict(zip(pairs, times, strict=True)), file=sys.stderr)
+        axes.loglog(pairs, times, marker="o", label=name)
+    low, high = axes.get_xlim()
+    axes.loglog(
+        [low, high],
+        [times[-1] * low / pairs[-1], times[-1] * high / pairs[-1]],
+        "k:",
+        label="linear",
+    )
+    axes.set(
+        xlabel="pairs of query and row",
+        ylabel="seconds",
+        title=f"whole report, {bits} bits, 80 labels",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
 def machine() -> str:
     """Return what it ran on, in words."""
     try:
@@ -293,11 +341,15 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--whole", action="store_true", help="all queries for every contender")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables there as well")
+    parser.add_argument("--scaling", metavar="FILE.png", help="only draw our time over the pairs")
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         size = SIZES[options.sizes[0]]
         print(json.dumps(measure(options.one, size, options.bits[0], options.whole)))
+        return
+    if options.scaling:
+        scaling(options.bits[0], Path(options.scaling))
         return
     lines = [f"Measured on {machine()}.", ""]
     for key in options.sizes:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from common.metrics import average_precision_first_k
+from common.metrics.ranking import average_precision_first_k, average_precision_in_top
+from tests.common.metrics import oracle
 from utils.errors import UserError
 
 
@@ -22,6 +23,20 @@ def test_equals_the_loop(k):
     assert ours.tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("at", [None, 0, 1, 3, 20, 50])
+def test_top_ranks_equal_the_loop(at):
+    rng = np.random.default_rng(1)
+    order = np.stack([rng.permutation(20) for _ in range(8)])
+    relevant = rng.integers(0, 2, (8, 20))
+    relevant[3] = 0
+    ours = average_precision_in_top(order, relevant, at)
+    expected = []
+    for rows, marks in zip(order, relevant, strict=True):
+        ranked = [bool(marks[row]) for row in rows]
+        expected.append(float(oracle.ap_at(ranked, 20 if at is None else at, "retrieved")))
+    assert ours.tolist() == pytest.approx(expected)
+
+
 def test_the_ranking_is_not_cut_at_k():
     assert average_precision_first_k([[0, 1, 2, 3]], [[0, 0, 0, 1]], k=1).tolist() == [0.25]
 
@@ -31,3 +46,5 @@ def test_wrong_inputs_are_refused():
         average_precision_first_k([0, 1], [1, 0])
     with pytest.raises(UserError, match="at least 1"):
         average_precision_first_k([[0]], [[1]], k=0)
+    with pytest.raises(UserError, match="from 0"):
+        average_precision_in_top([[0]], [[1]], at=-1)
