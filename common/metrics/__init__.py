@@ -29,8 +29,8 @@ from common.metrics.curves import (
 from common.metrics.histograms import GradedHistograms, Histograms
 from common.metrics.inputs import build_histograms, pack_sides
 from common.metrics.labels import as_labels
-from common.metrics.packed import PackedRows, pack_rows
 from common.metrics.ordering import stable_order
+from common.metrics.packed import PackedRows, pack_rows
 from common.metrics.ranking import average_precision_first_k, average_precision_in_top
 from common.metrics.report import (
     parse_cuts,

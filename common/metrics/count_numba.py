@@ -1,11 +1,11 @@
 """Counting on the CPU by exclusive-or and population count, compiled by numba, on all cores.
 
-For one query, a tile of rows is turned into keys G·d + grade by loops that the compiler makes into
-vector instructions; then each key adds one to a counter. The counter is what bounds it: an addition
-in memory takes about a cycle, however fast the keys come. So two rows share one: the keys a and b
-of a row in the first and one in the second half of the block address a table of pairs (a,b), whose
-margins are summed once per query. Grades depend on the query's labels alone, so queries are taken
-in the order of their labels, and the grades of a block are made once for each set of labels.
+For one query, a tile of rows is turned into keys (K+1)·grade + distance by loops that the compiler
+makes into vector instructions; then each key adds one to a counter. The counter is what bounds it:
+an addition in memory takes about a cycle, however fast the keys come. So two rows share one: the
+keys a and b of a row in the first and one in the second half of the block address a table of pairs
+(a,b), whose margins are summed once per query. Grades depend on the query's labels alone, so
+queries are taken in the order of their labels, and neighbours with equal labels share them.
 
 Threads are Python's, each in compiled code without the interpreter's lock, so that neither numba's
 thread pools nor a later ``fork`` can get in each other's way.
@@ -27,6 +27,8 @@ from common.metrics.packed import PackedRows, planes
 Array = Any  # of the types that numba infers
 
 _TILE = 8_192  # rows whose keys fit the first-level cache
+_QUERIES = 8  # over a tile before the next one
+_TABLE_ENTRIES = 2**18  # of all their tables, 1 MiB
 _MOST_PAIR_KEYS = 512  # a table of pairs of more keys leaves the second-level cache
 _TASKS_PER_THREAD = 4
 _EQUAL, _SHARE, _COUNT = 0, 1, 2  # how labels become grades
@@ -58,7 +60,9 @@ def count(
     query_labels = np.ascontiguousarray(_label_planes(query)[:, order])
     how = _EQUAL if query.classes is None else _COUNT if levels > 2 else _SHARE
     step = _rows_at_once(database, threads, int(memory_mb * 2**20))
-    found = np.zeros_like(counts)  # in the order of labels
+    keys = (query.bits + 1) * levels
+    shift_type = np.zeros(0, np.uint16 if keys < 2**16 else np.uint32)  # numba sees arrays' types
+    found = np.zeros((len(query), keys), np.int64)  # in the order of labels, by grade and distance
     edges = np.linspace(0, len(query), min(len(query), threads * _TASKS_PER_THREAD) + 1, dtype=int)
     with ThreadPoolExecutor(threads) as pool:
         for left in range(0, len(database), step):
@@ -68,14 +72,14 @@ def count(
             def work(
                 top: int, end: int, row_words: Array = row_words, row_labels: Array = row_labels
             ) -> None:
-                grade = np.empty(row_words.shape[1], np.uint8 if levels <= 256 else np.uint16)
                 _count_queries(
                     query_words, query_labels, group, row_words, row_labels,
-                    how, (query.bits + 1) * levels, levels, grade, found, top, end,
+                    how, query.bits + 1, keys, shift_type, found, top, end,
                 )  # fmt: skip
 
             list(pool.map(work, edges[:-1], edges[1:]))
-    counts[order] += found
+    by_distance = found.reshape(len(query), levels, query.bits + 1).transpose(0, 2, 1)
+    counts[order] += by_distance.reshape(len(query), keys)
 
 
 def _by_labels(query: PackedRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -125,98 +129,181 @@ def _count_queries(
     row_words: Array,
     row_labels: Array,
     how: int,
+    distances: int,
     keys: int,
-    levels: int,
-    grade: Array,
+    shift_type: Array,
     found: Array,
     top: int,
     end: int,
 ) -> None:
-    """Count for queries ``top``..``end``: one table of (pairs of) keys for each query."""
+    """Count for queries ``top``..``end``: one table of (pairs of) keys for each query.
+
+    A few queries go over a tile of rows before the next tile, so that the rows come from the
+    second-level cache; queries with the same labels share the shifts of a tile.
+    """
     n_rows = row_words.shape[1]
     half = n_rows // 2
     in_pairs = keys <= _MOST_PAIR_KEYS and keys * keys <= n_rows
-    table = np.zeros(keys * keys if in_pairs else 2 * keys, np.uint32)
-    near = np.empty(_TILE, np.uint32)
-    far = np.empty(_TILE, np.uint32)
-    for q in range(top, end):
-        if q == top or group[q] != group[q - 1]:
-            _make_grades(query_labels, q, row_labels, how, grade)
-        table[:] = 0
+    size = keys * keys if in_pairs else 2 * keys
+    tables = np.zeros((max(1, min(_QUERIES, _TABLE_ENTRIES // size)), size), np.uint32)
+    first, second = np.empty(_TILE, np.uint32), np.empty(_TILE, np.uint32)
+    s, t = np.empty(_TILE, shift_type.dtype), np.empty(_TILE, shift_type.dtype)
+    for base in range(top, end, len(tables)):
+        stop = min(base + len(tables), end)
         for left in range(0, half, _TILE):
             n = min(_TILE, half - left)
-            _make_keys(query_words, q, row_words, left, grade, levels, near[:n])
-            _make_keys(query_words, q, row_words, half + left, grade, levels, far[:n])
-            if in_pairs:
-                for j in range(n):
-                    near[j] = near[j] * np.uint32(keys) + far[j]
-                for j in range(n):
-                    table[near[j]] += np.uint32(1)
-            else:
-                for j in range(n):
-                    table[near[j]] += np.uint32(1)
-                    table[keys + far[j]] += np.uint32(1)  # a table of its own: no waiting
-        if n_rows % 2:
-            _make_keys(query_words, q, row_words, n_rows - 1, grade, levels, near[:1])
-            found[q, near[0]] += 1
-        _add_up(table, keys, in_pairs, found[q])
+            right = half + left
+            for q in range(base, stop):
+                table = tables[q - base]
+                if q == base or group[q] != group[q - 1]:
+                    _make_shifts(query_labels, q, row_labels, left, how, distances, s[:n])
+                    _make_shifts(query_labels, q, row_labels, right, how, distances, t[:n])
+                if in_pairs:
+                    _make_pairs(
+                        query_words, q, row_words, left, right, s, t, keys, first[:n], second
+                    )
+                    for j in range(n):
+                        table[first[j]] += np.uint32(1)
+                else:
+                    _make_keys(query_words, q, row_words, left, s, first[:n])
+                    _make_keys(query_words, q, row_words, right, t, second[:n])
+                    for j in range(n):
+                        table[first[j]] += np.uint32(1)
+                        table[keys + second[j]] += np.uint32(1)  # a table of its own: no waiting
+        for q in range(base, stop):
+            if n_rows % 2:
+                _make_shifts(query_labels, q, row_labels, n_rows - 1, how, distances, s[:1])
+                _make_keys(query_words, q, row_words, n_rows - 1, s, first[:1])
+                found[q, first[0]] += 1
+            _add_up(tables[q - base], keys, second[:keys] if in_pairs else first, found[q])
 
 
 @numba.njit(nogil=True, cache=True)
-def _make_grades(query_labels: Array, q: int, row_labels: Array, how: int, grade: Array) -> None:
-    """Write the grade of every row for the labels of query ``q``."""
-    for w in range(len(row_labels)):
-        mine = query_labels[w, q]
-        rows = row_labels[w]
-        if how == _EQUAL:
-            for j in range(len(rows)):
-                grade[j] = np.uint8(mine == rows[j]) & (grade[j] if w else np.uint8(1))
-        elif how == _SHARE:
-            for j in range(len(rows)):
-                grade[j] = np.uint8((mine & rows[j]) != 0) | (grade[j] if w else np.uint8(0))
+def _make_shifts(
+    query_labels: Array,
+    q: int,
+    row_labels: Array,
+    left: int,
+    how: int,
+    distances: int,
+    shift: Array,
+) -> None:
+    """Write (K+1)·grade of the rows from ``left`` on for the labels of query ``q``.
+
+    Up to 96 labels, three words, are compared in one pass.
+    """
+    n, words = len(shift), len(row_labels)
+    one = np.uint16(distances)
+    if how == _SHARE and words <= 3:
+        m0, m1, m2 = query_labels[0, q], query_labels[1 % words, q], query_labels[2 % words, q]
+        r0 = row_labels[0, left : left + n]
+        r1 = row_labels[1 % words, left : left + n]
+        r2 = row_labels[2 % words, left : left + n]
+        if words == 1:
+            for j in range(n):
+                shift[j] = one if (m0 & r0[j]) != 0 else 0
+        elif words == 2:
+            for j in range(n):
+                shift[j] = one if ((m0 & r0[j]) | (m1 & r1[j])) != 0 else 0
         else:
-            for j in range(len(rows)):
-                grade[j] = _popcount(mine & rows[j]) + (grade[j] if w else np.uint8(0))
+            for j in range(n):
+                shift[j] = one if ((m0 & r0[j]) | (m1 & r1[j]) | (m2 & r2[j])) != 0 else 0
+        return
+    for w in range(words):
+        mine, rows = query_labels[w, q], row_labels[w, left : left + n]
+        if how == _EQUAL:
+            for j in range(n):
+                shift[j] = np.uint16(mine == rows[j]) & (shift[j] if w else np.uint16(1))
+        elif how == _SHARE:
+            for j in range(n):
+                shift[j] = np.uint16((mine & rows[j]) != 0) | (shift[j] if w else np.uint16(0))
+        else:
+            for j in range(n):
+                shift[j] = _popcount(mine & rows[j]) + (shift[j] if w else np.uint16(0))
+    for j in range(n):
+        shift[j] *= distances
 
 
 @numba.njit(nogil=True, cache=True)
 def _make_keys(
-    query_words: Array, q: int, row_words: Array, left: int, grade: Array, levels: int, key: Array
+    query_words: Array, q: int, row_words: Array, left: int, s: Array, key: Array
 ) -> None:
-    """Write G·d + grade of the rows from ``left`` on, as many as ``key`` has places."""
+    """Write the keys of the rows from ``left`` on, shifts ``s``, as many as ``key`` has places."""
     n = len(key)
-    first = query_words[0, q]
-    a = row_words[0, left : left + n]
-    g = grade[left : left + n]
-    scale = np.uint32(levels)
+    m0, a0 = query_words[0, q], row_words[0, left : left + n]
     if len(row_words) == 1:
         for j in range(n):
-            key[j] = np.uint32(_popcount(first ^ a[j])) * scale + g[j]
+            key[j] = np.uint32(_popcount(m0 ^ a0[j])) + np.uint32(s[j])
         return
-    second = query_words[1, q]
-    b = row_words[1, left : left + n]
+    m1, a1 = query_words[1, q], row_words[1, left : left + n]
     for j in range(n):
-        key[j] = np.uint32(_popcount(first ^ a[j]) + _popcount(second ^ b[j]))
+        key[j] = np.uint32(_popcount(m0 ^ a0[j]) + _popcount(m1 ^ a1[j])) + np.uint32(s[j])
     for w in range(2, len(row_words)):
-        other = query_words[w, q]
-        c = row_words[w, left : left + n]
+        mine, rows = query_words[w, q], row_words[w, left : left + n]
         for j in range(n):
-            key[j] += np.uint32(_popcount(other ^ c[j]))
-    for j in range(n):
-        key[j] = key[j] * scale + g[j]
+            key[j] += np.uint32(_popcount(mine ^ rows[j]))
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_up(table: Array, keys: int, in_pairs: bool, found: Array) -> None:
-    """Add a query's table to its counts: both margins of a table of pairs, or two tables."""
-    if not in_pairs:
+def _make_pairs(
+    query_words: Array,
+    q: int,
+    row_words: Array,
+    left: int,
+    right: int,
+    s: Array,
+    t: Array,
+    keys: int,
+    pair: Array,
+    spare: Array,
+) -> None:
+    """Write a·keys + b for keys a of the rows from ``left`` on and b of those from ``right`` on.
+
+    Codes of one and of two words have loops of their own, in which nothing but the result is
+    stored.
+    """
+    n, scale = len(pair), np.uint32(keys)
+    m0 = query_words[0, q]
+    a0, b0 = row_words[0, left : left + n], row_words[0, right : right + n]
+    if len(row_words) == 1:
+        for j in range(n):
+            a = np.uint32(_popcount(m0 ^ a0[j])) + np.uint32(s[j])
+            pair[j] = a * scale + np.uint32(_popcount(m0 ^ b0[j])) + np.uint32(t[j])
+        return
+    if len(row_words) == 2:
+        m1 = query_words[1, q]
+        a1, b1 = row_words[1, left : left + n], row_words[1, right : right + n]
+        for j in range(n):
+            a = np.uint32(_popcount(m0 ^ a0[j]) + _popcount(m1 ^ a1[j])) + np.uint32(s[j])
+            b = np.uint32(_popcount(m0 ^ b0[j]) + _popcount(m1 ^ b1[j])) + np.uint32(t[j])
+            pair[j] = a * scale + b
+        return
+    _make_keys(query_words, q, row_words, left, s, pair)
+    _make_keys(query_words, q, row_words, right, t, spare[:n])
+    for j in range(n):
+        pair[j] = pair[j] * scale + spare[j]
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_up(table: Array, keys: int, columns: Array, found: Array) -> None:
+    """Add a query's table to its counts and clear it.
+
+    A table of pairs gives both of its margins, with ``columns`` to sum one in; otherwise, told by
+    the size, there are two tables of keys.
+    """
+    if len(table) == 2 * keys:
         for a in range(keys):
             found[a] += table[a] + table[keys + a]
+        table[:] = 0
         return
+    columns[:] = 0
     for a in range(keys):
-        total = np.int64(0)
+        row = table[a * keys : (a + 1) * keys]
+        total = np.uint32(0)
         for b in range(keys):
-            pairs = np.int64(table[a * keys + b])
-            total += pairs
-            found[b] += pairs
+            columns[b] += row[b]
+            total += row[b]
+            row[b] = 0
         found[a] += total
+    for b in range(keys):
+        found[b] += columns[b]
