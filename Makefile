@@ -25,6 +25,7 @@ bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_retrieval.py
 	$(RUN) tests/bench/bench_bertadam.py
 	$(RUN) tests/bench/bench_pairwise.py
+	$(RUN) tests/bench/bench_triplet.py
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready

@@ -116,7 +116,8 @@ def toy_parts(config: RunConfig, multi_label: bool) -> tuple[HashModel, HashLoss
         generator=torch.Generator().manual_seed(config.seed),
     )  # fmt: skip
     widths = {modality: WIDTH for modality in modalities}
-    model = target(config.model.config, problem, CachedBackbone(widths, widths, "toy"))
+    backbone = CachedBackbone(widths, widths, "toy", {m: TOKENS for m in modalities})
+    model = target(config.model.config, problem, backbone)
     if model.needs_fit:
         values = [batch.features(m).pooled if m in modalities else None for m in ("image", "text")]  # type: ignore[union-attr]
         model.fit(TrainFeatures(values[0], values[1], batch.label))

@@ -242,7 +242,11 @@ def _sources(
         for source in sources.values():
             source.update(found, caption_offsets=offsets)
     if use_cache:
-        backbone = CachedBackbone(backbone.widths, backbone.token_widths, backbone.fingerprint)
+        banks = {m: sources["train"].get(f"{m}_features") for m in backbone.modalities}
+        backbone = CachedBackbone(
+            backbone.widths, backbone.token_widths, backbone.fingerprint,
+            {m: b.tokens.shape[1] for m, b in banks.items() if b and b.tokens is not None},
+        )  # fmt: skip
     return sources, bad_rows, backbone
 
 

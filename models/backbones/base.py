@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 
 import torch
@@ -34,6 +35,26 @@ class Backbone(nn.Module, ABC):
     token_widths: dict[str, int]
     image_input: ImageInput | None = None
     fingerprint: str = ""
+
+    @functools.cached_property
+    def token_counts(self) -> dict[str, int]:
+        """Modality → number of token features L of every row, found by encoding one blank row.
+
+        A modality without token features is left out.
+        """
+        mode, own = self.training, [*self.parameters(), *self.buffers()]
+        place = own[0] if own else torch.empty(0)
+        self.eval()  # statistics and random state stay as they are
+        found = {}
+        with torch.no_grad():
+            if self.image_input is not None and "image" in self.modalities:
+                size = self.image_input.size
+                found["image"] = self.encode_image(place.new_zeros(1, 3, size, size), tokens=True)
+            if "text" in self.modalities:
+                ids, mask = (value.to(place.device) for value in self.tokenize([""]))
+                found["text"] = self.encode_text(ids, mask, tokens=True)
+        self.train(mode)
+        return {m: f.tokens.shape[1] for m, f in found.items() if f.tokens is not None}
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -76,10 +97,15 @@ class CachedBackbone(Backbone):
     """Stands in for a frozen backbone whose features come with the batch; has no parameters."""
 
     def __init__(
-        self, widths: dict[str, int], token_widths: dict[str, int], fingerprint: str
+        self,
+        widths: dict[str, int],
+        token_widths: dict[str, int],
+        fingerprint: str,
+        token_counts: dict[str, int] | None = None,
     ) -> None:
-        """Take the widths of the encoder that made the features."""
+        """Take the widths of the encoder that made the features, and how many tokens it gives."""
         super().__init__()
+        self.token_counts = dict(token_counts or {})
         self.widths = dict(widths)
         self.token_widths = dict(token_widths)
         self.fingerprint = fingerprint

@@ -34,8 +34,8 @@ from tests.golden.harness import Case, GoldenError
 RTOL_LOSS = 1e-8  # of a float64 implementation, as are the next two
 RTOL_RATE = 1e-12
 ATOL = 1e-7
-FLOAT32_LOSS = 1e-4  # of a float32 implementation over the first FLOAT32_STEPS steps
-FLOAT32_STEPS = 6
+FLOAT32_LOSS = 1e-4  # of a float32 implementation over the first steps
+FLOAT32_STEPS = 6  # unless a method amplifies rounding faster
 FLOAT32_NOISE = 20  # times the recording's own float32 noise, over all steps
 
 NOT_COMPARED = {"out_final_*logit_scale": "our CLIP has no such parameter; it is never trained"}
@@ -58,6 +58,12 @@ class Setup:
         optim: our group → settings.
         terms: our terms and the model's outputs → values of ``out_term_<name>``.
         real: batch and modality → what ``out_real_<modality>`` recorded.
+        further: name → batch and modality → what ``out_<name>_<modality>`` recorded.
+        final: name → what ``out_<name>`` recorded after training, in evaluation mode.
+        absent: endings of recorded parameters that we have not, since nothing trains them.
+        constants: beginnings of our names, below a :class:`TrainingModule`, that no weight was
+            recorded for: the method sets them itself.
+        float32_steps: first steps that float32 determines to :data:`FLOAT32_LOSS`.
     """
 
     model: HashModel
@@ -68,6 +74,11 @@ class Setup:
     optim: Mapping[str, OptimGroup]
     terms: Callable[[Terms, Outputs], Mapping[str, Tensor]]
     real: Callable[[Batch, str], Tensor]
+    further: Mapping[str, Callable[[Batch, str], Tensor]] = dataclasses.field(default_factory=dict)
+    final: Mapping[str, Callable[[], Tensor]] = dataclasses.field(default_factory=dict)
+    absent: tuple[str, ...] = (".logit_scale",)
+    constants: tuple[str, ...] = ()
+    float32_steps: int = FLOAT32_STEPS
 
 
 Build = Callable[[Case, torch.dtype], Setup]
@@ -84,14 +95,17 @@ class Record:
     traces: list[dict[str, NDArray[Any]]] = dataclasses.field(default_factory=list)
 
 
-def clip_of(case: Case, prefix: str, dtype: torch.dtype) -> Backbone:
-    """Return the recorded CLIP; its sizes must be those that the file states."""
+def clip_of(case: Case, prefix: str, dtype: torch.dtype, **options: Any) -> Backbone:
+    """Return the recorded CLIP; its sizes must be those that the file states.
+
+    ``options`` are those of :func:`models.backbones.openai_clip.tiny_clip`.
+    """
     state = case.weights(prefix, dtype)
     sizes = openai_sizes(state)
     case.agree("embed_dim", sizes["embed_dim"])
     case.agree("layers", sizes["vision_cfg"]["layers"])
     case.agree("layers", sizes["text_cfg"]["layers"])
-    return tiny_clip(state)  # one head per 64 features, as recorded
+    return tiny_clip(state, **options)  # one head per 64 features, as recorded
 
 
 def problem_of(case: Case) -> Problem:
@@ -100,7 +114,9 @@ def problem_of(case: Case) -> Problem:
     label = case.tensor("in_labels")
     if label.shape[1] != classes:
         raise GoldenError(f"{case.source}: cfg_classes is {classes}, the labels say otherwise")
-    return Problem(case.cfg("bits"), classes, n_train=len(label), multi_label=True)
+    return Problem(
+        case.cfg("bits"), classes, n_train=len(label), multi_label=True, train_labels=label
+    )
 
 
 def bertadam_group(case: Case, lr: float, warmup: str = "warmup") -> OptimGroup:
@@ -133,13 +149,15 @@ def clip_groups(case: Case) -> dict[str, OptimGroup]:
 
 
 def rows_batch(case: Case, rows: NDArray[np.int64], dtype: torch.dtype) -> Batch:
-    """Return the training rows ``rows``; no text mask, since neither method hides padding."""
+    """Return the training rows ``rows``, with a text mask if one was recorded."""
     index = torch.as_tensor(rows)
+    masked = "in_key_padding_mask" in case
     return Batch(
         label=case.tensor("in_labels", dtype)[index],
         index=index,
         image=case.tensor("in_image", dtype)[index],
         text=case.tensor("in_text")[index],
+        text_mask=case.tensor("in_key_padding_mask")[index] if masked else None,
     )
 
 
@@ -147,6 +165,8 @@ def by_recorded_name(setup: Setup, module: TrainingModule) -> dict[str, Tensor]:
     """Return our parameters and buffers under the reference's names."""
     found = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
+        if name.startswith(setup.constants):
+            continue
         if name.startswith("model.backbone."):
             key = setup.backbone + openai_name(name.removeprefix("model.backbone."))
         else:
@@ -156,10 +176,10 @@ def by_recorded_name(setup: Setup, module: TrainingModule) -> dict[str, Tensor]:
     return found
 
 
-def load_weights(case: Case, named: Mapping[str, Tensor]) -> None:
+def load_weights(case: Case, named: Mapping[str, Tensor], absent: tuple[str, ...]) -> None:
     """Copy every recorded weight into ours; none may be left over on either side."""
     weights = case.weights("w_")
-    theirs = {name for name in weights if not name.endswith(".logit_scale")}
+    theirs = {name for name in weights if not name.endswith(absent)}
     if theirs != set(named):
         raise GoldenError(f"{case.source}: without counterpart: {sorted(theirs ^ set(named))}")
     with torch.no_grad():
@@ -172,7 +192,7 @@ def replay(case: Case, build: Build, dtype: torch.dtype) -> tuple[Record, Setup,
     setup = build(case, dtype)
     module = TrainingModule(setup.model.to(dtype), setup.loss.to(dtype))
     named = by_recorded_name(setup, module)
-    load_weights(case, named)
+    load_weights(case, named, setup.absent)
     optimization = Optimization.build(setup.optim, setup.model, setup.loss)
     epochs, steps, total = case.cfg("epochs"), case.cfg("steps"), case.cfg("t_total")
     record = Record()
@@ -228,12 +248,12 @@ def compare_trajectory(case: Case, build: Build) -> None:
     case.close("out_grad_norm", record.norms)
     for key in case.keys("out_traj_*"):
         case.close(key, np.stack([step[key] for step in record.traces]), 0.0, ATOL)
-    compare_final(case, named)
+    compare_final(case, named, setup.absent)
     compare_outputs(case, setup)
-    compare_float32(case, replay(case, build, torch.float32)[0].losses)
+    compare_float32(case, replay(case, build, torch.float32)[0].losses, setup.float32_steps)
 
 
-def compare_final(case: Case, named: Mapping[str, Tensor]) -> None:
+def compare_final(case: Case, named: Mapping[str, Tensor], absent: tuple[str, ...]) -> None:
     """Compare parameters after the last step, in part or whole, and the figures of all of them."""
     for key in case.keys("out_final_*"):
         name = key.removeprefix("out_final_")
@@ -246,7 +266,7 @@ def compare_final(case: Case, named: Mapping[str, Tensor]) -> None:
     recorded = np.array(case.array("out_final_stats"))
     ours = recorded.copy()
     for row, name in enumerate(names):
-        if name.endswith(".logit_scale"):
+        if name.endswith(absent):
             continue  # its row alone stays as recorded: no parameter of ours
         tensor = named[name].detach()
         ours[row] = tensor.sum().item(), tensor.norm().item()
@@ -263,16 +283,20 @@ def compare_outputs(case: Case, setup: Setup) -> None:
         for modality in ("image", "text"):
             case.close(f"out_real_{modality}", setup.real(batch, modality), 0.0, ATOL)
             case.equal(f"out_codes_{modality}", sign(setup.model.encode(batch, modality)))
+            for name, function in setup.further.items():
+                case.close(f"out_{name}_{modality}", function(batch, modality), 0.0, ATOL)
+        for name, value in setup.final.items():
+            case.close(f"out_{name}", value(), 0.0, ATOL)
 
 
-def compare_float32(case: Case, losses: list[float]) -> None:
+def compare_float32(case: Case, losses: list[float], steps: int) -> None:
     """Compare the losses in float32 as far as float32 determines them.
 
     Two implementations in float32 drift apart; the recording's own distance to its float64 run
-    says by how much, and the first steps are held to :data:`FLOAT32_LOSS`.
+    says by how much, and the first ``steps`` are held to :data:`FLOAT32_LOSS`.
     """
     exact, recorded = case.array("out_loss"), case.array("out_float32_loss")
     noise = float(np.abs(recorded / exact - 1).max())
     case.close("out_float32_loss", losses, max(FLOAT32_LOSS, FLOAT32_NOISE * noise), 0.0)
-    first = [*losses[:FLOAT32_STEPS], *recorded[FLOAT32_STEPS:]]
+    first = [*losses[:steps], *recorded[steps:]]
     case.close("out_float32_loss", first, FLOAT32_LOSS, 0.0)

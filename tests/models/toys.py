@@ -17,6 +17,8 @@ from utils.errors import UserError
 WIDTH, ROWS, CLASSES = 32, 24, 4
 BITS = (16, 48, 64)
 MODALITIES = ("image", "text")
+TOKENS = {"image": 5, "text": 7}
+LIGHT = {"umoed": {"layers": 2, "feedforward": 64}}  # model → settings that spare minutes
 
 
 def toy_labels(multi: bool, classes: int = CLASSES) -> Tensor:
@@ -35,7 +37,7 @@ def toy_batch(multi: bool = False, classes: int = CLASSES) -> Batch:
     generator = torch.Generator().manual_seed(3)
     label = toy_labels(multi, classes)
     features = {}
-    for modality, length in (("image", 5), ("text", 7)):
+    for modality, length in TOKENS.items():
         means = torch.randn(classes, WIDTH, generator=generator)
         tokens = (label @ means)[:, None] + 0.3 * torch.randn(
             ROWS, length, WIDTH, generator=generator
@@ -77,14 +79,15 @@ def make_model(
     modalities: tuple[str, ...] = MODALITIES,
     **keys: object,
 ) -> HashModel:
-    """Build a model with its default settings on cached features; fit it if it asks for it."""
+    """Build a model with its default settings, or lighter ones, on cached features, and fit it."""
     entry = MODELS.get(name)
     wanted = entry.target.modalities or modalities
     widths = {modality: WIDTH for modality in wanted}
     torch.manual_seed(seed)
-    backbone = CachedBackbone(widths, widths, "toy")
+    backbone = CachedBackbone(widths, widths, "toy", TOKENS)
     with accepted_refusal(problem):
-        model = entry.target(schema.build(entry.config, keys, "model", str), problem, backbone)
+        config = schema.build(entry.config, {**LIGHT.get(name, {}), **keys}, "model", str)
+        model = entry.target(config, problem, backbone)
     if model.needs_fit:
         batch = toy_batch(problem.multi_label, problem.n_classes)
         pooled = {m: batch.features(m).pooled if m in wanted else None for m in MODALITIES}

@@ -59,6 +59,16 @@ def test_shapes(backbone, rows):
     assert backbone(batch, "image").tokens is None
 
 
+def test_token_counts_are_those_of_any_batch_and_cost_no_randomness(backbone):
+    batch, state = batch_of(backbone), torch.get_rng_state()
+    backbone.train()
+    counts = backbone.token_counts
+    assert backbone.training and torch.equal(torch.get_rng_state(), state)
+    backbone.eval()
+    for modality, count in counts.items():
+        assert backbone(batch, modality, tokens=True).tokens.shape[1] == count
+
+
 def test_double_precision_agrees(config, backbone):
     double = build_backbone("open_clip", config, BOTH).eval().double()
     batch = batch_of(backbone)

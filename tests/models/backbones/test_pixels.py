@@ -28,6 +28,7 @@ def test_shapes_and_values(pixels, rows):
     assert pixels.encode_image(torch.rand(rows, 3, 24, 24)).pooled.shape == (rows, 192)
     assert pixels.widths == {"image": 192, "text": 32}
     assert pixels.token_widths == {"image": 12, "text": 32}
+    assert pixels.token_counts == {"image": 16, "text": 4}
 
 
 def test_words_are_counted_in_stable_bins(pixels):
