@@ -36,7 +36,9 @@ class Batch:
         text: int64 token ids [B,L], or None.
         text_mask: bool [B,L], True = hidden (padding).
         image_features, text_features: cached :class:`Features`, or None.
-        extras: further named tensors with one row per batch row (attributes, second captions, …).
+        extras: further named tensors with one row per batch row (attributes, …).
+        others: further pictures and texts of the same rows by name (second captions, …), each a
+            batch of its own, so that an encoder takes it as it takes this one.
     """
 
     label: Tensor
@@ -47,6 +49,7 @@ class Batch:
     image_features: Features | None = None
     text_features: Features | None = None
     extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    others: dict[str, Batch] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.label.shape[0])
@@ -64,6 +67,8 @@ class Batch:
                 return value.to(device, dtype=target, non_blocking=True)
             if isinstance(value, Features):
                 return Features(*(move(part) for part in value))  # type: ignore[arg-type]
+            if isinstance(value, Batch):
+                return value.to(device, dtype)
             if isinstance(value, dict):
                 return {key: move(part) for key, part in value.items()}
             return value

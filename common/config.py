@@ -37,6 +37,8 @@ class DataConfig:
     captions: Literal["random", "first"] = "random"  # drawn at each training access, or fixed
     on_bad_image: Literal["error", "skip"] = "error"
     feature_cache: Literal["auto", "off"] = "auto"  # auto: whenever the encoder is frozen
+    caption_noise: float = 0.0  # share of training rows whose captions are shuffled among them
+    generated: str | None = None  # folder of `main.py generate`: captions, painted query pictures
     workers: int = 0
     eval_batch_size: int = 256
 
@@ -338,6 +340,11 @@ def _check_at(evaluation: EvalConfig, locate: schema.Locate) -> None:
 def _check_ranges(
     top: _Top, data: DataConfig, evaluation: EvalConfig, locate: schema.Locate
 ) -> None:
+    if not 0 <= data.caption_noise <= 1:
+        raise UserError(
+            f"{locate('data.caption_noise')}: data.caption_noise={data.caption_noise} is not "
+            "accepted; a share of the training rows, 0 to 1, is needed."
+        )
     if not 0 <= top.seed < 2**32:
         raise UserError(
             f"{locate('seed')}: seed={top.seed} is not accepted; 0 to {2**32 - 1} is needed."

@@ -14,7 +14,7 @@ thread pools nor a later ``fork`` can get in each other's way.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -31,7 +31,7 @@ _QUERIES = 8  # over a tile before the next one
 _TABLE_ENTRIES = 2**18  # of all their tables, 1 MiB
 _MOST_PAIR_KEYS = 512  # a table of pairs of more keys leaves the second-level cache
 _TASKS_PER_THREAD = 4
-_EQUAL, _SHARE, _COUNT = 0, 1, 2  # how labels become grades
+_SHARE, _COUNT = 0, 1  # how labels become grades: whether there is one in common, or how many
 
 
 def count(
@@ -57,9 +57,9 @@ def count(
     word = np.uint32 if query.bits <= 32 else np.uint64
     order, group = _by_labels(query)
     query_words = np.ascontiguousarray(planes(query.codes, word)[:, order])
-    query_labels = np.ascontiguousarray(_label_planes(query)[:, order])
-    how = _EQUAL if query.classes is None else _COUNT if levels > 2 else _SHARE
-    step = _rows_at_once(database, threads, int(memory_mb * 2**20))
+    labels = _QueryLabels.of(query, order)
+    how = _COUNT if levels > 2 else _SHARE
+    step = _rows_at_once(database, len(labels.used), int(memory_mb * 2**20))
     keys = (query.bits + 1) * levels
     shift_type = np.zeros(0, np.uint16 if keys < 2**16 else np.uint32)  # numba sees arrays' types
     found = np.zeros((len(query), keys), np.int64)  # in the order of labels, by grade and distance
@@ -67,13 +67,13 @@ def count(
     with ThreadPoolExecutor(threads) as pool:
         for left in range(0, len(database), step):
             rows = database.select(slice(left, left + step))
-            row_words, row_labels = planes(rows.codes, word), _label_planes(rows)
+            row_words, marks = planes(rows.codes, word), labels.marks(rows)
 
             def work(
-                top: int, end: int, row_words: Array = row_words, row_labels: Array = row_labels
+                top: int, end: int, row_words: Array = row_words, marks: Array = marks
             ) -> None:
                 _count_queries(
-                    query_words, query_labels, group, row_words, row_labels,
+                    query_words, labels.starts, labels.numbers, group, row_words, marks,
                     how, query.bits + 1, keys, shift_type, found, top, end,
                 )  # fmt: skip
 
@@ -92,21 +92,44 @@ def _by_labels(query: PackedRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     return order, group[order]
 
 
-def _label_planes(rows: PackedRows) -> NDArray[np.uint32]:
-    """Return labels as words, one plane for each, uint32 [L,n]; class numbers as their digits."""
-    if rows.classes is not None:
-        return planes(rows.labels.astype(np.uint8, copy=False), np.uint32)
-    digits = planes(
-        np.ascontiguousarray(rows.labels, "<i8").view(np.uint8).reshape(-1, 8), np.uint32
-    )
-    return digits
+class _QueryLabels(NamedTuple):
+    """The labels of the queries, as the numbers of those that any query has.
+
+    Attributes:
+        used: int64 [U], the labels (or class numbers) that occur, ascending.
+        numbers: int64, positions in ``used``, those of query 0, then of query 1, …
+        starts: int64 [Q+1], where those of a query begin.
+    """
+
+    used: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, query: PackedRows, order: NDArray[np.int64]) -> _QueryLabels:
+        labels = query.labels[order]
+        if query.classes is None:
+            used, numbers = np.unique(labels, return_inverse=True)
+            return cls(used, numbers, np.arange(len(labels) + 1))
+        ones = np.unpackbits(labels.astype(np.uint8), 1, query.classes, "little")
+        rows, values = ones.nonzero()
+        used, numbers = np.unique(values, return_inverse=True)
+        return cls(used, numbers, np.searchsorted(rows, np.arange(len(labels) + 1)))
+
+    def marks(self, rows: PackedRows) -> NDArray[np.uint8]:
+        """Return which rows have which of the labels used: 0 or 1, uint8 [U,n]."""
+        marks = np.empty((len(self.used), len(rows)), np.uint8)
+        if rows.classes is None:
+            for mark, number in zip(marks, self.used, strict=True):
+                np.equal(rows.labels, number, out=mark.view(np.bool_))
+        else:
+            _unpack_marks(np.ascontiguousarray(rows.labels), self.used, marks)
+        return marks
 
 
-def _rows_at_once(database: PackedRows, threads: int, budget: int) -> int:
-    """Return how many rows to treat at once: their words and labels twice, a grade per thread."""
-    labels = 8 if database.classes is None else database.labels.shape[1] + 3
-    per_row = 2 * (database.codes.shape[1] + 7 + labels) + threads
-    return max(_TILE, min(len(database), budget // per_row))
+def _rows_at_once(database: PackedRows, used: int, budget: int) -> int:
+    """Return how many rows to treat at once: their words, twice while they are made, and marks."""
+    return max(_TILE, min(len(database), budget // (2 * (database.codes.shape[1] + 7) + used)))
 
 
 def _popcount_of(context: Any, word: Any) -> Any:
@@ -124,10 +147,11 @@ _popcount: Any = intrinsic(_popcount_of)
 @numba.njit(nogil=True, cache=True)
 def _count_queries(
     query_words: Array,
-    query_labels: Array,
+    starts: Array,
+    numbers: Array,
     group: Array,
     row_words: Array,
-    row_labels: Array,
+    marks: Array,
     how: int,
     distances: int,
     keys: int,
@@ -155,9 +179,10 @@ def _count_queries(
             right = half + left
             for q in range(base, stop):
                 table = tables[q - base]
+                own = numbers[starts[q] : starts[q + 1]]
                 if q == base or group[q] != group[q - 1]:
-                    _make_shifts(query_labels, q, row_labels, left, how, distances, s[:n])
-                    _make_shifts(query_labels, q, row_labels, right, how, distances, t[:n])
+                    _make_shifts(own, marks, left, how, distances, s[:n])
+                    _make_shifts(own, marks, right, how, distances, t[:n])
                 if in_pairs:
                     _make_pairs(
                         query_words, q, row_words, left, right, s, t, keys, first[:n], second
@@ -172,54 +197,38 @@ def _count_queries(
                         table[keys + second[j]] += np.uint32(1)  # a table of its own: no waiting
         for q in range(base, stop):
             if n_rows % 2:
-                _make_shifts(query_labels, q, row_labels, n_rows - 1, how, distances, s[:1])
+                own = numbers[starts[q] : starts[q + 1]]
+                _make_shifts(own, marks, n_rows - 1, how, distances, s[:1])
                 _make_keys(query_words, q, row_words, n_rows - 1, s, first[:1])
                 found[q, first[0]] += 1
             _add_up(tables[q - base], keys, second[:keys] if in_pairs else first, found[q])
 
 
 @numba.njit(nogil=True, cache=True)
-def _make_shifts(
-    query_labels: Array,
-    q: int,
-    row_labels: Array,
-    left: int,
-    how: int,
-    distances: int,
-    shift: Array,
-) -> None:
-    """Write (K+1)·grade of the rows from ``left`` on for the labels of query ``q``.
+def _unpack_marks(packed: Array, used: Array, marks: Array) -> None:
+    """Write bit ``used[u]`` of the packed labels [n,B] into row ``u`` of ``marks``."""
+    for u in range(len(used)):
+        byte, bit = used[u] // 8, used[u] % 8
+        mark = marks[u]
+        for j in range(len(mark)):
+            mark[j] = (packed[j, byte] >> bit) & 1
 
-    Up to 96 labels, three words, are compared in one pass.
-    """
-    n, words = len(shift), len(row_labels)
-    one = np.uint16(distances)
-    if how == _SHARE and words <= 3:
-        m0, m1, m2 = query_labels[0, q], query_labels[1 % words, q], query_labels[2 % words, q]
-        r0 = row_labels[0, left : left + n]
-        r1 = row_labels[1 % words, left : left + n]
-        r2 = row_labels[2 % words, left : left + n]
-        if words == 1:
+
+@numba.njit(nogil=True, cache=True)
+def _make_shifts(
+    own: Array, marks: Array, left: int, how: int, distances: int, shift: Array
+) -> None:
+    """Write (K+1)·grade of the rows from ``left`` on for a query with the labels ``own``."""
+    n = len(shift)
+    shift[:] = 0
+    for u in own:
+        mark = marks[u, left : left + n]
+        if how == _SHARE:
             for j in range(n):
-                shift[j] = one if (m0 & r0[j]) != 0 else 0
-        elif words == 2:
-            for j in range(n):
-                shift[j] = one if ((m0 & r0[j]) | (m1 & r1[j])) != 0 else 0
+                shift[j] |= mark[j]
         else:
             for j in range(n):
-                shift[j] = one if ((m0 & r0[j]) | (m1 & r1[j]) | (m2 & r2[j])) != 0 else 0
-        return
-    for w in range(words):
-        mine, rows = query_labels[w, q], row_labels[w, left : left + n]
-        if how == _EQUAL:
-            for j in range(n):
-                shift[j] = np.uint16(mine == rows[j]) & (shift[j] if w else np.uint16(1))
-        elif how == _SHARE:
-            for j in range(n):
-                shift[j] = np.uint16((mine & rows[j]) != 0) | (shift[j] if w else np.uint16(0))
-        else:
-            for j in range(n):
-                shift[j] = _popcount(mine & rows[j]) + (shift[j] if w else np.uint16(0))
+                shift[j] += mark[j]
     for j in range(n):
         shift[j] *= distances
 

@@ -180,13 +180,15 @@ def _discount_sums(sizes: Tensor, cut: int) -> Tensor:
     Groups of ``sizes`` [Q,P] rows follow one another. The sums up to each rank are made piece by
     piece, so that memory does not grow with the database.
     """
-    end = sizes.cumsum(1)
-    edges = torch.stack([end - sizes, end]).clamp_(max=cut)  # [2,Q,P]
+    edges = sizes.cumsum(1).clamp_(max=cut)  # [Q,P], where the groups end
     sums = torch.zeros(edges.shape, dtype=torch.float64)
     upto = torch.zeros(1, dtype=torch.float64)  # at rank `start`, then at those of the piece
     for start in range(0, cut, _PIECE):
         ranks = torch.arange(start + 1, min(start + _PIECE, cut) + 1, dtype=torch.float64)
         upto = torch.cat([upto[-1:], upto[-1] + (1 / (1 + ranks).log2_()).cumsum(0)])
-        place = (edges - start).clamp_(max=len(ranks))  # an edge beyond comes again
-        sums = torch.where(place >= 0, upto[place.clamp(min=0)], sums)
-    return sums[1] - sums[0]
+        if cut <= _PIECE:
+            sums = upto[edges]
+        else:
+            place = (edges - start).clamp_(max=len(ranks))  # an edge beyond comes again
+            sums = torch.where(place >= 0, upto[place.clamp(min=0)], sums)
+    return sums.diff(dim=1, prepend=sums.new_zeros(len(sums), 1))

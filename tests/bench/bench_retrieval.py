@@ -65,7 +65,7 @@ class Case(NamedTuple):
 
 
 def make_case(size: Size, bits: int) -> Case:
-    """Return noisy codes of label centres: labels skewed as in photos, 2 to 4 for a row."""
+    """Return noisy codes of label centres: labels skewed as in photos, 2 to 3 for a row."""
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((size.classes, bits)).astype(np.float32)
     sides: list[np.ndarray] = []
@@ -74,7 +74,7 @@ def make_case(size: Size, bits: int) -> Case:
             labels = rng.integers(0, size.classes, n)
             mean = centers[labels]
         else:
-            share = np.minimum(0.45 / np.arange(1, size.classes + 1) ** 0.7, 1)
+            share = np.minimum(0.45 / np.arange(1, size.classes + 1) ** 0.85, 1)
             labels = (rng.random((n, size.classes)) < share).astype(np.int8)
             mean = labels.astype(np.float32) @ centers
         noisy = mean + 1.5 * rng.standard_normal((n, bits), dtype=np.float32)
