@@ -1,0 +1,203 @@
+"""TwDH's two steps as stages: transforms for every short length, one long network for all of them.
+
+The long network depends on no short length (unless ``loss.low_rate`` is given), so its key leaves
+them out: the first run of a sweep trains it, the others find it and only encode. Its epoch is
+selected by the long code, which is what is trained; selected by short codes it would depend on
+which of them a run has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from common import checkpoint, schema
+from common.config import NOT_IDENTITY, RunConfig
+from common.registry import RUNNERS
+from models.twdh import TwDH, TwDHLoss
+from models.twdh_transforms import ReleasedConfig, projection, regression, released, reproduced
+from runners.base import Selection
+from runners.stages import Report, Stage, Stages, StageTraining
+from runners.standard import StandardConfig, StandardRunner
+from utils.errors import UserError
+from utils.files import digest, file_digest
+
+Recipe = Literal["regression", "projection", "released"]
+TRANSFORM_KEYS = ("transform", "ridge", "released")
+
+
+@dataclasses.dataclass(frozen=True)
+class TwDHConfig(StandardConfig):
+    """Keys of ``runner`` with ``name: twdh``, beside those of ``standard``."""
+
+    transform: Recipe = "regression"  # see models/twdh_transforms.py
+    ridge: float = 0.1  # λ of `regression`
+    released: ReleasedConfig = ReleasedConfig()  # of `released`
+
+
+@RUNNERS.register("twdh", config=TwDHConfig)
+class TwDHRunner(StandardRunner):
+    """Fit transforms, train the long network once for all lengths, encode with the run's own."""
+
+    settings: TwDHConfig
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        loss = config.loss.entry.target if config.loss else None
+        if config.model.entry.target is not TwDH or loss is not TwDHLoss:
+            raise UserError(
+                "Runner 'twdh' trains one long network for all lengths, so it needs model.name=twdh"
+                f" and loss.name=twdh, not '{config.model.name}' and "
+                f"'{config.loss.name if config.loss else 'none'}'; give runner=standard for others."
+            )
+        numbers = {"ridge": self.settings.ridge, "released.epochs": self.settings.released.epochs,
+                   "released.batch_size": self.settings.released.batch_size}  # fmt: skip
+        for name, value in numbers.items():
+            if value <= 0:
+                raise UserError(
+                    f"runner.{name}={value} is not accepted; a number above 0 is needed."
+                )
+
+    def train(self) -> Selection:
+        """Make or find both stages, and leave the model with the network of the selected epoch."""
+        model = self.experiment.model
+        assert isinstance(model, TwDH)
+        self.stages = Stages(self.folder.path, self.settings.tensorboard)
+        transforms = [self._transform(model, length) for length in model.lengths]
+        network = self._network(model, transforms)
+        checkpoint.load_modules(network.folder / "network", self._long_modules())
+        state = checkpoint.read_state(network.folder / "network")
+        selection = Selection(**state)
+        if self.is_main:
+            name = "last" if selection.on == "last" else "best"
+            checkpoint.save(self.folder.checkpoints / name, self._modules(), state=state)
+        return selection
+
+    def _protocol(self, selection: Selection) -> dict[str, Any]:
+        keys = {name: stage.key for name, stage in self.stages.done.items()}
+        return {**super()._protocol(selection), "stages": keys}
+
+    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
+        # train_s is this run's own time: next to nothing where the stages were found
+        stages = {f"stage_{name}_s": stage.seconds for name, stage in self.stages.done.items()}
+        super()._evaluate(selection, {**timing, **stages})
+
+    def _transform(self, model: TwDH, length: int) -> Stage:
+        """Make or find the transform of a length and hand it to the model."""
+        label = self.experiment.problem.train_labels
+        assert label is not None
+        label = label.to(model.long_centers)
+        long, short = model.long_centers, model.short_centers(length)
+        recipe, settings = self.settings.transform, self.settings
+
+        def build(folder: Path) -> Report:
+            report: dict[str, Any] = {}
+            if recipe == "projection":
+                matrix = projection(long, short)
+            elif recipe == "regression":
+                matrix = regression(long, short, label, settings.ridge)
+            else:
+                generator = torch.Generator().manual_seed(self.config.seed)
+                matrix, report = released(long, short, label, settings.released, generator)
+            report["centre_bits"] = report.get("centre_bits", reproduced(matrix, long, short))
+            if self.is_main:
+                save_file({"transform": matrix.cpu()}, folder / "transform.safetensors")
+            return report
+
+        depends = {
+            "recipe": recipe,
+            "settings": {
+                "projection": None,
+                "regression": settings.ridge,
+                "released": {**dataclasses.asdict(settings.released), "seed": self.config.seed},
+            }[recipe],
+            "long_centers": _digest(long),
+            "short_centers": _digest(short),
+            "labels": None if recipe == "projection" else _digest(label),
+        }
+        stage = self.stages.run(f"transform_{length}", depends, build)
+        model.set_transform(length, load_file(stage.folder / "transform.safetensors")["transform"])
+        return stage
+
+    def _network(self, model: TwDH, transforms: Sequence[Stage]) -> Stage:
+        """Make or find the trained long network."""
+        own_bits, config = self.config.bits, self._long_config(model)
+
+        def build(folder: Path) -> Report:
+            model.set_bits(model.config.long_bits)  # epochs are measured by the long code
+            training = StageTraining(
+                config, self.experiment, self._long_modules(), folder, self.folder.path
+            )
+            selection = training.train()
+            model.set_bits(own_bits)
+            if self.is_main:
+                state = dataclasses.asdict(selection)
+                checkpoint.save(folder / "network", self._long_modules(), state=state)
+            training.remove_checkpoints()
+            numbers = {"epoch": selection.epoch, "score": selection.score}
+            return {name: value for name, value in numbers.items() if value is not None}
+
+        centers = _digest(model.long_centers)
+        depends = {**self._data(), "long_centers": centers, "settings": _identity(config)}
+        if self._trains_short:
+            depends["transforms"] = [stage.key for stage in transforms]
+        return self.stages.run("network", depends, build)
+
+    @property
+    def _trains_short(self) -> bool:
+        assert self.config.loss is not None
+        return self.config.loss.config.low_rate != 0
+
+    def _long_modules(self) -> dict[str, nn.Module]:
+        """Return what the second stage trains: all but the constants of the short lengths."""
+        model, loss = self.experiment.model, self.experiment.loss
+        assert isinstance(model, TwDH) and loss is not None
+        return {
+            "model": nn.ModuleDict({"backbone": model.backbone, "heads": model.heads}),
+            "loss": loss,
+        }
+
+    def _long_config(self, model: TwDH) -> RunConfig:
+        """Return the settings of the second stage: equal for all runs that share it."""
+        resolved: dict[str, Any] = {
+            section: dict(value) if isinstance(value, Mapping) else value
+            for section, value in self.config.resolved.items()
+        }
+        bits = model.config.long_bits
+        resolved |= {"bits": bits, "method": None, "dataset": {}}  # data: by its content
+        resolved["eval"]["at"] = None
+        for key in TRANSFORM_KEYS:
+            resolved["runner"].pop(key)
+        lengths = model.lengths if self._trains_short else None
+        resolved["model"]["short_bits"] = resolved["loss"]["short_bits"] = lengths
+        return dataclasses.replace(self.config, bits=bits, resolved=resolved)
+
+    def _data(self) -> dict[str, Any]:
+        """Return what the network's data are, by content."""
+        dataset = self.experiment.dataset
+        captions = [digest(*row) for row in dataset.texts or ()]
+        return {
+            "split": self.experiment.split.hash,
+            "labels": _digest(dataset.labels),
+            "images": dataset.images.fingerprint,
+            "captions": digest(*captions),
+            "encoder": self.experiment.model.backbone.fingerprint,
+        }
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    flat = schema.flat(config.resolved)
+    plugins = [file_digest(Path(path)) for path in config.resolved["plugins"]]
+    return {k: v for k, v in flat.items() if k not in NOT_IDENTITY} | {"plugins": plugins}
+
+
+def _digest(values: Tensor | np.ndarray) -> str:
+    array = values.cpu().numpy() if isinstance(values, Tensor) else values
+    return digest(f"{array.dtype} {array.shape}", np.ascontiguousarray(array).tobytes())
