@@ -1,0 +1,88 @@
+"""Every loss under two real processes that talk by gloo: what one process computes, they compute.
+
+Model and loss are wrapped as training wraps them. Each process is handed half of the batch; losses,
+gradients and memories must be those of the whole batch. Heads run in evaluation mode: dropout draws
+per process, and batch statistics are those of a process's own rows.
+"""
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from common.distributed import own_share
+from common.registry import LOSSES
+from models.base import Progress
+from runners.training_module import TrainingModule
+from tests.models.toys import ROWS, fitting_pairs, make_loss, make_model, take, toy_batch
+from tests.models.toys import toy_problem as problem_of
+
+STEPS = 2
+
+
+def first_pairs():
+    """Return one (loss, model) for every loss, of the same name where there is one."""
+    chosen = {}
+    for loss, model in fitting_pairs():
+        if loss not in chosen or model == loss:
+            chosen[loss] = model
+    return sorted(chosen.items())
+
+
+def steps(loss_name, model_name, wrap):
+    """Return what two steps give: terms, gradients, and the loss's buffers after them."""
+    problem = problem_of(16, multi=True)
+    module = TrainingModule(make_model(model_name, problem), make_loss(loss_name, problem)).double()
+    module.train()
+    module.model.eval()
+    wrapped = wrap(module)
+    batch = take(toy_batch(multi=True), own_share(ROWS))
+    for modality in ("image", "text"):
+        features = batch.features(modality)
+        batch = batch.__class__(
+            **{
+                **vars(batch),
+                f"{modality}_features": type(features)(
+                    features.pooled.double(), features.tokens.double(), features.mask
+                ),
+            }
+        )
+    found = {}
+    for step in range(STEPS):
+        module.zero_grad()
+        terms = wrapped(batch, Progress(0, step, 1, STEPS))
+        terms.total().backward()
+        found |= {f"{step} {name}": value.detach() for name, value in terms.items()}
+    gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+    return found | gradients | dict(module.loss.named_buffers())
+
+
+def work(rank, world, folder, pairs):
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(folder / "store"), world)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    for loss, model in pairs:
+        found = steps(
+            loss, model, lambda module: DistributedDataParallel(module, find_unused_parameters=True)
+        )
+        torch.save(found, folder / f"{loss}{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(work, args=(2, place, first_pairs()), nprocs=2)
+    return place
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_two_processes_compute_what_one_does(name, folder):
+    alone = steps(name, dict(first_pairs())[name], lambda module: module)
+    for rank in range(2):
+        together = torch.load(folder / f"{name}{rank}.pt")
+        assert together.keys() == alone.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(
+                together[key], value, rtol=1e-9, atol=1e-12, msg=lambda m, k=key: f"{k}: {m}"
+            )
