@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--csv", metavar="FILE", help="write the table as CSV as well")
     command.add_argument("--plots", metavar="DIR", help="write precision-recall curves there")
 
+    _generate_options(add("generate", generate_command, "pictures and captions by models; resumes"))
+
     command = add("check", check_command, "is this method sound? trains it briefly on toy data")
     command.add_argument("target", metavar="METHOD|FILE.py")
     _settings(command, "loss.name=my_loss")
@@ -99,6 +101,39 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(command: argparse.ArgumentParser, example: str) -> None:
     command.add_argument("settings", nargs="*", metavar="key=value", help=f"for example: {example}")
+
+
+def _generate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("dataset", metavar="DATASET", help="a name of `list datasets`, or a YAML")
+    _settings(command, "dataset.root=DIR dataset.split.seed=1, as given to train")
+    command.add_argument("--method", required=True, metavar="vtph|pzsh", help="whose needs")
+    command.add_argument(
+        "--out", required=True, metavar="DIR", help="folder to fill; goes on there"
+    )
+    command.add_argument(
+        "--model",
+        metavar="PATH|TAG",
+        help="diffusers folder, .safetensors, .ckpt or hub tag; creatures for creatures_zeroshot",
+    )
+    command.add_argument("--model-config", metavar="DIR", help="diffusers folder, of a single file")
+    command.add_argument("--captioner", metavar="PATH|TAG", help="BLIP folder or hub tag")
+    command.add_argument("--prompt", help="template: <text>, or <label> <attributes> <caption>")
+    command.add_argument("--negative-prompt", default="", metavar="TEXT")
+    command.add_argument("--count", action="append", default=[], metavar="N|unseen=N|CLASS=N")
+    command.add_argument("--condition", choices=("none", "image", "mosaic"), default="none")
+    command.add_argument("--strength", type=float, default=0.8, help="of --condition image, 0..1")
+    command.add_argument("--adapter", metavar="PATH|TAG", help="T2I-Adapter, of --condition mosaic")
+    command.add_argument("--steps", type=int, default=50, help="denoising steps")
+    command.add_argument("--guidance", type=float, default=7.5, help="scale of guidance")
+    command.add_argument("--size", type=int, metavar="PX", help="side; the model's own if left out")
+    command.add_argument("--seed", type=int, default=42, help="of the pictures")
+    command.add_argument("--limit", type=int, metavar="N", help="first N rows; N per class")
+    command.add_argument("--batch-size", type=int, metavar="N", help="halved when memory runs out")
+    command.add_argument("--device", default="auto")
+    command.add_argument(
+        "--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto"
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
 
 
 def _metrics_options(command: argparse.ArgumentParser) -> None:
@@ -299,6 +334,19 @@ def report_command(options: argparse.Namespace) -> None:
         write_csv(rows, Path(options.csv))
     if options.plots:
         plot_curves(results, Path(options.plots))
+
+
+def generate_command(options: argparse.Namespace) -> None:
+    """Make captions and pictures; the last line printed is their folder."""
+    from runners.generation.command import generate
+    from runners.generation.options import Options
+
+    values = {name: value for name, value in vars(options).items() if name != "command"}
+    values.update(
+        out=Path(options.out), settings=tuple(options.settings), count=tuple(options.count)
+    )
+    for line in generate(Options(**values)):
+        print(line)
 
 
 def check_command(options: argparse.Namespace) -> int:

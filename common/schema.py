@@ -20,14 +20,20 @@ Locate = Callable[[str], str]
 """Key path (``loss.alpha``) → where it was set (``configs/method/dsph.yaml:4``)."""
 
 
-def build(schema: type[T], values: Mapping[str, Any], path: str, locate: Locate) -> T:
+def build(
+    schema: type[T], values: Mapping[str, Any], path: str, locate: Locate, default: T | None = None
+) -> T:
     """Return ``schema(**values)`` with every key known and every value of the declared type.
+
+    A field that holds a dataclass keeps those of its default's values that are not given: where
+    the default is ``Split(rule="per_class", query=20)``, giving ``seed`` changes the seed alone.
 
     Args:
         schema: a dataclass.
         values: key → value, as read from YAML.
         path: dotted path of ``values`` in the whole config, for messages.
         locate: says where a key path was set.
+        default: what keys that are not given are taken from; None for the schema's own defaults.
 
     Raises:
         UserError: naming place, key, what was given, what is accepted and the nearest key.
@@ -43,7 +49,13 @@ def build(schema: type[T], values: Mapping[str, Any], path: str, locate: Locate)
                 f"{locate(full)}: key '{full}' is not known.{nearest(str(key), fields)} "
                 f"Accepted there: {accepted}."
             )
-        arguments[key] = convert(hints[key], value, full, locate)
+        hint, own = hints[key], getattr(default, key, fields[key].default)
+        if type(own) is hint and dataclasses.is_dataclass(own) and isinstance(value, Mapping):
+            arguments[key] = build(hint, value, full, locate, own)
+        else:
+            arguments[key] = convert(hint, value, full, locate)
+    if default is not None:
+        return dataclasses.replace(default, **arguments)  # type: ignore[type-var]
     missing = [
         name
         for name, field in fields.items()

@@ -34,6 +34,10 @@ class ImageSource(Protocol):
         ...
 
 
+WITHOUT_QUERIES = ("train", "database")
+"""Parts whose rows may come with what was made from them; a query has to do without."""
+
+
 class BadImageError(Exception):
     """A picture that is missing or broken; the message names the file and what is wrong with it."""
 
@@ -58,6 +62,26 @@ class ArrayImages:
         return f"picture {row}"
 
 
+@dataclasses.dataclass(frozen=True)
+class OtherInputs:
+    """Further pictures, texts or both of some rows: captions made from pictures, and the like.
+
+    Attributes:
+        rows: int64 [n], the dataset rows that have one, ascending.
+        source: what they are and where they come from, for ``metrics.json``.
+        texts: n texts, or None.
+        images: n pictures, or None.
+        parts: parts of a split whose rows come with them. A query should not come with the caption
+            of its own picture.
+    """
+
+    rows: np.ndarray
+    source: str
+    texts: list[str] | None = None
+    images: ImageSource | None = None
+    parts: tuple[str, ...] = ("train", "val", "query", "database")
+
+
 @dataclasses.dataclass
 class HashDataset:
     """A dataset as every runner sees it; N rows, C classes, A attributes.
@@ -74,6 +98,9 @@ class HashDataset:
         attribute_names: A names.
         seen_classes: classes that training rows carry; empty means all.
         extras: further arrays with N rows, handed on in ``Batch.extras``.
+        others: further pictures and texts of rows by name, handed on in ``Batch.others`` to models
+            that read them; ``second``: a caption made from the row's picture; ``virtual``: a
+            picture painted from the text of a query row and the caption of that picture.
     """
 
     name: str
@@ -87,6 +114,7 @@ class HashDataset:
     attribute_names: tuple[str, ...] = ()
     seen_classes: tuple[int, ...] = ()
     extras: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    others: dict[str, OtherInputs] = dataclasses.field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -95,7 +95,9 @@ class SplitView(Dataset):
         text_features: Features | Sequence[Array | None] | None = None,
         caption_offsets: np.ndarray | None = None,
         captions: str = "first",
+        caption_rows: np.ndarray | None = None,
         extras: Mapping[str, Array] | None = None,
+        others: Mapping[str, SplitView] | None = None,
         seed: int = 0,
     ) -> None:
         """Choose rows and what their batches hold.
@@ -113,7 +115,10 @@ class SplitView(Dataset):
             text_features: the same of captions, [T,…].
             caption_offsets: int64 [N+1] as from :func:`flatten_captions`; None = one per row.
             captions: ``first``, or ``random``: one drawn per access.
+            caption_rows: int [n], the row whose captions each position is handed (see
+                :mod:`dataset.caption_noise`); None = its own.
             extras: further arrays [N,…] for ``Batch.extras``.
+            others: views for ``Batch.others``, of n positions each.
             seed: of captions and augmentation.
 
         Raises:
@@ -129,19 +134,20 @@ class SplitView(Dataset):
         self.images, self.augment, self.captions, self.seed = images, augment, captions, seed
         self.tokens = tokens
         self.image_features, self.text_features = image_features, text_features
-        self.extras = dict(extras or {})
+        self.extras, self.others = dict(extras or {}), self._of_same_length(others or {})
         offsets = np.arange(len(labels) + 1) if caption_offsets is None else caption_offsets
-        self._first_caption = offsets[self.rows]
-        self._n_captions = offsets[self.rows + 1] - self._first_caption
+        told = self.rows if caption_rows is None else np.asarray(caption_rows, dtype=np.int64)
+        self._first_caption = offsets[told]
+        self._n_captions = offsets[told + 1] - self._first_caption
         self._epoch = torch.zeros((), dtype=torch.int64)
         if images is not None:
-            if image_input is None:
-                raise ValueError("pictures need an image_input: size, mean and std")
-            if images.shape[1:] != (image_input.size, image_input.size, 3):
-                raise ValueError(f"pictures {images.shape} do not have {image_input.size} px")
-            mean, std = np.array(image_input.mean), np.array(image_input.std)
-            self._scale = (1 / (255 * std)).astype(np.float32)
-            self._shift = (-mean / std).astype(np.float32)
+            self._scale, self._shift = _scale_and_shift(images, image_input)
+
+    def _of_same_length(self, others: Mapping[str, SplitView]) -> dict[str, SplitView]:
+        for name, other in others.items():
+            if len(other) != len(self.rows):
+                raise ValueError(f"'{name}' has {len(other)} positions, not {len(self.rows)}")
+        return dict(others)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -178,6 +184,7 @@ class SplitView(Dataset):
             if self.tokens is not None:
                 batch.text, batch.text_mask = (_take(part, caption) for part in self.tokens)
         batch.extras = {name: _take(array, rows) for name, array in self.extras.items()}
+        batch.others = {name: view.__getitems__(positions) for name, view in self.others.items()}
         return batch
 
     def _caption(self, at: np.ndarray) -> np.ndarray:
@@ -204,6 +211,18 @@ class SplitView(Dataset):
                 planes[c] *= self._scale[c]
                 planes[c] += self._shift[c]
         return torch.from_numpy(result)
+
+
+def _scale_and_shift(
+    images: np.ndarray, image_input: ImagePreparation | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return factor and summand of each channel, float32 [3], that normalise bytes."""
+    if image_input is None:
+        raise ValueError("pictures need an image_input: size, mean and std")
+    if images.shape[1:] != (image_input.size, image_input.size, 3):
+        raise ValueError(f"pictures {images.shape} do not have {image_input.size} px")
+    mean, std = np.array(image_input.mean), np.array(image_input.std)
+    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
 def _take(array: Array, rows: np.ndarray) -> Tensor:

@@ -11,6 +11,9 @@ label.mat  ``category``, ``LAll``, ``labels``,      n×C, 0/1, of any number typ
            ``label``
 ========== ======================================== ============================================
 
+``image_caption.mat`` with ``image_caption``, n captions made from the pictures for VTPH, may lie
+beside them.
+
 Files written by MATLAB up to v7 and by scipy are read with scipy, v7.3 files with h5py.
 A one-dimensional array of strings is one caption per row (MITH's scripts), never a list of letters.
 """
@@ -25,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from common.registry import DATASETS
-from dataset.base import ArrayImages, HashDataset, ImageSource
+from dataset.base import WITHOUT_QUERIES, ArrayImages, HashDataset, ImageSource, OtherInputs
 from dataset.images import FileImages, SelectedImages
 from dataset.splits import SplitConfig, make_split
 from utils.errors import UserError
@@ -35,7 +38,9 @@ from utils.mat_file import is_hdf5, read_variable
 INDEX_KEYS = ("index", "imgs", "FAll")
 CAPTION_KEYS = ("caption", "tags", "YAll")
 LABEL_KEYS = ("category", "LAll", "labels", "label")
+SECOND_KEYS = ("image_caption", "caption")
 _CLASS_NAMES = "label_names.txt"
+_SECOND_CAPTIONS = "image_caption.mat"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,8 @@ class MatConfig:
         image_root: where relative picture paths start (default: ``root``). Absolute paths of
             another machine are looked for below it, too.
         class_names_file: one class name per line; the default file need not be there.
+        second_caption_file: a caption made from each row's picture (``.mat`` or ``.txt``); the
+            default file need not be there.
         on_unlabelled: rows without any label: ``error``, or ``drop`` them (the split then counts
             the rows that are left).
         split: see :class:`dataset.splits.SplitConfig`.
@@ -61,6 +68,7 @@ class MatConfig:
     label_file: str = "label.mat"
     image_root: str | None = None
     class_names_file: str | None = _CLASS_NAMES
+    second_caption_file: str | None = _SECOND_CAPTIONS
     on_unlabelled: str = "error"
     split: SplitConfig = SplitConfig()
 
@@ -81,10 +89,12 @@ def build(config: MatConfig, name: str) -> HashDataset:
     pictures = _pictures(config, root)
     texts = _captions(_existing(root, config.caption_file, "caption_file"), len(pictures))
     labels = _labels(_existing(root, config.label_file, "label_file"), len(pictures))
+    second = _second_captions(config, root, len(pictures))
     counts = {
         config.index_file: len(pictures),
         config.caption_file: len(texts),
         config.label_file: len(labels),
+        **({str(config.second_caption_file): len(second)} if second is not None else {}),
     }
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{file} has {count}" for file, count in counts.items())
@@ -99,6 +109,7 @@ def build(config: MatConfig, name: str) -> HashDataset:
             )
         kept = np.setdiff1d(np.arange(len(labels)), unlabelled)
         labels, texts = labels[kept], [texts[row] for row in kept]
+        second = None if second is None else [second[row] for row in kept]
         pictures = _take(pictures, kept)
     return HashDataset(
         name=name,
@@ -108,7 +119,13 @@ def build(config: MatConfig, name: str) -> HashDataset:
         multi_label=bool((labels.sum(1) > 1).any()),
         split=make_split(config.split, labels, root=root),
         texts=texts,
+        others={} if second is None else {"second": _second_inputs(config, second)},
     )
+
+
+def _second_inputs(config: MatConfig, texts: list[str]) -> OtherInputs:
+    source = f"captions of pictures, in '{config.second_caption_file}'"
+    return OtherInputs(np.arange(len(texts)), source, texts, parts=WITHOUT_QUERIES)
 
 
 def _root(config: MatConfig) -> Path:
@@ -151,11 +168,22 @@ def _labels(path: Path, n_rows: int) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _captions(path: Path, n_rows: int) -> list[tuple[str, ...]]:
+def _captions(
+    path: Path, n_rows: int, keys: tuple[str, ...] = CAPTION_KEYS
+) -> list[tuple[str, ...]]:
     """Read the captions of every row, blanks stripped."""
     if path.suffix.lower() == ".txt":
         return [(line.strip(),) for line in _lines(path)]
-    return strings_per_row(read_variable(path, CAPTION_KEYS, text=True), n_rows, path)
+    return strings_per_row(read_variable(path, keys, text=True), n_rows, path)
+
+
+def _second_captions(config: MatConfig, root: Path, n_rows: int) -> list[str] | None:
+    """Read the first caption of every row that was made from its picture, if there are any."""
+    file = config.second_caption_file
+    if file is None or (file == _SECOND_CAPTIONS and not (root / file).is_file()):
+        return None
+    path = _existing(root, file, "second_caption_file")
+    return [captions[0] for captions in _captions(path, n_rows, SECOND_KEYS)]
 
 
 def _lines(path: Path) -> list[str]:

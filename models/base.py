@@ -101,11 +101,14 @@ class HashModel(nn.Module, ABC):
             modalities the data has.
         uses_tokens: whether the heads read token features beside the pooled ones.
         needs_fit: whether :meth:`fit` wants the features of all training rows before training.
+        reads_others: names of further pictures and texts (``Batch.others``) that the model reads,
+            where the dataset has them.
     """
 
     modalities: tuple[str, ...] = MODALITIES
     uses_tokens: bool = False
     needs_fit: bool = False
+    reads_others: tuple[str, ...] = ()
 
     def __init__(self, config: Any, problem: Problem, backbone: Backbone) -> None:
         """Keep what every model has; heads are the subclass's. ``config`` is its dataclass."""
@@ -128,6 +131,14 @@ class HashModel(nn.Module, ABC):
 
         Whatever it sets must be a buffer or parameter, so that it enters the checkpoint.
         """
+
+    def protocol_notes(self, others: Mapping[str, str]) -> dict[str, Any]:
+        """Return what ``metrics.json`` has to say of how rows were encoded, for ``protocol``.
+
+        Args:
+            others: name → source, of the further inputs that rows came with.
+        """
+        return {}
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters by group name: ``backbone`` and ``head`` by default.

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from common.pairwise import share_label
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Progress, Terms
-from models.heads import HeadModel
+from models.heads import HeadModel, kaiming_fan_out
 from models.pairs import pair_likelihood
 
 LARGEST_PRODUCT = 64.0
@@ -53,8 +53,7 @@ class Baseline(HeadModel):
         first = nn.Linear(width, self.config.hidden)
         second = nn.Linear(self.config.hidden, self.problem.bits)
         for layer in (first, second):
-            nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
-            nn.init.zeros_(layer.bias)
+            kaiming_fan_out(layer)
         return nn.Sequential(first, nn.ReLU(), nn.Dropout(self.config.dropout), second, nn.Tanh())
 
 

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Generator, Tensor
 
 REDRAWS = 20
 """Attempts at random centres before the last draw is taken (CSQ's released code)."""
+
+SPREAD_START = 61
+"""Distance that `spread` centres are first asked for, in per cent of K (OrthoHash's release)."""
+
+SPREAD_TRIES = 10_000
+"""Rejected draws after which `spread` centres are asked for one per cent less."""
+
+CenterKind = Literal["hadamard", "balanced", "bernoulli", "spread", "mds"]
+
+
+def make_centers(
+    kind: CenterKind | Literal["shc"], n_classes: int, bits: int, generator: Generator,
+    similarity: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Return centres [C,K] of ±1 by the recipe ``kind``, for any C and K.
+
+    ``hadamard``: :func:`hadamard_centers`; ``balanced``: :func:`balanced_rows`; ``bernoulli``:
+    :func:`random_signs`; ``spread``: :func:`spread_centers`; ``mds``: the largest least distance
+    that a search finds; ``shc``: products that follow ``similarity`` [C,C], which it needs. The
+    last two are in :mod:`models.semantic_centers`.
+    """
+    from models import semantic_centers  # which needs this module
+
+    if kind == "shc":
+        if similarity is None:
+            raise ValueError("centres of kind 'shc' follow a class similarity; give one")
+        return semantic_centers.semantic_centers(similarity, bits, generator)
+    recipes = {
+        "hadamard": hadamard_centers, "balanced": balanced_rows, "bernoulli": random_signs,
+        "spread": spread_centers, "mds": semantic_centers.mds_centers,
+    }  # fmt: skip
+    return recipes[kind](n_classes, bits, generator)
 
 
 def hadamard_matrix(order: int) -> Tensor:
@@ -43,6 +77,31 @@ def hadamard_centers(n_classes: int, bits: int, generator: Generator) -> Tensor:
         smallest, mean = center_distances(centers)
         if smallest > bits / 4 and mean >= bits / 2:
             break
+    return centers
+
+
+def spread_centers(n_classes: int, bits: int, generator: Generator) -> Tensor:
+    """Return random centres [C,K] of ±1 that keep a distance, by rejection.
+
+    Fair random codes are drawn one after the other; one is kept if its Hamming distance to all
+    that were kept is at least ρK. ρ starts at 0.61 and falls by 0.01 after every 10,000 rejected
+    draws, to 0 if need be, so that any C and K come to an end.
+    Source: the released code of OrthoHash (arXiv:2109.14449), which gives up below ρ = 0.2.
+    """
+    centers = torch.empty(0, bits)
+    percent, tries = SPREAD_START, SPREAD_TRIES
+    while len(centers) < n_classes:
+        drawn = random_signs(min(tries, 1000), bits, generator)
+        # distance (K - a·b)/2 ≥ ρK, in whole numbers
+        limit = bits * (100 - 2 * percent) // 100
+        fits = (drawn @ centers.T <= limit).all(1)
+        for row in drawn[fits]:
+            if len(centers) < n_classes and bool((centers @ row <= limit).all()):
+                centers = torch.cat([centers, row[None]])
+                tries += 1  # no rejection
+        tries -= len(drawn)
+        if tries == 0:
+            percent, tries = max(percent - 1, 0), SPREAD_TRIES
     return centers
 
 

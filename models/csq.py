@@ -15,7 +15,8 @@ Deviations from the released code
       same.
     * More classes than 2K: both draw the missing centres at random and keep the first draw that is
       far enough apart; so do we, from the run's own generator instead of Python's global one.
-    * K that is no power of two: the reference refuses it; we take random balanced centres.
+    * K that is no power of two: the reference refuses it; we take random balanced centres. Other
+      centres can be chosen (``centers``): cisip-FIRe's are ``bernoulli``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers import centroid_vote, hadamard_centers, random_signs
+from models.centers import CenterKind, centroid_vote, make_centers, random_signs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class CSQConfig:
     """Keys of ``loss`` with ``name: csq``."""
 
     lambda_quant: float = 1e-4  # λ
+    centers: CenterKind = "hadamard"
 
 
 @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))
@@ -47,17 +49,24 @@ class CSQLoss(HashLoss):
 
     def __init__(self, config: CSQConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        centers = hadamard_centers(problem.n_classes, problem.bits, problem.generator)
-        self.register_buffer("centers", centers)  # [C,K] of ±1
+        self.register_buffer("centers", self.first_centers(problem))  # [C,K] of ±1
         self.register_buffer("tie_break", random_signs(1, problem.bits, problem.generator)[0])
+
+    def first_centers(self, problem: Problem) -> Tensor:
+        """Return the centres [C,K] of ±1 to start with."""
+        return make_centers(self.config.centers, problem.n_classes, problem.bits, problem.generator)
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``center`` and ``quant``."""
         code = outputs.image_code.tanh()
         target = self.targets(batch.label).to(code.dtype)  # [B,K]
         center = F.binary_cross_entropy((code + 1) / 2, (target + 1) / 2)
-        quant = (code.abs() - 1).pow(2).mean()
+        quant = self.quantisation(outputs.image_code)
         return Terms(center=center, quant=self.config.lambda_quant * quant)
+
+    def quantisation(self, output: Tensor) -> Tensor:
+        """Return the mean of (|t| - 1)² of outputs u [B,K]."""
+        return (output.tanh().abs() - 1).pow(2).mean()
 
     def targets(self, label: Tensor) -> Tensor:
         """Return the target centre [B,K] of every row's labels [B,C]."""

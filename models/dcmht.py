@@ -49,7 +49,7 @@ from torch import Tensor, nn
 from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from models.heads import HeadModel
+from models.heads import HeadModel, kaiming_fan_out, norm_of
 from models.softmax_code import pair_softmax, pairs_to_code
 
 
@@ -71,7 +71,7 @@ class SelectHead(nn.Module):
         # separate tensors, not one [2K,hidden]: init and BertAdam's clipping are per tensor
         self.bit_layers = nn.ModuleList(nn.Linear(hidden, 2) for _ in range(bits))
         for layer in (self.fc, *self.bit_layers):
-            _kaiming_fan_out(layer)
+            kaiming_fan_out(layer)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the selection probabilities [B,2K]."""
@@ -89,7 +89,7 @@ class AttentionHead(nn.Module):
         self.attention = nn.MultiheadAttention(width, math.gcd(heads, width))
         self.norm = norm
         self.fc = nn.Linear(width, 2 * bits)
-        _kaiming_fan_out(self.fc)
+        kaiming_fan_out(self.fc)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the selection probabilities [B,2K]."""
@@ -98,21 +98,7 @@ class AttentionHead(nn.Module):
         value_weight = attention.in_proj_weight[2 * width :]
         value_bias = attention.in_proj_bias[2 * width :]
         attended = attention.out_proj(F.linear(features, value_weight, value_bias))  # [B,D]
-        return pair_softmax(F.relu(self.fc(self._normalize(attended))))
-
-    def _normalize(self, attended: Tensor) -> Tensor:
-        if isinstance(self.norm, nn.BatchNorm1d) and self.training and len(attended) == 1:
-            # a batch of one row has no variance: use the running statistics
-            norm = self.norm
-            return F.batch_norm(
-                attended, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-            )
-        return self.norm(attended)
-
-
-def _kaiming_fan_out(layer: nn.Linear) -> None:
-    nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
-    nn.init.zeros_(layer.bias)
+        return pair_softmax(F.relu(self.fc(self.norm(attended))))
 
 
 @MODELS.register(
@@ -133,7 +119,7 @@ class DCMHT(HashModel):
         width, bits = self.backbone.widths[modality], self.problem.bits
         if self.config.head == "select":
             return SelectHead(width, bits, self.config.hidden)
-        norm = nn.BatchNorm1d(width) if modality == "image" else nn.LayerNorm(width)
+        norm = norm_of(modality, width)
         return AttentionHead(width, bits, self.config.attention_heads, norm)
 
     def pairs(self, batch: Batch, modality: str) -> Tensor:
@@ -170,7 +156,7 @@ class DCMHTLinear(HeadModel):
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (kaiming-uniform, fan-out), Dropout, tanh."""
         layer = nn.Linear(width, self.problem.bits)
-        _kaiming_fan_out(layer)
+        kaiming_fan_out(layer)
         return nn.Sequential(layer, nn.Dropout(self.config.dropout), nn.Tanh())
 
 

@@ -47,6 +47,7 @@ from torch import Tensor, nn
 from common.pairwise import pairwise_cosine, share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
+from models.heads import kaiming_fan_out
 from models.ranked_triplet import dcg_weight, ranked_triplet
 from models.set_similarity import BagForm, bag_similarity, member_products
 from models.set_terms import DiversityForm, diversity, mean_discrepancy
@@ -72,10 +73,9 @@ class InstanceHead(nn.Module):
         self.conv = nn.Conv1d(tokens, config.set_size, kernel_size=3, padding=1)
         first, second = nn.Linear(width, hidden), nn.Linear(hidden, bits)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_in")
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]  # it has one
         for layer in (first, second):
-            nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
-        for bias in (self.conv.bias, first.bias, second.bias):
-            nn.init.zeros_(bias)  # type: ignore[arg-type]  # these layers have one
+            kaiming_fan_out(layer)
         self.mlp = nn.Sequential(first, nn.ReLU(), nn.Dropout(config.dropout), second)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers import random_signs
 from models.heads import HeadModel
-from models.pairs import masked_mean
+from models.label_entropy import first_label, label_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,9 @@ class DNPHLoss(HashLoss):
         for modality, code in zip(("image", "text"), codes, strict=True):
             logits = 2 * F.normalize(code, dim=1) @ proxies.T - self.config.margin * label  # -D
             terms[f"proxy_{modality}"] = -(label * logits.log_softmax(1)).sum(1).mean() / 2
-            terms[f"cls_{modality}"] = first_label_entropy(outputs[f"{modality}_logits"], label)
+            terms[f"cls_{modality}"] = label_entropy(
+                outputs[f"{modality}_logits"], first_label(label)
+            )
         if self.config.noise_alpha:
             noise = self.assigned_noise(codes, progress.step)
             gain = (codes * noise).sum(2).mean(1)  # [2]: n of both modalities
@@ -171,18 +173,6 @@ class DNPHLoss(HashLoss):
         # codes go to the CPU for the assignment anyway, so that one more read is not felt
         generator = torch.Generator().manual_seed(int(self.noise_seed) + step)
         return random_signs(rows, bits, generator)
-
-
-def first_label_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean cross-entropy to the first label of each row, over rows that have one.
-
-    Args:
-        logits: [B,C].
-        label: [B,C] multi-hot.
-    """
-    target = label.argmax(1)  # of equal entries, torch promises the first
-    entropy = F.cross_entropy(logits, target, reduction="none")
-    return masked_mean(entropy, (label > 0).any(1).to(logits.dtype))
 
 
 def assign(codes: Tensor, noise: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ pairs that share a label::
 
     L = mean_{S=1} [log(1+e^θ) - θ]  +  mean_{S=0} log(1+e^θ),      β = √(⌊epoch / 20⌋ + 1)
 
+``pairs: memory`` forms the pairs between the batch and all training rows instead, with the t of
+their last visit.
+
 Deviations
     * The paper weights pairs by class imbalance over the whole training set; the released PyTorch
       versions (DeepHash-pytorch α = 0.1, cisip-FIRe α = 1) balance inside the batch as above. We
@@ -19,14 +22,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from common.pairwise import share_label
 from common.registry import LOSSES
-from models.base import Batch, HashLoss, Outputs, Progress, Terms
-from models.pairs import masked_mean, pair_likelihood
+from models.base import Batch, Outputs, Progress, Terms
+from models.pairs import pair_likelihood
+from models.pairwise_loss import PairwiseConfig, PairwiseLoss, balanced_terms
 
 
 @dataclasses.dataclass(frozen=True)
-class HashNetConfig:
+class HashNetConfig(PairwiseConfig):
     """Keys of ``loss`` with ``name: hashnet``."""
 
     alpha: float = 0.1  # α, scale of the inner products
@@ -34,13 +37,15 @@ class HashNetConfig:
 
 
 @LOSSES.register("hashnet", config=HashNetConfig, needs=("image_code",))
-class HashNetLoss(HashLoss):
+class HashNetLoss(PairwiseLoss):
     """HashNet (ICCV 2017): weighted pair likelihood on tanh codes whose scale grows."""
+
+    config: HashNetConfig
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``similar`` and ``dissimilar``."""
         beta = math.sqrt(progress.epoch // self.config.epochs_per_step + 1)
         code = (beta * outputs.image_code).tanh()
-        similar = share_label(batch.label, batch.label).to(code.dtype)  # [B,B]
-        loss = pair_likelihood(self.config.alpha * code @ code.T, similar)
-        return Terms(similar=masked_mean(loss, similar), dissimilar=masked_mean(loss, 1 - similar))
+        rows, similar = self.partners(code, batch)
+        loss = pair_likelihood(self.config.alpha * code @ rows.mT, similar)  # [B,M]
+        return balanced_terms(loss, similar)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Backbone, Batch, HashModel, Outputs, Problem, TrainFeatures
@@ -31,6 +32,29 @@ class Standardize(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Standardise [B,D]."""
         return (features - self.mean) / self.deviation
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of [B,D] that takes a batch of one row too, by running statistics."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Normalise [B,D]; one row has no variance of its own."""
+        if self.training and len(rows) == 1:
+            return F.batch_norm(
+                rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(rows)
+
+
+def kaiming_fan_out(layer: nn.Linear) -> None:
+    """Initialise as DCMHT's toolkit: uniform within sqrt(6 / outputs), biases 0."""
+    nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
+    nn.init.zeros_(layer.bias)
+
+
+def norm_of(modality: str, width: int) -> nn.Module:
+    """Return the norm of DCMHT's and TwDH's head: over the batch for pictures, else per row."""
+    return BatchNorm(width) if modality == "image" else nn.LayerNorm(width)
 
 
 class HeadModel(HashModel):

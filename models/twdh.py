@@ -54,6 +54,7 @@ from models.base import (
     Terms,
 )
 from models.dcmht import AttentionHead
+from models.heads import norm_of
 from models.pairs import masked_mean
 from models.softmax_code import pair_softmax, pairs_to_code
 from models.twdh_transforms import long_centers, projection, short_centers, two_way
@@ -117,7 +118,7 @@ class TwDH(HashModel):
 
     def _head(self, modality: str) -> nn.Module:
         width = self.backbone.widths[modality]
-        norm = nn.BatchNorm1d(width) if modality == "image" else nn.LayerNorm(width)
+        norm = norm_of(modality, width)
         return AttentionHead(width, self.config.long_bits, self.config.attention_heads, norm)
 
     def short_centers(self, length: int) -> Tensor:

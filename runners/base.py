@@ -154,6 +154,7 @@ class Runner(ABC):
 
     def _protocol(self, selection: Selection) -> dict[str, Any]:
         split = self.experiment.split
+        others = {name: other.inputs.source for name, other in self.experiment.others.items()}
         return {
             "metric": "mAP over all orders of equal distances, in expectation",
             "relevance": "share at least one label",
@@ -163,6 +164,8 @@ class Runner(ABC):
             "selected": dataclasses.asdict(selection),
             "captions": "first" if self.experiment.dataset.texts is not None else None,
             "skipped_images": self.experiment.skipped,
+            **({"other_inputs": others} if others else {}),
+            **self.experiment.model.protocol_notes(others),
         }
 
     def directions(self) -> list[str]:

@@ -16,6 +16,8 @@ from common.distributed import own_share
 from common.problem import Problem
 from common.seeding import seed_everything
 from dataset.base import HashDataset
+from dataset.caption_noise import shuffled_captions
+from dataset.generated import with_generated
 from dataset.images import Geometry, ImageCache
 from dataset.loader import SplitView, flatten_captions
 from dataset.splits import SplitManifest
@@ -23,6 +25,7 @@ from models.backbones.base import CachedBackbone
 from models.backbones.build import build_backbone
 from models.base import Backbone, HashLoss, HashModel, TrainFeatures
 from runners import features
+from runners.other_inputs import OtherSource, check_complete, chosen_inputs, other_source
 from utils.errors import UserError
 
 log = logging.getLogger("hashing")
@@ -40,6 +43,7 @@ class Experiment:
         sources: what :class:`~dataset.loader.SplitView` needs, for training and for evaluation.
         backbone_name: how results call the encoder.
         skipped: pictures that could not be read and were left out.
+        others: further inputs that the model reads, by name.
     """
 
     config: RunConfig
@@ -52,6 +56,7 @@ class Experiment:
     sources: dict[str, dict[str, Any]]
     backbone_name: str
     skipped: int = 0
+    others: dict[str, OtherSource] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def build(cls, config: RunConfig, device: torch.device | str | None = None) -> Experiment:
@@ -62,10 +67,13 @@ class Experiment:
         """
         place = choose_device(config, device)
         dataset = load_dataset(config)
+        if config.data.generated is not None:
+            dataset = with_generated(dataset, config.data.generated)
         modalities = _modalities(config, dataset)
         backbone = load_backbone(config, modalities)
-        sources, bad_rows, backbone = _sources(config, dataset, backbone, place)
+        sources, others, bad_rows, backbone = _sources(config, dataset, backbone, place)
         split = _split(config, dataset).without(bad_rows)
+        check_complete(others, split)
         problem = _problem(config, dataset, split)
         # only now: an encoder that is loaded draws an initialisation, one kept from before does not
         seed_everything(config.seed)
@@ -75,6 +83,7 @@ class Experiment:
             config, dataset, split, problem, model, loss.to(place) if loss else None, place,
             sources,
             str(config.resolved["backbone"].get("config", config.backbone.name)), len(bad_rows),
+            others,
         )  # fmt: skip
 
     def describe(self) -> str:
@@ -91,12 +100,25 @@ class Experiment:
             f"{cached}; model {self.config.model.name}; loss {loss}; device {self.device}"
         )
 
-    def view(self, part: str, train: bool = False) -> SplitView:
-        """Return the rows of ``part``; ``train`` asks for augmentation and drawn captions."""
-        data = self.config.data
+    def view(self, part: str, train: bool = False, noise: bool | None = None) -> SplitView:
+        """Return the rows of ``part``; ``train`` asks for augmentation and drawn captions.
+
+        ``noise``: whether captions are shuffled as ``data.caption_noise`` says; for training only,
+        unless given.
+        """
+        data, rows = self.config.data, getattr(self.split, part)
+        told = None
+        if data.caption_noise > 0 and (train if noise is None else noise):
+            told = shuffled_captions(rows, data.caption_noise, self.config.seed)
         return SplitView(
-            getattr(self.split, part),
+            rows,
             self.dataset.labels,
+            caption_rows=told,
+            others={
+                name: other.view(rows, self.dataset.labels)
+                for name, other in self.others.items()
+                if part in other.inputs.parts
+            },
             augment=data.augment if train and "images" in self.sources["train"] else "none",
             captions=data.captions if train else "first",
             extras=self.dataset.extras,
@@ -117,7 +139,7 @@ class Experiment:
         if not self.model.needs_fit:
             return
         self.model.eval()
-        view = self.view("train")
+        view = self.view("train", noise=True)
         pooled: dict[str, list[torch.Tensor]] = {m: [] for m in self.model.modalities}
         size = self.config.data.eval_batch_size
         for start in range(0, len(view), size):
@@ -215,8 +237,12 @@ def _problem(config: RunConfig, dataset: HashDataset, split: SplitManifest) -> P
 
 def _sources(
     config: RunConfig, dataset: HashDataset, backbone: Backbone, device: torch.device
-) -> tuple[dict[str, dict[str, Any]], np.ndarray, Backbone]:
-    """Return what views read: cached features where they are exact, else pictures and tokens."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, OtherSource], np.ndarray, Backbone]:
+    """Return what views read: cached features where they are exact, else pictures and tokens.
+
+    Beside it: the same for further inputs by name, rows with a broken picture, and the encoder, or
+    what stands in for it.
+    """
     model, data = config.model.entry.target, config.data
     frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
     use_cache = data.feature_cache == "auto" and frozen and data.augment == "none"
@@ -233,7 +259,7 @@ def _sources(
         captions, offsets = flatten_captions(dataset.texts)
         if use_cache:
             bank = features.text_features(
-                backbone, dataset, tokens=model.uses_tokens,
+                backbone, captions, tokens=model.uses_tokens,
                 batch_size=data.eval_batch_size, device=device,
             )  # fmt: skip
             found: dict[str, Any] = {"text_features": bank.features}
@@ -241,13 +267,20 @@ def _sources(
             found = {"tokens": backbone.tokenize(captions)}
         for source in sources.values():
             source.update(found, caption_offsets=offsets)
+    others = {
+        name: other_source(
+            inputs, backbone, geometries.get("eval"), data,
+            cache=use_cache, tokens=model.uses_tokens, device=device,
+        )
+        for name, inputs in chosen_inputs(dataset, model.reads_others).items()
+    }  # fmt: skip
     if use_cache:
         banks = {m: sources["train"].get(f"{m}_features") for m in backbone.modalities}
         backbone = CachedBackbone(
             backbone.widths, backbone.token_widths, backbone.fingerprint,
             {m: b.tokens.shape[1] for m, b in banks.items() if b and b.tokens is not None},
         )  # fmt: skip
-    return sources, bad_rows, backbone
+    return sources, others, bad_rows, backbone
 
 
 def _geometries(config: RunConfig, backbone: Backbone) -> dict[str, Geometry]:
@@ -266,7 +299,7 @@ def _cached_images(
     bad = np.empty(0, np.int64)
     for use, geometry in geometries.items():
         bank = features.image_features(
-            backbone, dataset, geometry, tokens=config.model.entry.target.uses_tokens,
+            backbone, dataset.images, geometry, tokens=config.model.entry.target.uses_tokens,
             on_bad_image=config.data.on_bad_image, batch_size=config.data.eval_batch_size,
             device=device,
         )  # fmt: skip

@@ -18,9 +18,9 @@ import torch
 
 from common.batch import Batch, Features
 from common.cache import cached
-from dataset.base import HashDataset
+from dataset.base import ImageSource
 from dataset.images import Geometry, ImageCache
-from dataset.loader import SplitView, flatten_captions
+from dataset.loader import SplitView
 from models.base import Backbone
 from utils.files import digest
 from utils.progress import progress_bar
@@ -48,33 +48,32 @@ class FeatureBank:
 
 
 def image_features(
-    backbone: Backbone, dataset: HashDataset, geometry: Geometry, *,
+    backbone: Backbone, images: ImageSource, geometry: Geometry, *,
     tokens: bool, on_bad_image: str, batch_size: int, device: torch.device,
 ) -> FeatureBank:  # fmt: skip
     """Return the features of all pictures, computing them if they are not cached."""
     key = digest(
-        VERSION, "image", backbone.fingerprint, dataset.images.fingerprint, repr(geometry),
-        str(tokens), on_bad_image,
+        VERSION, "image", backbone.fingerprint, images.fingerprint, repr(geometry), str(tokens),
+        on_bad_image,
     )  # fmt: skip
 
     def build(path: Path) -> None:
-        cache = ImageCache.open(dataset.images, (geometry,), on_bad_image)
+        cache = ImageCache.open(images, (geometry,), on_bad_image)
         view = SplitView(
-            np.arange(len(dataset)), dataset.labels, images=cache.array(geometry),
+            np.arange(len(images)), np.zeros((len(images), 1)), images=cache.array(geometry),
             image_input=backbone.image_input,
         )  # fmt: skip
         batches = _batches(view, batch_size)
-        _write(path, backbone, batches, len(dataset), "image", tokens, device, cache.bad_rows)
+        _write(path, backbone, batches, len(images), "image", tokens, device, cache.bad_rows)
 
     return _open(cached("features", f"{key}.h5", build))
 
 
 def text_features(
-    backbone: Backbone, dataset: HashDataset, *, tokens: bool, batch_size: int, device: torch.device
-) -> FeatureBank:
-    """Return the features of all captions, row after row, computing them if they are not cached."""
-    assert dataset.texts is not None
-    captions, _ = flatten_captions(dataset.texts)
+    backbone: Backbone, captions: list[str], *,
+    tokens: bool, batch_size: int, device: torch.device,
+) -> FeatureBank:  # fmt: skip
+    """Return the features of all captions in order, computing them if they are not cached."""
     key = digest(VERSION, "text", backbone.fingerprint, digest(*captions), str(tokens))
 
     def build(path: Path) -> None:

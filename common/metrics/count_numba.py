@@ -101,7 +101,7 @@ class _QueryLabels(NamedTuple):
         starts: int64 [Q+1], where those of a query begin.
     """
 
-    used: NDArray[np.int64]
+    used: NDArray[Any]
     numbers: NDArray[np.int64]
     starts: NDArray[np.int64]
 

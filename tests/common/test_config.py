@@ -216,7 +216,7 @@ def test_slips_on_the_command_line(words, told):
         ),
         ("\n\nbitz: 8\n", ":3: key 'bitz' is not known. Did you mean 'bits'?"),
         ("bits: 0\n", ":1: bits=0 is not accepted; at least 1 is needed."),
-        ("loss:\n  name: dps", ":2: Unknown loss 'dps'. Did you mean 'dsph'?"),
+        ("loss:\n  name: dcmth", ":2: Unknown loss 'dcmth'. Did you mean 'dcmht'?"),
         ("a: [1\nb: 2\n", "not valid YAML"),
         ("bits: 1\nbits: 2\n", ":2: not valid YAML (found duplicate key bits)."),
         ("- 1\n", ": settings are needed as 'key: value' lines."),

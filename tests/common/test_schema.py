@@ -102,3 +102,28 @@ def test_plain_values_build_the_same_again():
     plain = schema.plain(made)
     assert plain["pair"] == [1.0] and plain["table"] == {"t": {"side": 2}}
     assert schema.build(Keys, plain, "", str) == made
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    rule: str = "plain"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Middle:
+    split: Rule = Rule(rule="careful", seed=3)
+    size: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    middle: Middle = Middle(size=7)
+
+
+def test_a_nested_default_keeps_what_is_not_given():
+    built = schema.build(Outer, {"middle": {"split": {"seed": 5}}}, "", str)
+    assert built == Outer(Middle(Rule("careful", 5), 7))
+    assert schema.build(Outer, {}, "", str) == Outer()
+    with pytest.raises(UserError, match="middle.split.sed"):
+        schema.build(Outer, {"middle": {"split": {"sed": 5}}}, "", str)

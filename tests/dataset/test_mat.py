@@ -318,3 +318,29 @@ def test_the_real_flickr8k():
     assert dataset.split.counts == {"train": 4000, "val": 0, "query": 1000, "database": 5340}
     assert isinstance(dataset.images, FileImages)
     assert dataset.images.decode(6339).shape == (128, 128, 3)
+
+
+def test_captions_made_from_pictures_lie_beside_the_others(root):
+    assert load(root).others == {}
+    made = [f"a picture of {i}" for i in range(N)]
+    scipy.io.savemat(root / "image_caption.mat", {"image_caption": np.array(made)})
+    second = load(root).others["second"]
+    assert second.texts == made and second.rows.tolist() == list(range(N))
+    assert second.parts == ("train", "database") and second.images is None
+    assert load(root, second_caption_file=None).others == {}
+    scipy.io.savemat(root / "short.mat", {"caption": np.array(made[:-1])})
+    with pytest.raises(UserError, match="short.mat has 5 rows; they must agree"):
+        load(root, second_caption_file="short.mat")
+    with pytest.raises(UserError, match="dataset.second_caption_file"):
+        load(root, second_caption_file="absent.mat")
+    labels = LABELS.copy()
+    labels[1] = 0
+    scipy.io.savemat(root / "label.mat", {"category": labels})
+    kept = load(root, on_unlabelled="drop").others["second"]
+    assert kept.texts == [made[i] for i in (0, 2, 3, 4, 5)] and kept.rows.tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]

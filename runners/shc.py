@@ -1,0 +1,302 @@
+"""SHC's three stages: classifier, class similarity and centres are kept; then the hashing network.
+
+The classifier depends on no code length and on no loss: the first run of a sweep trains it, the
+others find it. The similarity depends on the classifier's logits, the centres on the similarity,
+all by content. The hashing network is the run itself, which its own folder keeps.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.config import Component, OptimGroup, RunConfig
+from common.distributed import gather_rows
+from common.registry import RUNNERS
+from common.seeding import seed_everything
+from models.centers import CenterKind, make_centers
+from models.class_similarity import OwnClass, Weighting, class_similarity
+from models.image_hash import ImageHashConfig
+from models.semantic_centers import (
+    CenterReport,
+    center_report,
+    gilbert_varshamov,
+    semantic_centers,
+)
+from models.shc import Classifier, ClassifierLoss, SHCLoss
+from runners.base import Selection
+from runners.experiment import Experiment
+from runners.stage_keys import data_identity, settings_identity
+from runners.stages import Report, Stage, Stages, StageTraining, curves
+from runners.standard import StandardConfig, StandardRunner
+from utils.errors import UserError
+from utils.matrix_plots import distance_histogram, heat_maps
+
+log = logging.getLogger("hashing")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """Keys of ``runner.classifier``; optimiser and schedule are those of the hashing network."""
+
+    epochs: int = 100
+    lr: float | None = None  # of every parameter group; None: as for the hashing network
+    cross_entropy: Literal["probabilities", "logits"] = "probabilities"  # what its softmax is of
+
+
+@dataclasses.dataclass(frozen=True)
+class SHCRunnerConfig(StandardConfig):
+    """Keys of ``runner`` with ``name: shc``, beside those of ``standard``."""
+
+    classifier: ClassifierConfig = ClassifierConfig()
+    own_class: OwnClass = "label"  # of a row, see models/class_similarity.py
+    weighting: Weighting = "sum"  # of the rows of a class
+    centers: Literal["semantic", CenterKind] = "semantic"  # others: without the first two stages
+    min_distance: int | None = None  # d; None: the bound of Gilbert and Varshamov
+    mu: float = 0.0  # μ, see models/semantic_centers.py
+    effort: float = 1.0  # of the search for centres; 1: some seconds
+
+
+OF_STAGES = (
+    "classifier", "own_class", "weighting", "centers", "min_distance", "mu", "effort"
+)  # fmt: skip
+"""Keys that the standard procedure does not have."""
+
+
+@RUNNERS.register("shc", config=SHCRunnerConfig)
+class SHCRunner(StandardRunner):
+    """Train or find a classifier, its class similarity and the centres; train the network."""
+
+    settings: SHCRunnerConfig
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        loss = config.loss.entry.target if config.loss else None
+        if not (isinstance(loss, type) and issubclass(loss, SHCLoss)):
+            raise UserError(
+                "Runner 'shc' makes hash centres for loss.name=shc, not for "
+                f"'{config.loss.name if config.loss else 'none'}'; give runner=standard for others."
+            )
+        settings, distance = self.settings, self.settings.min_distance
+        if settings.classifier.epochs < 1:
+            raise UserError(
+                f"runner.classifier.epochs={settings.classifier.epochs} is not accepted; at least "
+                "1 is needed."
+            )
+        if not settings.effort > 0:
+            raise UserError(
+                f"runner.effort={settings.effort} is not accepted; a number above 0 is needed."
+            )
+        if distance is not None and not 0 <= distance <= config.bits:
+            raise UserError(
+                f"runner.min_distance={distance} is not accepted with bits={config.bits}; 0 to "
+                f"{config.bits} is needed, or none for the bound of Gilbert and Varshamov."
+            )
+
+    def train(self) -> Selection:
+        """Make or find the stages before, set the centres, and train the hashing network."""
+        loss = self.experiment.loss
+        assert isinstance(loss, SHCLoss)
+        self.stages = Stages(self.folder.path, self.settings.tensorboard)
+        similarity: Stage | None = None
+        if self.settings.centers == "semantic":
+            similarity = self._similarity(self._classifier())
+        centers = self._centers(similarity)
+        loss.set_centers(centers)
+        self._draw(centers, None if similarity is None else _tensor(similarity, "similarity"))
+        seed_everything(self.config.seed)  # as if the stages had been there
+        return super().train()
+
+    def _protocol(self, selection: Selection) -> dict[str, Any]:
+        keys = {name: stage.key for name, stage in self.stages.done.items()}
+        centers = {"kind": self.settings.centers, **self.stages.done["centers"].report}
+        return {**super()._protocol(selection), "stages": keys, "centers": centers}
+
+    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
+        stages = {f"stage_{name}_s": stage.seconds for name, stage in self.stages.done.items()}
+        super()._evaluate(selection, {**timing, **stages})
+
+    @property
+    def _asked(self) -> int | None:
+        """The least distance that centres are asked to keep, if they are."""
+        if self.settings.centers != "semantic":
+            return None
+        bits, given = self.config.bits, self.settings.min_distance
+        bound = min(gilbert_varshamov(bits, self.experiment.problem.n_classes), bits)
+        return bound if given is None else given
+
+    def _classifier(self) -> Stage:
+        """Train or find the classifier; the stage keeps its logits of the training rows."""
+        config = self._classifier_config()
+
+        def build(folder: Path) -> Report:
+            experiment = self._classifier_experiment()
+            training = ClassifierTraining(
+                config, experiment, {"classifier": experiment.model}, folder, self.folder.path
+            )
+            training.train()
+            logits = self._logits(experiment)
+            label = experiment.view("train").labels
+            right = label.gather(1, logits.argmax(1, keepdim=True)) > 0
+            if self.is_main:
+                values = {"logits": logits, "label": label.float().contiguous()}
+                save_file(values, folder / "logits.safetensors")
+            training.remove_checkpoints()
+            return {"train_accuracy": right.float().mean().item()}
+
+        depends = {**data_identity(self.experiment), "settings": settings_identity(config)}
+        return self.stages.run("classifier", depends, build)
+
+    def _similarity(self, classifier: Stage) -> Stage:
+        """Make or find the class similarity."""
+        own, weighting = self.settings.own_class, self.settings.weighting
+
+        def build(folder: Path) -> Report:
+            found = load_file(classifier.folder / "logits.safetensors")
+            similarity = class_similarity(found["logits"], found["label"], own, weighting)
+            if self.is_main:
+                save_file({"similarity": similarity}, folder / "similarity.safetensors")
+            others = similarity[~torch.eye(len(similarity), dtype=torch.bool)]
+            figures = {"asymmetry": (similarity - similarity.T).abs().max().item()}
+            if len(others):
+                figures |= {"least": others.min().item(), "mean": others.mean().item()}
+            return figures
+
+        depends = {"classifier": classifier.key, "own_class": own, "weighting": weighting}
+        return self.stages.run("similarity", depends, build)
+
+    def _centers(self, similarity: Stage | None) -> Tensor:
+        """Make or find the centres [C,K] of ±1."""
+        settings, problem = self.settings, self.experiment.problem
+        kind, seed = settings.centers, self.config.seed
+        classes, bits = problem.n_classes, problem.bits
+        depends: dict[str, Any] = {"kind": kind, "classes": classes, "bits": bits, "seed": seed}
+        if similarity is not None:
+            depends |= {"similarity": similarity.key, "distance": self._asked}
+            depends |= {"mu": settings.mu, "effort": settings.effort}
+
+        def build(folder: Path) -> Report:
+            if not self.is_main:
+                return {}
+            generator = torch.Generator().manual_seed(seed)
+            if kind == "semantic":
+                assert similarity is not None
+                wanted = _tensor(similarity, "similarity")
+                centers = semantic_centers(
+                    wanted, bits, generator,
+                    distance=self._asked, mu=settings.mu, effort=settings.effort,
+                )  # fmt: skip
+            else:
+                wanted = torch.eye(classes)
+                centers = make_centers(kind, classes, bits, generator)
+            save_file({"centers": centers.contiguous()}, folder / "centers.safetensors")
+            return self._figures(center_report(centers, wanted))
+
+        stage = self.stages.run("centers", depends, build)
+        least = stage.report["min"]
+        if self._asked is not None and isinstance(least, (int, float)) and least < self._asked:
+            log.info("centres: no %d of distance %d were found; they keep %d", classes,
+                     self._asked, least)  # fmt: skip
+        return _tensor(stage, "centers")
+
+    def _figures(self, report: CenterReport) -> dict[str, float]:
+        """Return the figures of centres, those of the fit only where one was asked for."""
+        figures = dataclasses.asdict(report)
+        if self._asked is None:
+            figures = {k: v for k, v in figures.items() if k not in ("objective", "correlation")}
+        else:
+            figures["asked"] = self._asked
+        return {name: value for name, value in figures.items() if value == value}  # no NaN
+
+    def _draw(self, centers: Tensor, similarity: Tensor | None) -> None:
+        """Put the similarity, what centres make of it, and their distances into TensorBoard."""
+        writer = curves(self.folder.path, self.settings.tensorboard)
+        if writer is None:
+            return
+        bits = centers.shape[1]
+        products = centers @ centers.T / bits
+        matrices = {"products of centres / K": products.numpy()}
+        if similarity is not None:
+            matrices = {"similarity": similarity.numpy(), **matrices}
+        names = self.experiment.problem.class_names
+        writer.add_figure("stage/centers/products", heat_maps(matrices, names), 1)
+        row, column = torch.triu_indices(len(products), len(products), offset=1)
+        distances = (bits * (1 - products[row, column]) / 2).round().int().numpy()
+        figure = distance_histogram(distances, bits, self._asked)
+        writer.add_figure("stage/centers/distances", figure, 1)
+        writer.close()
+
+    def _classifier_config(self) -> RunConfig:
+        """Return the settings of stage 1: equal for all runs that share it."""
+        own = self.settings.classifier
+        resolved: dict[str, Any] = {
+            section: dict(value) if isinstance(value, Mapping) else value
+            for section, value in self.config.resolved.items()
+        }
+        for key in OF_STAGES:
+            resolved["runner"].pop(key)
+        resolved["runner"] |= dataclasses.asdict(own)
+        # data: by its content
+        resolved |= {"bits": None, "method": None, "dataset": {}, "loss": {}, "eval": {}}
+        resolved["model"] = {"standardize": self._standardize}
+        optim: dict[str, OptimGroup] = dict(self.config.optim)
+        if own.lr is not None:
+            optim = {name: dataclasses.replace(g, lr=own.lr) for name, g in optim.items()}
+            groups = {name: {**g, "lr": own.lr} for name, g in resolved["optim"]["groups"].items()}
+            resolved["optim"] |= {"lr": own.lr, "groups": groups}
+        settings = dataclasses.replace(self.settings, epochs=own.epochs)
+        return dataclasses.replace(
+            self.config, resolved=resolved, optim=optim,
+            runner=Component(self.config.runner.entry, settings),
+            eval=dataclasses.replace(self.config.eval, select="last"),
+        )  # fmt: skip
+
+    @property
+    def _standardize(self) -> bool:
+        return bool(getattr(self.experiment.model.config, "standardize", False))
+
+    def _classifier_experiment(self) -> Experiment:
+        """Return the run's data with a new classifier on a copy of its encoder."""
+        experiment, model = self.experiment, self.experiment.model
+        seed_everything(self.config.seed)
+        classifier = Classifier(
+            ImageHashConfig(self._standardize), experiment.problem, copy.deepcopy(model.backbone)
+        )
+        if self._standardize:
+            classifier.standardize.load_state_dict(model.get_submodule("standardize").state_dict())
+        loss = ClassifierLoss(self.settings.classifier.cross_entropy)
+        return dataclasses.replace(
+            experiment, model=classifier.to(experiment.device), loss=loss.to(experiment.device)
+        )
+
+    @torch.no_grad()
+    def _logits(self, experiment: Experiment) -> Tensor:
+        """Return the logits of all training rows [N,C], in evaluation mode, on the CPU."""
+        experiment.model.eval()
+        found = [torch.empty(0, experiment.problem.n_classes, device=self.device)]
+        for batch in experiment.eval_batches(experiment.view("train")):
+            found.append(experiment.model.encode(batch.to(self.device), "image").float())
+        return gather_rows(torch.cat(found)).cpu()
+
+
+class ClassifierTraining(StageTraining):
+    """Training of the classifier, with curves beside those of the hashing network."""
+
+    def _writer(self) -> Any:
+        if not self.is_main or not self.settings.tensorboard:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.run_path / "tensorboard" / "classifier"))
+
+
+def _tensor(stage: Stage, name: str) -> Tensor:
+    return load_file(stage.folder / f"{name}.safetensors")[name]
