@@ -53,8 +53,8 @@ def words(captioned, toy_root):
     return [
         *kept, f"plugins=[{plugin}]", "method=vtph", "backbone.name=even_pixels",
         "backbone.config=null", "backbone.size=8", "backbone.text_width=32", "backbone.max_words=6",
-        "dataset.split.rule=permutation", "dataset.split.query=9", *QUICK, "runner.epochs=1", "model.prompt_layers=1",
-        "model.transformer_layers=1", "eval.select=last",
+        "dataset.split.rule=permutation", "dataset.split.query=9", *QUICK, "runner.epochs=1",
+        "model.prompt_layers=1", "model.transformer_layers=1", "eval.select=last",
     ]  # fmt: skip
 
 
