@@ -24,6 +24,9 @@ def print_metrics(result: dict[str, Any]) -> None:
         for kind in ("precision_at", "recall_at"):
             for at, value in report[kind].items():
                 table.add_row(f"{kind.removesuffix('_at')}@{at}", f"{value:.4f}", "", "")
+        for at, value in report["ndcg"].items():
+            table.add_row(f"NDCG@{at}", f"{value:.4f}", "", "")
+        table.add_row("R-precision", f"{report['r_precision']:.4f}", "", "")
         table.add_row("precision within radius 2", f"{report['precision_radius2']:.4f}", "", "")
         console.print(table)
         console.print(

@@ -94,7 +94,7 @@ def compare_figure(case: Case, key: str, ours: float) -> None:
     if math.isnan(float(case.array(key))) and math.isnan(ours):
         case.compared.add(key)
     else:
-        case.close(key, ours, 1e-5)  # of float32 inputs
+        case.close(key, ours)
 
 
 def require(case: Case, better: bool) -> None:
