@@ -11,7 +11,7 @@ can be done where codes are as far apart as can be. All products are kept, so th
 to weigh and O(C) to make. As λ grows and the temperature falls, fit is traded for distance.
 
 The sweeps are compiled by numba. All numbers in them are whole multiples of 2⁻¹⁰ far below 2⁵³, so
-sums are exact: neither a vector unit nor a matrix library decides what is found.
+sums are exact, in whatever order vector units take them.
 """
 
 from __future__ import annotations
