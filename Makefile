@@ -27,6 +27,7 @@ bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_pairwise.py
 	$(RUN) tests/bench/bench_triplet.py
 	$(RUN) tests/bench/bench_mith.py
+	$(RUN) tests/bench/bench_centers.py
 	$(RUN) tests/bench/bench_training_step.py
 
 # the weights of backbone clip_mini, as shipped

@@ -13,21 +13,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from common import checkpoint, schema
-from common.config import NOT_IDENTITY, RunConfig
+from common import checkpoint
+from common.config import RunConfig
 from common.registry import RUNNERS
 from models.twdh import TwDH, TwDHLoss
 from models.twdh_transforms import ReleasedConfig, projection, regression, released, reproduced
 from runners.base import Selection
+from runners.stage_keys import array_digest, data_identity, settings_identity
 from runners.stages import Report, Stage, Stages, StageTraining
 from runners.standard import StandardConfig, StandardRunner
 from utils.errors import UserError
-from utils.files import digest, file_digest
 
 Recipe = Literal["regression", "projection", "released"]
 TRANSFORM_KEYS = ("transform", "ridge", "released")
@@ -118,9 +117,9 @@ class TwDHRunner(StandardRunner):
                 "regression": settings.ridge,
                 "released": {**dataclasses.asdict(settings.released), "seed": self.config.seed},
             }[recipe],
-            "long_centers": _digest(long),
-            "short_centers": _digest(short),
-            "labels": None if recipe == "projection" else _digest(label),
+            "long_centers": array_digest(long),
+            "short_centers": array_digest(short),
+            "labels": None if recipe == "projection" else array_digest(label),
         }
         stage = self.stages.run(f"transform_{length}", depends, build)
         model.set_transform(length, load_file(stage.folder / "transform.safetensors")["transform"])
@@ -144,8 +143,9 @@ class TwDHRunner(StandardRunner):
             numbers = {"epoch": selection.epoch, "score": selection.score}
             return {name: value for name, value in numbers.items() if value is not None}
 
-        centers = _digest(model.long_centers)
-        depends = {**self._data(), "long_centers": centers, "settings": _identity(config)}
+        centers = array_digest(model.long_centers)
+        depends = {**data_identity(self.experiment), "long_centers": centers}
+        depends["settings"] = settings_identity(config)
         if self._trains_short:
             depends["transforms"] = [stage.key for stage in transforms]
         return self.stages.run("network", depends, build)
@@ -178,26 +178,3 @@ class TwDHRunner(StandardRunner):
         lengths = model.lengths if self._trains_short else None
         resolved["model"]["short_bits"] = resolved["loss"]["short_bits"] = lengths
         return dataclasses.replace(self.config, bits=bits, resolved=resolved)
-
-    def _data(self) -> dict[str, Any]:
-        """Return what the network's data are, by content."""
-        dataset = self.experiment.dataset
-        captions = [digest(*row) for row in dataset.texts or ()]
-        return {
-            "split": self.experiment.split.hash,
-            "labels": _digest(dataset.labels),
-            "images": dataset.images.fingerprint,
-            "captions": digest(*captions),
-            "encoder": self.experiment.model.backbone.fingerprint,
-        }
-
-
-def _identity(config: RunConfig) -> dict[str, Any]:
-    flat = schema.flat(config.resolved)
-    plugins = [file_digest(Path(path)) for path in config.resolved["plugins"]]
-    return {k: v for k, v in flat.items() if k not in NOT_IDENTITY} | {"plugins": plugins}
-
-
-def _digest(values: Tensor | np.ndarray) -> str:
-    array = values.cpu().numpy() if isinstance(values, Tensor) else values
-    return digest(f"{array.dtype} {array.shape}", np.ascontiguousarray(array).tobytes())
