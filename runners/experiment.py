@@ -12,6 +12,7 @@ import torch
 
 from common.batch import Batch
 from common.config import RunConfig
+from common.devices import find_device
 from common.distributed import own_share
 from common.problem import Problem
 from common.seeding import seed_everything
@@ -153,19 +154,7 @@ class Experiment:
 def choose_device(config: RunConfig, device: torch.device | str | None = None) -> torch.device:
     """Return the device asked for; ``auto`` takes a GPU where there is one."""
     name = str(device or getattr(config.runner.config, "device", "auto"))
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(
-            f"runner.device={name} is not accepted; one of auto, cpu, cuda, cuda:N is needed."
-        ) from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"runner.device={name}, but PyTorch finds no CUDA GPU; give runner.device=cpu."
-        )
-    return place
+    return find_device(name, "runner.device=")
 
 
 _datasets: dict[str, HashDataset] = {}

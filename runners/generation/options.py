@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
+from common.devices import find_device
 from utils.errors import UserError, unknown_name
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -106,18 +107,7 @@ class Options:
         Raises:
             UserError: no such device, or no GPU where one is asked for.
         """
-        name = self.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            place = torch.device(name)
-        except RuntimeError as error:
-            raise UserError(
-                f"--device {name} is not accepted; one of auto, cpu, cuda, cuda:N is needed."
-            ) from error
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"--device {name}, but PyTorch finds no CUDA GPU; give --device cpu.")
-        return place
+        return find_device(self.device, "--device ")
 
     def number_type(self) -> torch.dtype:
         """Return the number type asked for."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from common.batch import Batch
 from common.codes import sign
 from common.config import Component, OptimGroup
-from common.optimizers import BertAdamConfig
+from common.optimizers import BertAdamConfig, SGDConfig
 from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import WarmupConfig
 from models.backbones.base import Backbone
@@ -137,6 +137,18 @@ def bertadam_group(case: Case, lr: float, warmup: str = "warmup") -> OptimGroup:
     else:
         schedule = Component(SCHEDULERS.get(name), WarmupConfig(share))
     return OptimGroup(Component(OPTIMIZERS.get("bertadam"), config), lr, schedule)
+
+
+def proxy_group(case: Case) -> OptimGroup:
+    """Return the recorded optimiser of proxies, an SGD of their own at a constant rate."""
+    sgd = SGDConfig(
+        momentum=case.cfg("proxy_momentum"), weight_decay=case.cfg("proxy_weight_decay")
+    )
+    return OptimGroup(
+        Component(OPTIMIZERS.get(case.cfg("proxy_optimizer").lower()), sgd),
+        case.cfg("proxy_lr"),
+        Component(SCHEDULERS.get("constant"), None),
+    )
 
 
 def clip_groups(case: Case) -> dict[str, OptimGroup]:

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from common.config import Component, OptimGroup
-from common.optimizers import SGDConfig
-from common.registry import OPTIMIZERS, SCHEDULERS
 from models.base import Outputs, Problem, Progress, Terms
 from models.dnph import DNPH, DNPHLoss, DNPHLossConfig, DNPHModelConfig
 from tests.golden.adapters.heads import features_backbone, features_batch, load_renamed
@@ -23,6 +20,7 @@ from tests.golden.replay import (
     clip_of,
     compare_trajectory,
     problem_of,
+    proxy_group,
 )
 
 SHORT = {"image": "img", "text": "txt"}
@@ -136,14 +134,7 @@ def setup(
 def toolkit(case: Case, dtype: torch.dtype) -> Setup:
     """DNPH as in the authors' toolkit: proxies under an SGD of their own."""
     made = setup(case, dtype, "trained", "backbone.", "hash.", "loss.")
-    sgd = SGDConfig(
-        momentum=case.cfg("proxy_momentum"), weight_decay=case.cfg("proxy_weight_decay")
-    )
-    proxies = OptimGroup(
-        Component(OPTIMIZERS.get(case.cfg("proxy_optimizer").lower()), sgd),
-        case.cfg("proxy_lr"),
-        Component(SCHEDULERS.get("constant"), None),
-    )
+    proxies = proxy_group(case)
 
     def terms(ours: Terms, outputs: Outputs) -> Mapping[str, Tensor]:
         raw = {f"Noise_{m}": ours[f"noise_{m}"] / -case.cfg("noise_alpha") for m in SHORT}

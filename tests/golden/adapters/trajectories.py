@@ -7,9 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from common.config import Component, OptimGroup
-from common.optimizers import SGDConfig
-from common.registry import OPTIMIZERS, SCHEDULERS
 from models.base import Outputs, Terms
 from models.dcmht import DCMHT, DCMHTLoss, DCMHTLossConfig, DCMHTModelConfig
 from models.dsph import DSPH, DSPHLoss, DSPHLossConfig, DSPHModelConfig
@@ -23,6 +20,7 @@ from tests.golden.replay import (
     clip_of,
     compare_trajectory,
     problem_of,
+    proxy_group,
 )
 
 
@@ -104,14 +102,7 @@ def dsph(case: Case, dtype: torch.dtype) -> Setup:
     config = DSPHModelConfig(dropout=case.cfg("dropout"))
     model = DSPH(config, problem, clip_of(case, "w_backbone.", dtype))
     loss_config = DSPHLossConfig(alpha=case.cfg("alpha"), threshold=case.cfg("threshold"))
-    sgd = SGDConfig(
-        momentum=case.cfg("proxy_momentum"), weight_decay=case.cfg("proxy_weight_decay")
-    )
-    proxies = OptimGroup(
-        Component(OPTIMIZERS.get(case.cfg("proxy_optimizer").lower()), sgd),
-        case.cfg("proxy_lr"),
-        Component(SCHEDULERS.get("constant"), None),
-    )
+    proxies = proxy_group(case)
 
     def terms(ours: Terms, outputs: Outputs) -> Mapping[str, Tensor]:
         # without α the loss leaves the regulariser out
