@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from common.metrics.histograms import GradedHistograms, Histograms, ratio
+from common.metrics.histograms import GradedHistograms, Histograms, as_integers, ratio
 from utils.errors import UserError, unknown_name
 
 _PIECE = 2**20  # ranks
@@ -60,18 +62,23 @@ def relevant_above(histograms: Histograms, ranks: Sequence[int]) -> Tensor:
     Raises:
         UserError: a rank outside 1..N.
     """
-    n, r = histograms.rows, histograms.relevant
     wrong = [rank for rank in ranks if not 1 <= rank <= histograms.database]
     if wrong and histograms.queries:
         raise UserError(
             f"Rank {wrong[0]} is outside of 1..{histograms.database}, the rows of the database."
         )
-    rank = torch.tensor(list(ranks), dtype=torch.int64).expand(len(n), -1).contiguous()  # [Q,P]
-    filled = n.cumsum(1)
-    bucket = torch.searchsorted(filled, rank)  # the bucket that holds rank t
-    above = (filled - n).gather(1, bucket)
-    above_r = (r.cumsum(1) - r).gather(1, bucket)
-    return above_r + (rank - above) * ratio(r.gather(1, bucket), n.gather(1, bucket))
+    ascending, place = np.unique(np.asarray(ranks, dtype=np.int64), return_inverse=True)
+    found = _relevant_above(histograms, ascending[None])
+    return found if (place == np.arange(len(place))).all() else found[:, place]
+
+
+def _relevant_above(histograms: Histograms, ranks: NDArray[np.int64]) -> Tensor:
+    """Return the expected relevant rows above ascending ranks [1,P] or [Q,P], float64 [Q,P]."""
+    from common.metrics import closed_forms_numba as compiled
+
+    found = np.zeros((histograms.queries, ranks.shape[1]))
+    compiled.over_queries(compiled.relevant_above, *histograms.arrays(), ranks, found)
+    return torch.from_numpy(found)
 
 
 def curve_by_rank(histograms: Histograms, ranks: Sequence[int]) -> Curve:
@@ -100,12 +107,12 @@ def curve_by_radius(histograms: Histograms, average: str = "micro") -> Curve:
             own values. A radius that holds no row has precision 0, not 1, and a query without
             relevant rows has recall 0.
     """
-    within = histograms.rows.cumsum(1)
-    within_r = histograms.relevant.cumsum(1)
     if average == "micro":
-        within, within_r = within.sum(0), within_r.sum(0)
+        within = histograms.rows.sum(0).cumsum(0)
+        within_r = histograms.relevant.sum(0).cumsum(0)
         return Curve(ratio(within_r, within), ratio(within_r, within_r[-1]))
     if average == "macro":
+        within, within_r = histograms.rows.cumsum(1), histograms.relevant.cumsum(1)
         return Curve(
             mean_over_queries(ratio(within_r, within)),
             mean_over_queries(ratio(within_r, histograms.total_relevant[:, None])),
@@ -128,13 +135,7 @@ def r_precision(histograms: Histograms) -> Tensor:
     0 for a query without relevant rows.
     """
     total = histograms.total_relevant
-    n, r = histograms.rows, histograms.relevant
-    filled = n.cumsum(1)
-    bucket = torch.searchsorted(filled, total.clamp(min=1)[:, None])  # [Q,1], holds rank T
-    above = (filled - n).gather(1, bucket)[:, 0]
-    above_r = (r.cumsum(1) - r).gather(1, bucket)[:, 0]
-    share = ratio(r.gather(1, bucket), n.gather(1, bucket))[:, 0]
-    return ratio(above_r + (total - above) * share, total)
+    return ratio(_relevant_above(histograms, as_integers(total)[:, None])[:, 0], total)
 
 
 def ndcg_at(
@@ -162,33 +163,38 @@ def ndcg_at(
     if isinstance(histograms, Histograms):
         if gain != "binary":
             raise UserError(f"NDCG with gain '{gain}' needs counts by grade, see count_grades.")
-        histograms = GradedHistograms.of(histograms)
-    counts = histograms.counts  # [Q,K+1,G]
-    gains = GAINS[gain](torch.arange(counts.shape[2], dtype=torch.float64))
-    n = counts.sum(2)
-    database = int(n[0].sum()) if len(n) else 0
+        sizes, gains = histograms.rows, histograms.relevant.double()
+        relevant = histograms.total_relevant
+        grades = torch.stack([relevant, sizes.sum(1) - relevant], dim=1)
+        by_grade = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    else:
+        counts = histograms.counts  # [Q,K+1,G]
+        by_grade = GAINS[gain](torch.arange(counts.shape[2], dtype=torch.float64))
+        sizes, gains = counts.sum(2), counts.double() @ by_grade
+        grades, by_grade = counts.sum(1).flip(1), by_grade.flip(0)  # the highest first
+    database = int(sizes[0].sum()) if len(sizes) else 0
     cut = database if at is None else min(at, database)
-    dcg = (ratio(counts.double() @ gains, n) * _discount_sums(n, cut)).sum(1)
-    falling = counts.sum(1).flip(1)  # [Q,G], rows of each grade, the highest first
-    ideal = (gains.flip(0) * _discount_sums(falling, cut)).sum(1)
+    dcg = _discounted(sizes, gains, cut)
+    ideal = _discounted(grades, grades * by_grade, cut)
     return torch.where(ideal > 0, dcg / ideal, 0.0)
 
 
-def _discount_sums(sizes: Tensor, cut: int) -> Tensor:
-    """Return Σ 1/log2(1 + t) over the ranks t ≤ ``cut`` of consecutive groups, float64 [Q,P].
+def _discounted(sizes: Tensor, gains: Tensor, cut: int) -> Tensor:
+    """Return the expected Σ gain/log2(1 + t) over ranks t ≤ ``cut`` of tied groups, float64 [Q].
 
-    Groups of ``sizes`` [Q,P] rows follow one another. The sums up to each rank are made piece by
-    piece, so that memory does not grow with the database.
+    The discounts are summed piece by piece, so that memory does not grow with the database.
+
+    Args:
+        sizes: int64 [Q,P], rows of consecutive groups.
+        gains: float64 [Q,P], their gains, summed.
+        cut: the last rank.
     """
-    edges = sizes.cumsum(1).clamp_(max=cut)  # [Q,P], where the groups end
-    sums = torch.zeros(edges.shape, dtype=torch.float64)
-    upto = torch.zeros(1, dtype=torch.float64)  # at rank `start`, then at those of the piece
-    for start in range(0, cut, _PIECE):
-        ranks = torch.arange(start + 1, min(start + _PIECE, cut) + 1, dtype=torch.float64)
-        upto = torch.cat([upto[-1:], upto[-1] + (1 / (1 + ranks).log2_()).cumsum(0)])
-        if cut <= _PIECE:
-            sums = upto[edges]
-        else:
-            place = (edges - start).clamp_(max=len(ranks))  # an edge beyond comes again
-            sums = torch.where(place >= 0, upto[place.clamp(min=0)], sums)
-    return sums.diff(dim=1, prepend=sums.new_zeros(len(sums), 1))
+    from common.metrics import closed_forms_numba as compiled
+
+    sums = np.zeros(len(sizes))
+    groups = as_integers(sizes), np.ascontiguousarray(gains.cpu().numpy())
+    for before in range(0, cut, _PIECE):
+        ranks = np.arange(before + 1, min(before + _PIECE, cut) + 1, dtype=np.float64)
+        upto = np.concatenate([np.zeros(1), np.cumsum(1 / np.log2(1 + ranks))])
+        compiled.over_queries(compiled.add_discounted, *groups, before, upto, sums)
+    return torch.from_numpy(sums)

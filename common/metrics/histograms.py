@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -44,6 +46,10 @@ class Histograms:
         """Number of relevant rows of each query, int64 [Q]."""
         return self.relevant.sum(1)
 
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return both as numpy arrays for compiled code, without a copy where they allow it."""
+        return as_integers(self.rows), as_integers(self.relevant)
+
     def select(self, which: Tensor | slice) -> Histograms:
         """Return the histograms of some queries: a bool mask, positions, or a slice."""
         return Histograms(self.rows[which], self.relevant[which])
@@ -59,12 +65,6 @@ class GradedHistograms:
 
     counts: Tensor
 
-    @classmethod
-    def of(cls, histograms: Histograms) -> GradedHistograms:
-        """Return binary relevance as grades 0 and 1."""
-        irrelevant = histograms.rows - histograms.relevant
-        return cls(torch.stack([irrelevant, histograms.relevant], dim=2))
-
     def binary(self) -> Histograms:
         """Return the histograms in which a row of any grade above 0 is relevant."""
         return Histograms(self.counts.sum(2), self.counts[:, :, 1:].sum(2))
@@ -72,6 +72,11 @@ class GradedHistograms:
     def select(self, which: Tensor | slice) -> GradedHistograms:
         """Return the histograms of some queries."""
         return GradedHistograms(self.counts[which])
+
+
+def as_integers(counts: Tensor) -> NDArray[np.int64]:
+    """Return counts as a contiguous int64 array in memory."""
+    return np.ascontiguousarray(counts.cpu().numpy(), dtype=np.int64)
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
