@@ -39,6 +39,7 @@ from models.centers import CenterKind, make_centers
 from models.heads import BatchNorm
 from models.image_hash import ImageHash, ImageHashConfig
 from models.label_entropy import label_entropy
+from models.margin_softmax import margin_cosine
 
 MARGINS = {"cosine": 0.3, "arc": 0.2}
 CLOSEST = 1 - 1e-6  # cosine, of the arc margin
@@ -83,10 +84,7 @@ class OrthoHashLoss(HashLoss):
         code = F.normalize(outputs.image_code, dim=1)
         cosine = code @ F.normalize(self.centers.to(code.dtype), dim=1).mT  # [B,C]
         label = batch.label.to(code.dtype)
-        if self.config.form == "arc":
-            cosine = (cosine.clamp(-CLOSEST, CLOSEST).acos() + self.margin * label).cos()
-        else:
-            cosine = cosine - self.margin * label
+        cosine = margin_cosine(cosine, label, self.config.form, self.margin, CLOSEST)
         # cos(u, sign u) = Σ|u| / (‖u‖ √K)
         quant = 1 - code.abs().sum(1).mean() / code.shape[1] ** 0.5
         return Terms(

@@ -1,0 +1,266 @@
+"""Text encoders that take word vectors, so that some words may be learned (see attribute_text.py).
+
+``bert``: a BERT of transformers, from random weights or pretrained ones. ``clip``: the text
+transformer of a CLIP that open_clip builds. Both give one vector for each token; nothing is pooled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones.weights import RANDOM, hub_file
+from utils.errors import UserError
+
+RELEASED_LAYERS = 6  # of PIXEL's BERT, which are run of the twelve it has
+PADDING, MASK = "[PAD]", "[MASK]"
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Keys of ``model.text``.
+
+    Attributes:
+        kind: ``bert`` or ``clip``.
+        weights: ``random``; for a BERT a folder or name of Hugging Face, for a CLIP a file or tag
+            of open_clip.
+        model: architecture of the CLIP: open_clip's name or JSON file.
+        layers: of the BERT, its first ones; null: 6, or as many as a pretrained one has if fewer.
+        width, heads: of a random BERT.
+        train: whether it learns; null: yes, but for a pretrained one under a learned prompt.
+    """
+
+    kind: Literal["bert", "clip"] = "bert"
+    weights: str = RANDOM
+    model: str = "models/backbones/clip_mini.json"
+    layers: int | None = None
+    width: int = 768
+    heads: int = 12
+    train: bool | None = None
+
+
+class SentenceEncoder(nn.Module, ABC):
+    """Word vectors [B,L,W] of texts become one vector for each token, [B,L,D].
+
+    Attributes:
+        words: the table of word vectors, [V,W].
+        width: D.
+        limit: the most tokens that it takes.
+        begin: ids that have to stand before every text.
+        mask_id: id of a word that says nothing, or None where it knows of none.
+        plain: ids from this one on are words (those before are of the encoder's own use).
+        tokenize: a text → its ids, without special ones.
+    """
+
+    words: nn.Embedding
+    width: int
+    limit: int
+    begin: tuple[int, ...] = ()
+    mask_id: int | None = None
+    plain: int = 0
+    tokenize: Callable[[str], list[int]]
+
+    @abstractmethod
+    def forward(self, words: Tensor, hidden: Tensor) -> Tensor:
+        """Encode word vectors [B,L,W]; ``hidden`` bool [B,L] marks padding."""
+
+
+class BertSentences(SentenceEncoder):
+    """A BERT of transformers without its pooler."""
+
+    def __init__(
+        self, network: Any, tokenize: Callable[[str], list[int]], mask_id: int, plain: int
+    ) -> None:
+        """Wrap a ``BertModel``."""
+        super().__init__()
+        self.network = network
+        self.width = network.config.hidden_size
+        self.limit = network.config.max_position_embeddings
+        self.tokenize, self.mask_id, self.plain = tokenize, mask_id, plain
+
+    @property
+    def words(self) -> nn.Embedding:  # type: ignore[override]
+        """The table of word vectors."""
+        return self.network.get_input_embeddings()
+
+    def forward(self, words: Tensor, hidden: Tensor) -> Tensor:
+        """Encode [B,L,W]."""
+        out = self.network(inputs_embeds=words, attention_mask=(~hidden).long())
+        return out.last_hidden_state
+
+
+class ClipSentences(SentenceEncoder):
+    """The text transformer of a CLIP: causal attention, final norm, without the projection."""
+
+    def __init__(self, tower: Any) -> None:
+        """Wrap open_clip's ``TextTransformer``."""
+        from open_clip.tokenizer import SimpleTokenizer
+
+        super().__init__()
+        self.tower = tower
+        tower.text_projection = None  # belongs to the pooled feature
+        self.width = tower.token_embedding.embedding_dim
+        self.limit = tower.positional_embedding.shape[0]
+        tokenizer = SimpleTokenizer()
+        self.begin = (tokenizer.sot_token_id,)
+        self.tokenize = tokenizer.encode
+
+    @property
+    def words(self) -> nn.Embedding:  # type: ignore[override]
+        """The table of word vectors."""
+        return self.tower.token_embedding
+
+    def forward(self, words: Tensor, hidden: Tensor) -> Tensor:
+        """Encode [B,L,W]; padding comes last, so that causal attention never sees it."""
+        length = words.shape[1]
+        x = words + self.tower.positional_embedding[:length]
+        mask = self.tower.attn_mask
+        if mask is not None:
+            mask = mask[:length, :length].to(x.dtype)
+        return self.tower.ln_final(self.tower.transformer(x, attn_mask=mask))
+
+
+def build_sentence_encoder(
+    config: EncoderConfig, texts: Iterable[str], *, learned_prompt: bool = False
+) -> SentenceEncoder:
+    """Return the encoder of ``config``.
+
+    Args:
+        config: which.
+        texts: all that will ever be tokenised: a random BERT's vocabulary is made of their words.
+        learned_prompt: what ``train: null`` depends on.
+
+    Raises:
+        UserError: absent weights, or weights of another kind of network.
+    """
+    if config.kind == "clip":
+        encoder: SentenceEncoder = _clip(config)
+    elif config.weights == RANDOM:
+        encoder = _random_bert(config, texts)
+    else:
+        encoder = _pretrained_bert(config)
+    pretrained = config.weights != RANDOM
+    trained = not (learned_prompt and pretrained) if config.train is None else config.train
+    return encoder.requires_grad_(trained)
+
+
+def _random_bert(config: EncoderConfig, texts: Iterable[str]) -> BertSentences:
+    from transformers import BertConfig, BertModel
+
+    if config.heads < 1 or config.width < 1 or config.width % config.heads:
+        raise UserError(
+            f"model.text.heads={config.heads} does not divide model.text.width={config.width}; "
+            "give numbers where it does, e.g. 12 and 768."
+        )
+    words = sorted({word for text in texts for word in text.split()} - {PADDING, MASK})
+    ids = {word: number for number, word in enumerate((PADDING, MASK, *words))}
+    network = BertModel(
+        BertConfig(
+            vocab_size=len(ids), hidden_size=config.width, num_attention_heads=config.heads,
+            num_hidden_layers=_layers(config, RELEASED_LAYERS), intermediate_size=4 * config.width,
+            pad_token_id=ids[PADDING],
+        ),
+        add_pooling_layer=False,
+    )  # fmt: skip
+    return BertSentences(
+        network, lambda text: [ids[word] for word in text.split()], ids[MASK], plain=2
+    )
+
+
+def _pretrained_bert(config: EncoderConfig) -> BertSentences:
+    from transformers import AutoConfig, AutoTokenizer, BertModel
+    from transformers.utils import logging
+
+    given = config.weights
+    if not Path(given).expanduser().is_dir() and hub_file(given, ("config.json",)) is None:
+        raise UserError(
+            f"model.text.weights='{given}' is neither a folder nor to be had from Hugging Face; "
+            "give the folder of a BERT (config.json, model.safetensors, tokenizer files), or "
+            f"'{RANDOM}' as in PIXEL's release."
+        )
+    place = str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
+    told, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # it would warn of layers that are left out on purpose
+    logging.disable_progress_bar()
+    try:
+        found = AutoConfig.from_pretrained(place)
+        if found.model_type != "bert":
+            raise UserError(
+                f"model.text.weights='{given}' holds a '{found.model_type}', but a BERT is needed "
+                "(model_type 'bert', e.g. bert-base-uncased)."
+            )
+        found.num_hidden_layers = _layers(config, found.num_hidden_layers)
+        network = BertModel.from_pretrained(
+            place, config=found, add_pooling_layer=False, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"model.text.weights='{given}' cannot be read as a BERT ({reason}); give a folder with "
+            "config.json, model.safetensors and tokenizer files."
+        ) from error
+    finally:
+        logging.set_verbosity(told)
+        if shown:
+            logging.enable_progress_bar()
+
+    def tokenize(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    first = max(tokenizer.all_special_ids) + 1  # BERT's come first, after places for new words
+    plain = first if first < found.vocab_size // 2 else 0
+    return BertSentences(network, tokenize, tokenizer.mask_token_id, plain)
+
+
+def _layers(config: EncoderConfig, there: int) -> int:
+    wanted = min(RELEASED_LAYERS, there) if config.layers is None else config.layers
+    if wanted < 1 or (config.weights != RANDOM and wanted > there):
+        raise UserError(
+            f"model.text.layers={wanted} is not accepted; 1 to {there} of this BERT's layers can "
+            "be taken."
+        )
+    return wanted
+
+
+def _clip(config: EncoderConfig) -> ClipSentences:
+    from models.backbones.open_clip import OpenCLIPConfig, open_clip_backbone
+
+    built: Any = open_clip_backbone(
+        OpenCLIPConfig(model=config.model, weights=config.weights), ("text",)
+    )
+    if not hasattr(built.text, "token_embedding"):
+        raise UserError(
+            f"model.text.model='{config.model}' has a text encoder of Hugging Face; a CLIP with "
+            "OpenAI's text transformer is needed, e.g. ViT-B-32."
+        )
+    return ClipSentences(built.text)
+
+
+class LearnedWords(nn.Module):
+    """Vectors [n,W] of words that no vocabulary has, trained with everything else; perhaps none.
+
+    They start as small as CoOp's (deviation 0.02).
+    """
+
+    vectors: nn.Parameter | None
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        drawn = nn.Parameter(0.02 * torch.randn(count, width)) if count else None
+        self.register_parameter("vectors", drawn)
+
+    def forward(self, ids: Tensor, words: nn.Embedding) -> Tensor:
+        """Return the vectors of ids [B,L], learned word j having the id V + j, as [B,L,W]."""
+        size = words.num_embeddings
+        known = words(ids.clamp_max(size - 1))
+        if self.vectors is None:
+            return known
+        own = self.vectors[(ids - size).clamp_min(0)]
+        return torch.where((ids < size)[..., None], known, own.to(known.dtype))
