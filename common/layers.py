@@ -8,7 +8,9 @@ another ``name`` (``loss.name=dsph``), the keys that belonged to the previous on
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,13 @@ def read_layer(path: Path) -> Layer:
     """
     if not path.is_file():
         raise UserError(f"Config file '{path}' does not exist.")
+    about = path.stat()
+    values = _read_layer(path, (about.st_mtime_ns, about.st_size))
+    return Layer(str(path), copy.deepcopy(values), path)
+
+
+@functools.lru_cache(maxsize=256)  # the configurations of a sweep are made of the same few files
+def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except yaml.YAMLError as error:
@@ -73,7 +82,7 @@ def read_layer(path: Path) -> Layer:
         raise UserError(f"{path}: cannot be read as YAML ({error}).") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: settings are needed as 'key: value' lines.")
-    return Layer(str(path), {str(key): value for key, value in values.items()}, path)
+    return {str(key): value for key, value in values.items()}
 
 
 def config_names(group: str) -> list[str]:
@@ -171,7 +180,8 @@ def _merge_inner(into: dict[str, Any], values: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge_inner(into[key], value)
         elif isinstance(value, Mapping):
-            into[key] = {}
+            # a component given by its name alone, as in `split: mith`, gets further keys
+            into[key] = {"name": into[key]} if isinstance(into.get(key), str) else {}
             _merge_inner(into[key], value)
         else:
             into[key] = value
@@ -180,8 +190,8 @@ def _merge_inner(into: dict[str, Any], values: Mapping[str, Any]) -> None:
 def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
     for depth, key in enumerate(keys[:-1]):
         inner = nested.get(key)
-        if isinstance(inner, str) and depth == 0:
-            inner = {"config" if key in SELECTED else "name": inner}  # dataset=x dataset.root=y
+        if isinstance(inner, str):  # dataset=x dataset.root=y, dataset.split=x dataset.split.seed=1
+            inner = {"config" if depth == 0 and key in SELECTED else "name": inner}
         if not isinstance(inner, dict):
             inner = {}
         nested[key] = inner

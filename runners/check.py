@@ -1,16 +1,17 @@
 """Is this method sound? Brief training on toy features says so before hours are spent.
 
-At 16, 48 and 64 bits, on single- and on multi-label rows: model and loss are built, outputs and
-codes have the right shapes, terms are finite, a batch of one row works, the same seed gives the
-same loss, the loss falls, and a saved and reloaded model gives the same codes.
+At 16, 48 and 64 bits, on single- and on multi-label rows, and at 48 bits with 2 and with 1,000
+classes: model and loss are built, outputs and codes have the right shapes, terms are finite, a
+batch of one row works, the same seed gives the same loss, the loss falls, and a saved and reloaded
+model gives the same codes.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,9 +26,24 @@ from models.base import HashLoss, HashModel, Progress, TrainFeatures
 from runners.training_module import TrainingModule
 from utils.errors import UserError
 
-BITS = (16, 48, 64)
-ROWS, CLASSES, WIDTH, TOKENS = 48, 6, 32, 5
+ROWS, WIDTH, TOKENS = 48, 32, 5
 STEPS, RATE = 40, 1e-2
+
+
+class Toy(NamedTuple):
+    """Rows to try a method on: ``classes`` of them may occur, one or several in a row."""
+
+    title: str
+    classes: int = 6
+    multi_label: bool = False
+
+
+SINGLE, MULTI = Toy("single-label"), Toy("multi-label", multi_label=True)
+CASES = (
+    *((bits, toy) for bits in (16, 48, 64) for toy in (SINGLE, MULTI)),
+    (48, Toy("2 classes", 2)),
+    (48, Toy("1,000 classes", 1000)),
+)  # fmt: skip
 
 
 def check(target: str, settings: Sequence[str] = ()) -> bool:
@@ -44,11 +60,10 @@ def check(target: str, settings: Sequence[str] = ()) -> bool:
     for own in words:
         compose([*own, *settings])  # a slip is told before anything is printed
         print(" ".join(own))
-        for bits, multi_label in itertools.product(BITS, (False, True)):
+        for bits, toy in CASES:
             config = compose([*own, f"bits={bits}", *settings])
-            finding = _finding(config, multi_label)
-            kind = "multi-label" if multi_label else "single-label"
-            print(f"  {bits:3} bits, {kind:12}  {finding or 'sound'}")
+            finding = _finding(config, toy)
+            print(f"  {config.bits:3} bits, {toy.title:13}  {finding or 'sound'}")
             sound = sound and finding is None
     return sound
 
@@ -72,11 +87,11 @@ def _plugin_words(path: str) -> list[list[str]]:
     return words
 
 
-def _finding(config: RunConfig, multi_label: bool) -> str | None:
+def _finding(config: RunConfig, toy: Toy) -> str | None:
     """Return what is wrong, or None."""
     try:
         for test in (_trains, _repeats, _takes_one_row, _survives_saving):
-            problem = test(config, multi_label)
+            problem = test(config, toy)
             if problem:
                 return f"{test.__name__.lstrip('_')}: {problem}"
     except UserError as error:
@@ -86,16 +101,17 @@ def _finding(config: RunConfig, multi_label: bool) -> str | None:
     return None
 
 
-def toy_rows(modalities: Sequence[str], multi_label: bool, rows: int = ROWS) -> Batch:
+def toy_rows(modalities: Sequence[str], toy: Toy, rows: int = ROWS) -> Batch:
     """Return a batch of separable features: sums of class means, plus noise."""
     generator = torch.Generator().manual_seed(1)
-    label = torch.zeros(rows, CLASSES)
-    label[torch.arange(rows), torch.arange(rows) % CLASSES] = 1
-    if multi_label:
-        label = ((label + (torch.rand(rows, CLASSES, generator=generator) < 0.2)) > 0).float()
+    classes = toy.classes
+    label = torch.zeros(rows, classes)
+    label[torch.arange(rows), torch.arange(rows) % classes] = 1
+    if toy.multi_label:
+        label = ((label + (torch.rand(rows, classes, generator=generator) < 0.2)) > 0).float()
     batch = Batch(label=label, index=torch.arange(rows))
     for modality in modalities:
-        means = torch.randn(CLASSES, WIDTH, generator=generator)
+        means = torch.randn(classes, WIDTH, generator=generator)
         noise = torch.randn(rows, TOKENS, WIDTH, generator=generator)
         tokens = (label @ means)[:, None] + 0.3 * noise  # [N,L,D]
         mask = torch.zeros(rows, TOKENS, dtype=torch.bool)
@@ -103,16 +119,18 @@ def toy_rows(modalities: Sequence[str], multi_label: bool, rows: int = ROWS) -> 
     return batch
 
 
-def toy_parts(config: RunConfig, multi_label: bool) -> tuple[HashModel, HashLoss | None, Batch]:
+def toy_parts(config: RunConfig, toy: Toy) -> tuple[HashModel, HashLoss | None, Batch]:
     """Return model, loss and rows for toy features, seeded by the config's seed."""
     torch.manual_seed(config.seed)
     target = config.model.entry.target
     modalities = target.modalities or ("image", "text")
-    batch = toy_rows(modalities, multi_label)
+    batch = toy_rows(modalities, toy)
+    numbers = range(toy.classes)
     problem = Problem(
-        bits=config.bits, n_classes=CLASSES, n_train=ROWS, multi_label=multi_label,
-        class_names=tuple(f"class {c}" for c in range(CLASSES)), train_labels=batch.label,
-        seen_classes=tuple(range(CLASSES)),
+        bits=config.bits, n_classes=toy.classes, n_train=ROWS, multi_label=toy.multi_label,
+        class_names=tuple(f"class {c}" for c in numbers), train_labels=batch.label,
+        attributes=torch.eye(toy.classes), attribute_names=tuple(f"trait {c}" for c in numbers),
+        seen_classes=tuple(numbers),
         generator=torch.Generator().manual_seed(config.seed),
     )  # fmt: skip
     widths = {modality: WIDTH for modality in modalities}
@@ -125,8 +143,8 @@ def toy_parts(config: RunConfig, multi_label: bool) -> tuple[HashModel, HashLoss
     return model, loss, batch
 
 
-def _losses(config: RunConfig, multi_label: bool, steps: int) -> tuple[list[float], HashModel]:
-    model, loss, batch = toy_parts(config, multi_label)
+def _losses(config: RunConfig, toy: Toy, steps: int) -> tuple[list[float], HashModel]:
+    model, loss, batch = toy_parts(config, toy)
     assert loss is not None
     module = TrainingModule(model, loss)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -144,15 +162,15 @@ def _losses(config: RunConfig, multi_label: bool, steps: int) -> tuple[list[floa
     return values, model
 
 
-def _trains(config: RunConfig, multi_label: bool) -> str | None:
-    model, loss, batch = toy_parts(config, multi_label)
+def _trains(config: RunConfig, toy: Toy) -> str | None:
+    model, loss, batch = toy_parts(config, toy)
     for modality in model.modalities:
         code = _codes(model, batch, modality)
         if code.shape != (ROWS, config.bits):
             return f"{modality} codes are {list(code.shape)}, not [{ROWS},{config.bits}]"
     if loss is None:
         return None
-    values, _ = _losses(config, multi_label, STEPS)
+    values, _ = _losses(config, toy, STEPS)
     if not min(values[-5:]) < values[0]:
         return (
             f"the loss does not fall: {values[0]:.4f} first, {values[-1]:.4f} after {STEPS} steps"
@@ -160,23 +178,23 @@ def _trains(config: RunConfig, multi_label: bool) -> str | None:
     return None
 
 
-def _repeats(config: RunConfig, multi_label: bool) -> str | None:
+def _repeats(config: RunConfig, toy: Toy) -> str | None:
     if config.loss is None:
-        first, second = (toy_parts(config, multi_label) for _ in range(2))
+        first, second = (toy_parts(config, toy) for _ in range(2))
         same = all(
             torch.equal(_codes(first[0], first[2], m), _codes(second[0], second[2], m))
             for m in first[0].modalities
         )
         return None if same else "the same seed gives other codes"
-    first_values, second_values = (_losses(config, multi_label, 3)[0] for _ in range(2))
+    first_values, second_values = (_losses(config, toy, 3)[0] for _ in range(2))
     if first_values != second_values:
         return f"the same seed gives other losses: {first_values} and {second_values}"
     return None
 
 
-def _takes_one_row(config: RunConfig, multi_label: bool) -> str | None:
-    model, loss, _ = toy_parts(config, multi_label)
-    one = toy_rows(model.modalities, multi_label, rows=1)
+def _takes_one_row(config: RunConfig, toy: Toy) -> str | None:
+    model, loss, _ = toy_parts(config, toy)
+    one = toy_rows(model.modalities, toy, rows=1)
     if loss is not None:
         terms = TrainingModule(model, loss)(one, Progress())
         broken = [name for name, term in terms.items() if not torch.isfinite(term)]
@@ -188,12 +206,12 @@ def _takes_one_row(config: RunConfig, multi_label: bool) -> str | None:
     return None
 
 
-def _survives_saving(config: RunConfig, multi_label: bool) -> str | None:
-    model, _, batch = toy_parts(config, multi_label)
+def _survives_saving(config: RunConfig, toy: Toy) -> str | None:
+    model, _, batch = toy_parts(config, toy)
     state = copy.deepcopy(model.state_dict())
     with torch.random.fork_rng():
         torch.manual_seed(config.seed + 1)
-        other, _, _ = toy_parts(config, multi_label)
+        other, _, _ = toy_parts(config, toy)
     other.load_state_dict(state)
     for modality in model.modalities:
         if not torch.equal(_codes(model, batch, modality), _codes(other, batch, modality)):

@@ -35,7 +35,7 @@ def test_the_worked_example_is_short_and_sound(example, capsys):
     plugin, _ = example
     assert len(plugin.read_text().splitlines()) <= 40
     assert main.main(["check", str(plugin)]) == 0
-    assert capsys.readouterr().out.count("sound") == 6
+    assert capsys.readouterr().out.count("sound") == 8
 
 
 def test_the_worked_example_trains(example, tmp_path, monkeypatch, capsys):

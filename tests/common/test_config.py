@@ -251,6 +251,19 @@ def test_a_loss_that_does_not_fit_names_both_and_what_is_missing():
         compose([*BASE, "loss=csq"])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dataset.split=mith", "dataset.split.seed=3"),
+        ("dataset.split.seed=3", "dataset.split=mith"),
+        ("dataset.split.name=mith", "dataset.split.seed=3"),
+    ],
+)
+def test_a_component_within_a_section_keeps_its_name(words):
+    config = compose(["method=dsph", "dataset=flickr25k", *words])
+    assert (config.dataset.config.split.name, config.dataset.config.split.seed) == ("mith", 3)
+
+
 def test_plugins(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
