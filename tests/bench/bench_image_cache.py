@@ -1,6 +1,10 @@
-"""How much faster the second epoch is: decoding JPEGs against reading the decoded-image cache.
+"""Pictures a second from JPEGs and from the cache of decoded pictures, and what a step waits for.
 
 python tests/bench/bench_image_cache.py     # ../shared/data/flickr8k if there, else generated JPEGs
+python tests/bench/bench_image_cache.py --size 224 --n 1000
+
+The last line is the share of a training step of ViT-B/32 (batch 32, float32, 224 px, random
+weights) for which it waits for its batch, with nothing prepared in other processes.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -37,8 +42,8 @@ def generate(folder: Path, n: int) -> None:
         coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{i:05}.jpg", quality=90)
 
 
-def measure(folder: Path, n: int, size: int) -> tuple[float, float, float]:
-    """Return seconds: build the cache; read it once as uint8 rows; once as float batches."""
+def measure(folder: Path, n: int, size: int, augment: str) -> tuple[float, float, float]:
+    """Return seconds: build the cache; read it once as uint8 rows; once as float batches of 32."""
     names = sorted(path.name for path in folder.glob("*.jpg"))[:n]
     source, geometry = FileImages(names, folder), Geometry("squash", size)
     start = time.perf_counter()
@@ -54,12 +59,25 @@ def measure(folder: Path, n: int, size: int) -> tuple[float, float, float]:
 
     rows = np.arange(len(names))
     view = SplitView(
-        rows, np.ones((len(names), 1)), images=array, image_input=Preparation(size)
-    )  # fmt: skip
+        rows, np.ones((len(names), 1)), images=array, image_input=Preparation(size), augment=augment
+    )
     start = time.perf_counter()
-    for _ in make_loader(view, 100, shuffle=True):
+    for _ in make_loader(view, 32, shuffle=True):
         pass
     return built, read, time.perf_counter() - start
+
+
+def training_step() -> float:
+    """Return seconds of a forward and backward of ViT-B/32 over 32 pictures, the better of two."""
+    from torchvision.models import vit_b_32
+
+    network, pictures = vit_b_32(), torch.randn(32, 3, 224, 224)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        network(pictures).sum().backward()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 def main() -> None:
@@ -67,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=6340)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--augment", default="resized_crop_flip")
     parser.add_argument("--generated", action="store_true", help="do not use flickr8k")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,12 +95,16 @@ def main() -> None:
             folder = Path(temporary) / "pictures"
             folder.mkdir()
             generate(folder, options.n)
-        built, read, batches = measure(folder, options.n, options.size)
-    print(f"{options.n} JPEGs of {folder} at {options.size} px")
-    print(f"decode, resize and store, once  : {built:8.3f} s")
-    print(f"the same pictures from the cache: {read:8.3f} s   ratio {built / read:.1f}")
-    print(f"as normalised float batches     : {batches:8.3f} s")
-    print(f"first epoch / second epoch      : ratio {(built + batches) / batches:.1f}")
+        count = min(options.n, len(list(folder.glob("*.jpg"))))
+        built, read, batches = measure(folder, count, options.size, options.augment)
+    wait, step = 32 * batches / count, training_step()
+    print(f"{count} JPEGs of {folder} at {options.size} px, {torch.get_num_threads()} threads")
+    print(f"decoded, resized and stored, once: {count / built:8.0f} pictures/s")
+    print(f"from the cache                   : {count / read:8.0f} pictures/s, {built / read:.0f}×")
+    print(f"batches, {options.augment:23} : {count / batches:8.0f} pictures/s")
+    print(f"first epoch / second epoch       : {(built + batches) / batches:8.1f}")
+    print(f"a step waits {wait:.3f} s for its batch and computes {step:.2f} s: "
+          f"{100 * wait / (wait + step):.1f} % waiting")  # fmt: skip
 
 
 if __name__ == "__main__":

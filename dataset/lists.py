@@ -1,0 +1,148 @@
+"""Pictures named by published list files: ``path label-bits`` a line, one file per part.
+
+For whoever has pictures and lists but not the official annotation files, or lists of a dataset
+that is not here. Rows are numbered in the order train, query, database, each in its file's order; a
+picture in several lists is one row. Forms: :mod:`dataset.preparation.lists`. Features that PZSH's
+lists carry are not used here (``data.generated=FILE`` reads them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.images import FileImages
+from dataset.preparation.lists import ListedRows, find_list, read_list
+from dataset.sources.tables import read_lines
+from dataset.splits import SplitManifest
+from utils.errors import UserError
+from utils.files import file_digest
+
+
+@dataclasses.dataclass(frozen=True)
+class ListSplit:
+    """Key of ``dataset.split`` for a split that lists state: nothing is drawn.
+
+    Attributes:
+        seed: of the rows that a run cuts off for validation.
+    """
+
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ListsConfig:
+    """Keys of ``lists``; file names are relative to ``root``, with or without ``.gz``.
+
+    Attributes:
+        root: the folder with the lists, and where the paths in them start.
+        train, query: list files.
+        database: list file; None: every listed row that is no query.
+        image_root: where the paths start, if not at ``root``.
+        archive: zip file below ``image_root`` that holds the pictures.
+        class_names_file: one class name a line.
+        split: see there.
+    """
+
+    root: str = ""
+    train: str = "train.txt"
+    query: str = "test.txt"
+    database: str | None = "database.txt"
+    image_root: str | None = None
+    archive: str | None = None
+    class_names_file: str | None = None
+    split: ListSplit = ListSplit()
+
+
+@DATASETS.register("lists", config=ListsConfig)
+def build(config: ListsConfig, name: str) -> HashDataset:
+    """Pictures in published list files, `path label-bits`, one file per part.
+
+    Raises:
+        UserError: a list is missing or broken, lists that contradict each other, a picture in two
+            parts that must be apart, or a first picture that is not where its path says.
+    """
+    if not config.root:
+        raise UserError("dataset.root is not set; give the folder that holds the lists.")
+    root = Path(config.root).expanduser()
+    image_root = root / Path(config.image_root or ".").expanduser()
+    parts = _read(config, root)
+    place: dict[str, int] = {}
+    for found in parts.values():
+        for path in found.paths:
+            place.setdefault(path, len(place))
+    rows = {part: np.array([place[p] for p in found.paths]) for part, found in parts.items()}
+    labels = _labels(parts, rows, len(place))
+    if "database" not in rows:
+        rows["database"] = np.setdiff1d(np.arange(len(place)), rows["query"])
+    told = ", ".join(f"{found.file.name} {file_digest(found.file)}" for found in parts.values())
+    split = SplitManifest(**rows, rule=f"lists {told}")
+    split.check(len(place), "the lists")
+    first = next(iter(place))
+    if config.archive is None and not (image_root / first).is_file():
+        raise UserError(
+            f"The first picture that '{parts['train'].file}' names, '{first}', does not exist at "
+            f"'{image_root / first}'; set dataset.image_root to the folder where the paths start."
+        )
+    return HashDataset(
+        name=name,
+        images=FileImages(tuple(place), image_root, config.archive),
+        labels=labels,
+        class_names=_class_names(config, root, labels.shape[1]),
+        multi_label=bool((labels.sum(1) > 1).any()),
+        split=split,
+    )
+
+
+def _read(config: ListsConfig, root: Path) -> dict[str, ListedRows]:
+    """Return part → its list."""
+    parts = {}
+    for part in ("train", "query", "database"):
+        name = getattr(config, part)
+        if name is None:
+            continue
+        file = find_list([root], name)
+        if file is None:
+            without = "; database=null takes every listed row that is no query"
+            raise UserError(
+                f"'{root / name}' does not exist (dataset.{part})"
+                f"{without if part == 'database' else ''}."
+            )
+        parts[part] = read_list(file)
+    return parts
+
+
+def _labels(parts: dict[str, ListedRows], rows: dict[str, np.ndarray], n_rows: int) -> np.ndarray:
+    """Return float32 [N,C]; a picture in two lists must have the same labels in both."""
+    widths = {found.file.name: found.labels.shape[1] for found in parts.values()}
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{file} has {width}" for file, width in widths.items())
+        raise UserError(f"The lists differ in the number of labels: {told}; they must agree.")
+    labels = np.zeros((n_rows, next(iter(widths.values()))), np.float32)
+    known = np.zeros(n_rows, bool)
+    for part, found in parts.items():
+        own = rows[part]
+        differ = known[own] & np.any(np.not_equal(labels[own], found.labels), axis=1)
+        if differ.any():
+            path = found.paths[int(np.flatnonzero(differ)[0])]
+            raise UserError(
+                f"'{found.file}' gives '{path}' other labels than another list does "
+                f"({int(differ.sum())} such pictures)."
+            )
+        labels[own], known[own] = found.labels, True
+    return labels
+
+
+def _class_names(config: ListsConfig, root: Path, n_classes: int) -> tuple[str, ...]:
+    """Return the names in ``class_names_file``, or ``class 0``, ``class 1``, … without one."""
+    if config.class_names_file is None:
+        return tuple(f"class {c}" for c in range(n_classes))
+    file = root / Path(config.class_names_file).expanduser()
+    names = tuple(line for line in read_lines(file) if line)
+    if len(names) != n_classes:
+        raise UserError(f"'{file}' names {len(names)} classes, but the lists have {n_classes}.")
+    return names

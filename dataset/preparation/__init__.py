@@ -1,0 +1,1 @@
+"""From a dataset's official files to rows that can be trained on: prepare, verify, protocols."""

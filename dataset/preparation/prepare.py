@@ -1,0 +1,271 @@
+"""``main.py prepare``: from official archives to an index; goes on where it was interrupted.
+
+What is fetched and unpacked stays in the dataset's folder under its published names; pictures stay
+where they are. Beside them come ``<dataset>.index.h5`` and ``<dataset>.splits.json``, the splits of
+all protocols by rule, seed, counts and hash. The folder ``.prepare`` holds what is under way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from common.cache import locked
+from dataset.images import FileImages
+from dataset.mat import MatConfig
+from dataset.mat import build as build_mat
+from dataset.preparation.index import (
+    MAT,
+    OFFICIAL,
+    Index,
+    check_rows,
+    index_file,
+    load_index,
+)
+from dataset.preparation.scan import forget, scan
+from dataset.preparation.selection import draw, select
+from dataset.preparation.source import OfficialFile, Rows, Source
+from utils.archives import is_archive, unpack, unpacked_size
+from utils.downloads import download
+from utils.errors import UserError
+from utils.files import saying_why, write_json
+
+log = logging.getLogger("hashing")
+
+MARGIN = 64 << 20
+"""Bytes of disk kept free beyond the estimate: index and splits."""
+
+_MAT_FILES = ("index.mat", "label.mat")
+_RATIO = 200  # text tables shrink so far; a file that grows more is a trap
+_LEAST_LIMIT = 1 << 28
+
+
+def prepare(source: Source, root: Path, fetch: bool = False, lists: Path | None = None) -> Index:
+    """Fetch (if asked), unpack and index a dataset; return the index.
+
+    Args:
+        source: the dataset.
+        root: its folder, with archives or unpacked folders in it; made if missing.
+        fetch: whether missing archives are downloaded where their host offers them.
+        lists: folder of published list files (see :func:`~dataset.preparation.selection.select`).
+
+    Raises:
+        UserError: archives are missing (names them and their places), too little room, a damaged
+            archive or file.
+    """
+    with saying_why(root):
+        root.mkdir(parents=True, exist_ok=True)
+    work = root / ".prepare"
+    with locked(work / f"{source.name}.lock"):
+        layout = find_layout(source, root)
+        if layout == OFFICIAL:
+            _check_room(source, root, fetch)
+            if fetch:
+                _fetch(source, root)
+            _check_complete(source, root)
+            for file in source.files:
+                _unpack(file, root)
+        rows = check_rows(source.read(root) if layout == OFFICIAL else read_mat(root), source.name)
+        index = _index(source, layout, rows, root, work / f"{source.name}.scan")
+        write_json(splits_file(root, source.name), splits(source, index, root, lists))
+    return index
+
+
+def splits_file(root: Path, dataset: str) -> Path:
+    """Return where the manifests of all protocols of ``dataset`` lie."""
+    return root / f"{dataset}.splits.json"
+
+
+def splits(source: Source, index: Index, root: Path, lists: Path | None = None) -> dict[str, dict]:
+    """Return protocol → rule, seed, counts and hash, or the reason why there is no split."""
+    told: dict[str, dict] = {}
+    for protocol in source.protocols:
+        try:
+            manifest = draw(select(source, index, protocol, root, lists), protocol)
+        except UserError as error:
+            told[protocol.name] = {"papers": protocol.papers, "missing": str(error)}
+            continue
+        told[protocol.name] = {
+            "papers": protocol.papers,
+            "rule": manifest.rule,
+            "seed": protocol.seed,
+            "counts": manifest.counts,
+            "hash": manifest.hash,
+        }
+    return told
+
+
+def find_layout(source: Source, root: Path) -> str:
+    """Return ``mat`` where only ``.mat`` files are there, else ``official``."""
+    missing = any(file.needed and not _is_there(file, root) for file in source.files)
+    return MAT if missing and all((root / name).is_file() for name in _MAT_FILES) else OFFICIAL
+
+
+def read_mat(root: Path) -> Rows:
+    """Return the rows of a folder in the ``.mat`` layout; rows without a label are left out.
+
+    Raises:
+        UserError: whatever :mod:`dataset.mat` refuses, or pictures in one ``.npy``.
+    """
+    dataset = build_mat(MatConfig(root=str(root), on_unlabelled="drop"), "mat")
+    if not isinstance(dataset.images, FileImages):
+        raise UserError(
+            f"The pictures in '{root}' are one array, which is not indexed; train with dataset=mat "
+            f"dataset.root={root} instead."
+        )
+    paths = dataset.images.names
+    stems = tuple(Path(path).stem for path in paths)
+    return Rows(
+        keys=stems if len(set(stems)) == len(stems) else paths,
+        paths=paths,
+        labels=dataset.labels.astype(np.uint8),
+        class_names=dataset.class_names,
+        texts=None if dataset.texts is None else tuple(dataset.texts),
+    )
+
+
+def _marker(file: OfficialFile, root: Path) -> Path:
+    return root / ".prepare" / f"{file.name}.unpacking"
+
+
+def _is_unpacked(file: OfficialFile, root: Path) -> bool:
+    """Tell whether a file's content is there in full; unpacking leaves its marker until then."""
+    return file.is_unpacked(root) and not _marker(file, root).exists()
+
+
+def _is_there(file: OfficialFile, root: Path) -> bool:
+    return _is_unpacked(file, root) or _place(file, root).is_file()
+
+
+def _place(file: OfficialFile, root: Path) -> Path:
+    """Return where a file has to be put."""
+    return root / file.name if is_archive(file.name) else root / file.into / file.name
+
+
+def _check_room(source: Source, root: Path, fetch: bool) -> None:
+    """Refuse to start where the disk has too little room for what is still to be written."""
+    needed, parts = 0, []
+    for file in source.files:
+        if _is_unpacked(file, root):
+            continue
+        place = _place(file, root)
+        there = place.is_file()
+        if not there and not (fetch and file.url):
+            continue
+        if not there:
+            part = place.with_name(f"{place.name}.part")
+            whole = file.size or file.unpacked_size or 0
+            needed += max(whole - (part.stat().st_size if part.is_file() else 0), 0)
+            parts.append(f"{file.name} {whole / 1e9:.1f} GB to fetch")
+        if is_archive(file.name):
+            size = unpacked_size(place, root / file.into) if there else None
+            stated = file.unpacked_size or file.size or (place.stat().st_size if there else 0)
+            needed += size if size is not None else stated
+            parts.append(f"{(size if size is not None else stated) / 1e9:.1f} GB unpacked")
+    free = shutil.disk_usage(root).free
+    if not needed:
+        return
+    told = f"{needed / 1e9:.1f} GB"
+    log.info("%s: about %s to write, %.1f GB free in '%s'", source.name, told, free / 1e9, root)
+    if needed + MARGIN > free:
+        raise UserError(
+            f"{source.name} needs about {told} more in '{root}' "
+            f"({', '.join(parts)}), but {free / 1e9:.1f} GB are free; make room, or give another "
+            "--root."
+        )
+
+
+def _fetch(source: Source, root: Path) -> None:
+    """Download what is missing and has an address; a host that refuses is told with the place."""
+    for file in source.files:
+        if _is_there(file, root) or file.url is None:
+            continue
+        place = _place(file, root)
+        log.info("fetching %s from %s", file.name, file.url)
+        try:
+            download(file.url, place, size=file.size, checksum=file.checksum)
+        except UserError as error:
+            if not file.needed:
+                log.warning("%s is left out: %s", file.name, error)
+                continue
+            raise UserError(
+                f"{error} Or get '{file.name}' from {file.page or file.url} and put it at "
+                f"'{place}'."
+            ) from error
+
+
+def _check_complete(source: Source, root: Path) -> None:
+    """Refuse to go on while a needed file is missing, naming each and its place."""
+    missing = [file for file in source.files if file.needed and not _is_there(file, root)]
+    if not missing:
+        return
+    told = []
+    for file in missing:
+        inside = ", ".join(path.replace("|", " or ") for path in file.unpacks)
+        unpacked = f" (or {inside} unpacked in '{root}')" if inside else ""
+        told.append(
+            f"'{_place(file, root)}'{unpacked} from {file.url or file.page or 'its publisher'}"
+        )
+    again = "; or give --download" if any(file.url for file in missing) else ""
+    raise UserError(f"{source.name} is not complete; put there: {'; '.join(told)}{again}.")
+
+
+def _unpack(file: OfficialFile, root: Path) -> None:
+    archive = root / file.name
+    if _is_unpacked(file, root) or not archive.is_file() or not is_archive(file.name):
+        return
+    size = archive.stat().st_size
+    if file.size is not None and size != file.size:
+        log.warning(
+            "'%s' has %s bytes, the published file %s: another release, or cut short",
+            archive, f"{size:,}", f"{file.size:,}",
+        )  # fmt: skip
+    marker = _marker(file, root)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    log.info("unpacking %s", file.name)
+    limit = max(_LEAST_LIMIT, _RATIO * size, 2 * (file.unpacked_size or 0))
+    unpack(archive, root / file.into, limit)
+    marker.unlink()
+    missing = file.lacking(root)
+    if missing:
+        raise UserError(
+            f"'{archive}' does not hold '{missing[0]}'; it is not the published {file.name}."
+        )
+
+
+def _index(source: Source, layout: str, rows: Rows, root: Path, journal: Path) -> Index:
+    """Return the index of ``rows``, written if it is new."""
+    images, path = source.images(root, rows.paths), index_file(root, source.name)
+    with contextlib.suppress(UserError):
+        known = load_index(root, source.name)
+        now = Index(source.name, layout, rows, known.image_bytes, known.image_digests)
+        if now.content == known.content and _same_sizes(images, known):
+            log.info("'%s' is up to date", path)
+            return known
+    facts = scan(images, journal)
+    index = Index(source.name, layout, rows, facts.sizes, facts.digests)
+    index.save(path)
+    forget(journal)
+    absent = np.flatnonzero(facts.sizes < 0)
+    if len(absent):
+        log.warning(
+            "%s of %s pictures are not there, '%s' first",
+            f"{len(absent):,}", f"{len(rows):,}", rows.paths[absent[0]],
+        )  # fmt: skip
+    return index
+
+
+def _same_sizes(images: object, known: Index) -> bool:
+    """Tell whether every picture's file is as large as when the index was written."""
+    if not isinstance(images, FileImages) or images.archive is not None:
+        return True
+    for name, size in zip(images.names, known.image_bytes.tolist(), strict=True):
+        path = images.root / name
+        if (path.stat().st_size if path.is_file() else -1) != size:
+            return False
+    return True

@@ -1,0 +1,138 @@
+"""A prepared dataset as training sees it: the index and a protocol's split as a HashDataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+from dataset.base import HashDataset
+from dataset.preparation.index import load_index
+from dataset.preparation.selection import Selection, draw, select
+from dataset.preparation.source import Protocol, Source
+from dataset.splits import SplitManifest
+from utils.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitChoice:
+    """Keys of ``dataset.split``; what is left out is as the protocol states it.
+
+    Attributes:
+        name: of the protocol; the dataset's first one when left out.
+        seed: of the draw, and of the rows that a run cuts off for validation.
+        query: query rows, in all or per class.
+        train: training rows, likewise.
+        lists: folder of published list files.
+    """
+
+    name: str = ""
+    seed: int | None = None
+    query: int | None = None
+    train: int | None = None
+    lists: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedConfig:
+    """Keys of a dataset that ``main.py prepare`` has indexed; a dataset's own class names it.
+
+    Attributes:
+        root: the folder that it was prepared in.
+        split: the name of a protocol, or a mapping with ``name`` and further keys.
+    """
+
+    source: ClassVar[Source]
+
+    root: str = ""
+    split: SplitChoice | str = SplitChoice()
+
+    def __post_init__(self) -> None:
+        choice = self.split if isinstance(self.split, SplitChoice) else SplitChoice(self.split)
+        protocol = self.source.protocol(choice.name or self.source.protocols[0].name)
+        if choice.seed is None:
+            choice = dataclasses.replace(choice, seed=protocol.seed)
+        choice = dataclasses.replace(choice, name=protocol.name)
+        object.__setattr__(self, "split", choice)  # complete, as config.yaml states it
+
+    @property
+    def choice(self) -> SplitChoice:
+        """The split's keys, complete."""
+        assert isinstance(self.split, SplitChoice)
+        return self.split
+
+    @property
+    def folder(self) -> Path:
+        """The dataset's folder.
+
+        Raises:
+            UserError: not set, or not there.
+        """
+        if not self.root:
+            raise UserError(
+                f"dataset.root is not set; give the folder that `main.py prepare {self.source.name}"
+                " --root DIR` was given."
+            )
+        folder = Path(self.root).expanduser()
+        if not folder.is_dir():
+            raise UserError(
+                f"dataset.root: '{folder}' is not a folder; make it ready with: python main.py "
+                f"prepare {self.source.name} --root {folder}"
+            )
+        return folder
+
+    @property
+    def lists(self) -> Path | None:
+        """Folder of published lists, if one is given."""
+        return Path(self.choice.lists).expanduser() if self.choice.lists else None
+
+    def protocol(self) -> Protocol:
+        """Return the chosen protocol, with the numbers given in place of its own."""
+        choice = self.choice
+        given = {
+            key: value
+            for key in ("seed", "query", "train")
+            if (value := getattr(choice, key)) is not None
+        }
+        return dataclasses.replace(self.source.protocol(choice.name), **given)
+
+
+def open_prepared(config: PreparedConfig, name: str) -> HashDataset:
+    """Return the dataset that ``config`` names, read from its index.
+
+    Raises:
+        UserError: not prepared yet, a damaged index, or a split that does not fit.
+    """
+    source, protocol = config.source, config.protocol()
+    index = load_index(config.folder, source.name)
+    selection = select(source, index, protocol, config.folder, config.lists)
+    return as_dataset(config, name, selection, draw(selection, protocol))
+
+
+def as_dataset(
+    config: PreparedConfig, name: str, selection: Selection, split: SplitManifest
+) -> HashDataset:
+    """Return the rows of ``selection`` under ``split``."""
+    source, rows = config.source, selection.index.rows
+    return HashDataset(
+        name=name,
+        images=source.images(config.folder, selection.paths),
+        labels=selection.labels,
+        class_names=selection.class_names,
+        multi_label=source.multi_label,
+        split=split,
+        texts=None if rows.texts is None else [rows.texts[r] or ("",) for r in selection.rows],
+        seen_classes=selection.seen_classes,
+        extras={key: values[selection.rows] for key, values in rows.extras.items()},
+        **_attributes(selection),
+    )
+
+
+def _attributes(selection: Selection) -> dict:
+    attributes = selection.index.rows.attributes
+    if attributes is None:
+        return {}
+    return {
+        "attributes": attributes.for_classes(selection.class_names),
+        "attribute_names": attributes.names,
+    }

@@ -1,0 +1,73 @@
+"""Rules that protocols draw by; see :data:`dataset.preparation.source.Draw`.
+
+The counting rules are those of :mod:`dataset.splits` with the protocol's numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from dataset.preparation.selection import Selection
+from dataset.preparation.source import Draw, Protocol
+from dataset.splits import SplitConfig, SplitManifest, make_split
+
+REST = "rest"
+"""Name of the rows that are no query (and, without ``train_in_database``, no training row)."""
+
+
+def _counted(rule: str, selection: Selection, protocol: Protocol) -> SplitManifest:
+    config = SplitConfig(
+        rule, protocol.seed, protocol.query, protocol.train, protocol.train_in_database
+    )
+    return make_split(config, selection.labels, selection.seen_classes)
+
+
+permutation: Draw = functools.partial(_counted, "permutation")
+per_class: Draw = functools.partial(_counted, "per_class")
+seen_unseen: Draw = functools.partial(_counted, "seen_unseen")
+
+
+def by_subsets(
+    train: str | tuple[str, ...], query: str | tuple[str, ...], database: str | tuple[str, ...]
+) -> Draw:
+    """Return the rule that takes the rows marked in the official files; nothing is drawn.
+
+    Args:
+        train: one or several subsets of the index (:attr:`~dataset.preparation.source.Rows`).
+        query: the same.
+        database: the same, or :data:`REST`.
+    """
+
+    def draw(selection: Selection, protocol: Protocol) -> SplitManifest:
+        def rows(names: str | tuple[str, ...]) -> np.ndarray:
+            names = (names,) if isinstance(names, str) else names
+            return np.flatnonzero(np.any([selection.subset(name) for name in names], axis=0))
+
+        parts = {"train": rows(train), "query": rows(query)}
+        if database == REST:
+            used = parts["query"]
+            if not protocol.train_in_database:
+                used = np.concatenate([used, parts["train"]])
+            parts["database"] = np.setdiff1d(np.arange(len(selection)), used)
+        else:
+            parts["database"] = rows(database)
+        return SplitManifest(**parts, rule="rows marked in the official files")
+
+    return draw
+
+
+def by_lists(selection: Selection, protocol: Protocol) -> SplitManifest:
+    """Rows as published list files name them, in their order.
+
+    Without a list of the database it is every row that is no query.
+    """
+    listed, lists = selection.listed, protocol.lists
+    assert lists is not None
+    database = listed.get("database")
+    if database is None:
+        database = np.setdiff1d(np.arange(len(selection)), listed["query"])
+    files = ", ".join(str(getattr(lists, part)) for part in listed)
+    rest = "" if "database" in listed else "; database: every labelled row that is no query"
+    return SplitManifest(listed["train"], listed["query"], database, rule=f"lists {files}{rest}")

@@ -1,0 +1,157 @@
+"""Reading every picture once, in threads: sizes and content hashes, kept as the scan goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dataset.base import BadImageError, ImageSource
+from dataset.images import FileImages
+from dataset.preparation.index import DIGEST_BYTES
+from utils.files import atomic_path, digest
+from utils.progress import progress_bar
+
+T = TypeVar("T")
+
+ROWS_PER_CHUNK = 1024
+_BLOCK = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFacts:
+    """What was found of n pictures.
+
+    Attributes:
+        sizes: int64 [n], bytes; -1 where the picture is not there.
+        digests: uint8 [n,16], of the file's content, or of the pixels where it is no file.
+    """
+
+    sizes: np.ndarray
+    digests: np.ndarray
+
+
+def scan(images: ImageSource, journal: Path) -> ImageFacts:
+    """Read all pictures, several at a time.
+
+    Args:
+        images: N pictures.
+        journal: folder that keeps finished stretches; a scan that is killed goes on there. Rows
+            whose file has changed since are read again. The caller removes it.
+    """
+    n = len(images)
+    chunks = [range(start, min(start + ROWS_PER_CHUNK, n)) for start in range(0, n, ROWS_PER_CHUNK)]
+    facts = ImageFacts(np.full(n, -1, np.int64), np.zeros((n, DIGEST_BYTES), np.uint8))
+    journal.mkdir(parents=True, exist_ok=True)
+    with progress_bar("reading pictures", n) as advance, _threads() as pool:
+        for rows in chunks:
+            kept = _kept(images, rows, journal)
+            stamps, sizes, digests = kept
+            todo = [row for row in rows if sizes[row - rows.start] == _UNREAD]
+            for row, (size, value) in zip(todo, pool.map(_reader(images), todo), strict=True):
+                sizes[row - rows.start], digests[row - rows.start] = size, value
+            if todo:
+                with (
+                    atomic_path(_chunk_file(images, rows, journal)) as temporary,
+                    open(temporary, "wb") as stream,
+                ):
+                    np.savez(stream, stamps=stamps, sizes=sizes, digests=digests)
+            facts.sizes[rows.start : rows.stop], facts.digests[rows.start : rows.stop] = (
+                sizes,
+                digests,
+            )
+            advance(len(rows))
+    return facts
+
+
+def forget(journal: Path) -> None:
+    """Remove what a scan kept."""
+    shutil.rmtree(journal, ignore_errors=True)
+
+
+_UNREAD = -2
+
+
+def _kept(
+    images: ImageSource, rows: range, journal: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return stamps, sizes and digests of a stretch; sizes of rows yet to be read are _UNREAD."""
+    stamps = np.array([_stamp(images, row) for row in rows], np.int64)
+    sizes = np.full(len(rows), _UNREAD, np.int64)
+    digests = np.zeros((len(rows), DIGEST_BYTES), np.uint8)
+    file = _chunk_file(images, rows, journal)
+    if file.is_file():
+        with contextlib.suppress(OSError, ValueError, KeyError), np.load(file) as kept:
+            same = (kept["stamps"] == stamps).all(1)
+            sizes[same], digests[same] = kept["sizes"][same], kept["digests"][same]
+    return stamps, sizes, digests
+
+
+def _chunk_file(images: ImageSource, rows: range, journal: Path) -> Path:
+    names = digest("\n".join(images.name(row) for row in rows))
+    return journal / f"{rows.start:08d}-{names}.npz"
+
+
+def _stamp(images: ImageSource, row: int) -> tuple[int, int]:
+    """Return size and time of change of a picture's file; zeros where it is no file of its own."""
+    if not isinstance(images, FileImages) or images.archive is not None:
+        return 0, 0
+    try:
+        facts = os.stat(images.root / images.names[row])
+    except OSError:
+        return -1, 0
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _reader(images: ImageSource) -> Callable[[int], tuple[int, np.ndarray]]:
+    def read(row: int) -> tuple[int, np.ndarray]:
+        return picture_digest(images, row)
+
+    return read
+
+
+def picture_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
+    """Return size in bytes (-1: not there) and digest, uint8 [16], of a picture's content."""
+    total, size = hashlib.sha256(), 0
+    try:
+        if isinstance(images, FileImages) and images.archive is None:
+            with open(images.root / images.names[row], "rb") as stream:
+                while block := stream.read(_BLOCK):
+                    total.update(block)
+                    size += len(block)
+        else:
+            pixels = images.decode(row)
+            total.update(repr(pixels.shape).encode())
+            total.update(np.ascontiguousarray(pixels).data)
+            size = pixels.nbytes
+    except (BadImageError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return -1, np.zeros(DIGEST_BYTES, np.uint8)
+    return size, np.frombuffer(total.digest()[:DIGEST_BYTES], np.uint8)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool that drops what is waiting when the block is left early."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pool = ThreadPoolExecutor(min(4 * (available or 1), 32))  # reading waits for the disk
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_threads(work: Callable[[int], T], n: int, title: str) -> Iterator[T]:
+    """Yield ``work(row)`` for rows 0..n-1, in order; shows progress on a terminal."""
+    with progress_bar(title, n) as advance, _threads() as pool:
+        for start in range(0, n, ROWS_PER_CHUNK):
+            for result in pool.map(work, range(start, min(start + ROWS_PER_CHUNK, n))):
+                advance(1)
+                yield result

@@ -1,0 +1,1 @@
+"""Datasets with official files: one file each, read by ``main.py prepare``."""

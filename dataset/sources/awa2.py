@@ -1,0 +1,123 @@
+"""Animals with Attributes 2: Xian et al., TPAMI 2019; 37,322 photos of 50 animals, 85 attributes.
+
+Rows: by class, in alphabetical order, then by file name, as ``AwA2-filenames.txt`` lists them and
+xlsa17 counts them. Attributes: the continuous matrix, 0..100, divided by 100; -0.01 is the
+matrix's word for a strength that nobody stated. Columns follow ``classes.txt``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.source import Attributes, OfficialFile, Rows, Source
+from dataset.sources import xlsa17, zero_shot
+from dataset.sources.tables import one_hot, read_lines, read_matrix, read_pairs
+from utils.errors import UserError
+
+FOLDER = "Animals_with_Attributes2"
+PICTURES = f"{FOLDER}/JPEGImages"
+FILE_NAMES = f"{FOLDER}/Features/ResNet101/AwA2-filenames.txt"
+XLSA17 = "AWA2"
+_HOST = "https://cvml.ista.ac.at/AwA2"
+_TABLES = ("classes.txt", "predicates.txt", "predicate-matrix-continuous.txt", "trainclasses.txt")
+
+
+class Awa2(Source):
+    """Animals with Attributes 2, as its publisher offers it."""
+
+    name = "awa2"
+    title = "Animals with Attributes 2"
+    licence = "photos under free licences of their owners, each stated in AwA2-data.zip"
+    files = (
+        OfficialFile(
+            "AwA2-data.zip",
+            unpacks=(f"{PICTURES}/*/*.jpg",),
+            url=f"{_HOST}/AwA2-data.zip",
+            page=f"{_HOST}/",
+            unpacked_size=14_000_000_000,
+        ),
+        # not needed by itself: the tables are in the large archive of some releases
+        OfficialFile(
+            "AwA2-base.zip",
+            unpacks=tuple(f"{FOLDER}/{table}" for table in _TABLES),
+            url=f"{_HOST}/AwA2-base.zip",
+            page=f"{_HOST}/",
+            needed=False,
+        ),
+        xlsa17.archive(XLSA17),
+    )
+    protocols = zero_shot.protocols(
+        zero_shot.Counts(
+            rows=37_322, classes=50, seen=40, train=100, query=100,
+            trainval=23_527, test_seen=5_882, test_unseen=7_913, unseen=10,
+        )
+    )  # fmt: skip
+
+    def read(self, root: Path) -> Rows:
+        """Read the classes, the attributes and the names of the pictures."""
+        folder = root / FOLDER
+        missing = [table for table in _TABLES if not (folder / table).is_file()]
+        if missing:
+            raise UserError(
+                f"'{folder / missing[0]}' does not exist; put AwA2-base.zip, from {_HOST}/, in "
+                f"'{root}'."
+            )
+        names = tuple(name for _, name in read_pairs(folder / "classes.txt"))
+        pictures = _pictures(root)
+        place = {name: column for column, name in enumerate(names)}
+        strange = sorted({animal for animal, _ in pictures} - set(names))
+        if strange:
+            raise UserError(f"'{root / PICTURES}' has pictures of '{strange[0]}': no class.")
+        labels = one_hot([place[animal] for animal, _ in pictures], len(names))
+        marked = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        seen = tuple(name for name in read_lines(folder / "trainclasses.txt") if name)
+        return Rows(
+            keys=tuple(file.removesuffix(".jpg") for _, file in pictures),
+            paths=tuple(f"{PICTURES}/{animal}/{file}" for animal, file in pictures),
+            labels=labels,
+            class_names=names,
+            attributes=_matrix(root),
+            class_sets={
+                zero_shot.STANDARD: seen, **xlsa17.class_sets(marked, labels, names)
+            },
+            subsets=marked,
+        )  # fmt: skip
+
+    def attributes(self, root: Path) -> tuple[Attributes, ...]:
+        """Return the publisher's matrix and xlsa17's."""
+        own = _matrix(root)
+        return (own, *xlsa17.statements(xlsa17.find(root, XLSA17), own.names, 100))
+
+
+def _matrix(root: Path) -> Attributes:
+    folder = root / FOLDER
+    classes = tuple(name for _, name in read_pairs(folder / "classes.txt"))
+    names = tuple(name for _, name in read_pairs(folder / "predicates.txt"))
+    values = read_matrix(folder / "predicate-matrix-continuous.txt", len(names))
+    return Attributes(classes, names, values / 100)
+
+
+def _pictures(root: Path) -> list[tuple[str, str]]:
+    """Return (animal, file name) of all pictures, in the order that xlsa17 counts in."""
+    if (root / FILE_NAMES).is_file():
+        files = [file for file in read_lines(root / FILE_NAMES) if file]
+        return [(file.rpartition("_")[0], file) for file in files]
+    found = (root / PICTURES).glob("*/[!.]*.jpg")  # no "._…", which one system adds
+    return sorted((path.parent.name, path.name) for path in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Awa2Config(PreparedConfig):
+    """Keys of ``awa2``."""
+
+    source = Awa2()
+
+
+@DATASETS.register("awa2", config=Awa2Config)
+def build(config: Awa2Config, name: str) -> HashDataset:
+    """Animals with Attributes 2: 50 animals, 85 attributes; by `main.py prepare awa2`."""
+    return open_prepared(config, name)

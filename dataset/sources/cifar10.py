@@ -1,0 +1,78 @@
+"""CIFAR-10: Krizhevsky, 2009; 60,000 pictures of 32 px in ten classes, in the binary files.
+
+Rows: the five training batches, then the test batch. The usual protocols have the names that
+DeepHash-pytorch gave them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.preparation import rules
+from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.source import OfficialFile, Protocol
+from dataset.sources.cifar_records import RecordSource
+
+FOLDER = "cifar-10-batches-bin"
+FILES = tuple(
+    f"{FOLDER}/{n}.bin" for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+)
+NAMES = f"{FOLDER}/batches.meta.txt"
+_WHOLE = {"rows": 60_000, "classes": 10}
+
+
+class Cifar10(RecordSource):
+    """CIFAR-10, as its publisher offers it for C programs."""
+
+    name = "cifar10"
+    title = "CIFAR-10"
+    licence = "none stated by its publisher; pictures from the web"
+    files = (
+        # size and checksum: as in tensorflow-datasets 4.9.10, url_checksums/cifar10.txt
+        OfficialFile(
+            "cifar-10-binary.tar.gz",
+            unpacks=(*FILES, NAMES),
+            url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            page="https://www.cs.toronto.edu/~kriz/cifar.html",
+            size=170_052_171,
+            checksum="sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            unpacked_size=185_000_000,
+        ),
+    )
+    record_files, names_file, label_bytes = FILES, NAMES, 1
+    protocols = (
+        Protocol(
+            "cifar10", "DPSH, HashNet, DHN, DTSH, GreedyHash as DeepHash-pytorch runs them",
+            rules.per_class, 0,
+            query=100, train=500, train_in_database=False,
+            published={**_WHOLE, "train": 5000, "query": 1000, "database": 54_000},
+            per_class={"train": 500, "query": 100, "database": 5400},
+        ),
+        Protocol(
+            "cifar10-1", "DSH as DeepHash-pytorch runs it", rules.per_class, 0,
+            query=100, train=500,
+            published={**_WHOLE, "train": 5000, "query": 1000, "database": 59_000},
+            per_class={"train": 500, "query": 100, "database": 5900},
+        ),
+        Protocol(
+            "cifar10-2", "GreedyHash, second figure in DeepHash-pytorch",
+            rules.by_subsets(train="train", query="test", database="train"),
+            published={**_WHOLE, "train": 50_000, "query": 10_000, "database": 50_000},
+            per_class={"train": 5000, "query": 1000, "database": 5000},
+        ),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Cifar10Config(PreparedConfig):
+    """Keys of ``cifar10``."""
+
+    source = Cifar10()
+
+
+@DATASETS.register("cifar10", config=Cifar10Config)
+def build(config: Cifar10Config, name: str) -> HashDataset:
+    """CIFAR-10: 60,000 small pictures, ten classes; by `main.py prepare cifar10`."""
+    return open_prepared(config, name)

@@ -1,0 +1,157 @@
+"""MIRFlickr-25K: Huiskes & Lew, MIR 2008; 25,000 photos with their users' tags and 38 labels.
+
+Rows: by picture number. Labels: the 24 annotations of what may be seen (``sky``), then the 14 of
+what is clearly seen (``sky_r1``); the cross-modal papers use the 24, of which 24,581 photos carry
+one. Text: the tags of a photo, in their order, joined by blanks; 20,015 labelled photos have one of
+the tags that occur at least 20 times.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.preparation import rules
+from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.source import ListFiles, OfficialFile, Protocol, Rows, Source
+from dataset.sources.tables import read_lines, whole_number
+from utils.errors import UserError
+
+LABELS = (
+    "animals", "baby", "bird", "car", "clouds", "dog", "female", "flower", "food", "indoor", "lake",
+    "male", "night", "people", "plant_life", "portrait", "river", "sea", "sky", "structures",
+    "sunset", "transport", "tree", "water",
+)  # fmt: skip
+CLEAR = (
+    "baby", "bird", "car", "clouds", "dog", "female", "flower", "male", "night", "people",
+    "portrait", "river", "sea", "tree",
+)  # fmt: skip
+PICTURES, ANNOTATIONS = "mirflickr", "mirflickr25k_annotations_v080"
+COMMON = 20  # times that a tag must occur for `common_tags`
+_HOST = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b"
+_PAGE = "https://press.liacs.nl/mirflickr/mirdownload.html"
+_TWDH = "TwDH states mAP@5000 of an uncut ranking"
+
+
+def _permuted(
+    name: str, papers: str, seed: int, query: int, train: int, rows: int = 24_581, note: str = ""
+) -> Protocol:
+    return Protocol(
+        name, papers, rules.permutation, seed, query, train, classes=LABELS, note=note,
+        keep="common_tags" if rows < 24_581 else None,
+        published={
+            "rows": rows, "classes": 24, "train": train, "query": query, "database": rows - query,
+        },
+    )  # fmt: skip
+
+
+class Flickr25k(Source):
+    """MIRFlickr-25K, as its publisher offers it."""
+
+    name = "flickr25k"
+    title = "MIRFlickr-25K"
+    licence = "photos under Creative Commons licences of their owners, stated with each"
+    files = (
+        OfficialFile(
+            "mirflickr25k_annotations_v080.zip",
+            unpacks=(f"{ANNOTATIONS}/**/animals.txt",),
+            into=ANNOTATIONS,
+            url=f"{_HOST}/mirflickr25k_annotations_v080.zip",
+            page=_PAGE,
+            unpacked_size=2_000_000,
+        ),
+        OfficialFile(
+            "mirflickr25k.zip",
+            unpacks=(f"{PICTURES}/meta/tags", f"{PICTURES}/im*.jpg"),
+            url=f"{_HOST}/mirflickr25k.zip",
+            page=_PAGE,
+            unpacked_size=3_200_000_000,
+        ),
+    )
+    multi_label = True
+    protocols = (
+        _permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, 5000, 10000),
+        _permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, 5120, 10240),
+        _permuted("mith", "MITH, VTPH", 1, 2000, 10000, rows=20_015),
+        _permuted("twdh", "TwDH", 1814, 5000, 10000, note=_TWDH),
+        Protocol(
+            "lists",
+            "image hashing by the lists of DeepHash-pytorch",
+            rules.by_lists,
+            keep_unlabelled=True,
+            lists=ListFiles("mirflickr_train.txt", "mirflickr_test.txt", "mirflickr_database.txt"),
+            published={
+                "rows": 25_000, "classes": 38, "train": 4000, "query": 1000, "database": 20_000,
+                "unlabelled": 419,
+            },
+            note="419 rows without a label, 19 of them queries",
+        ),
+    )  # fmt: skip
+
+    def read(self, root: Path) -> Rows:
+        """Read the annotation files and the tags; every picture or number named makes a row."""
+        folder = _annotations(root)
+        names = (*LABELS, *(f"{name}_r1" for name in CLEAR))
+        marked = [_numbers(folder / f"{name}.txt") for name in names]
+        pictures = root / PICTURES
+        found = {
+            int(m[1]) for f in pictures.iterdir() if (m := re.fullmatch(r"im(\d+)\.jpg", f.name))
+        }
+        numbers = sorted(found.union(*marked))
+        row = {number: i for i, number in enumerate(numbers)}
+        labels = np.zeros((len(numbers), len(names)), np.uint8)
+        for column, members in enumerate(marked):
+            labels[[row[number] for number in members], column] = 1
+        tags = [_tags(pictures / "meta" / "tags" / f"tags{number}.txt") for number in numbers]
+        times = collections.Counter(tag for own in tags for tag in set(own))
+        common = [any(times[tag] >= COMMON for tag in own) for own in tags]
+        return Rows(
+            keys=tuple(str(number) for number in numbers),
+            paths=tuple(f"{PICTURES}/im{number}.jpg" for number in numbers),
+            labels=labels,
+            class_names=names,
+            texts=tuple((" ".join(own),) if own else () for own in tags),
+            subsets={"common_tags": np.array(common, bool)},
+        )
+
+    def list_key(self, path: str) -> str:
+        """Return the picture's number: ``im17885.jpg`` → ``17885``."""
+        return PurePosixPath(path).stem.removeprefix("im")
+
+
+def _annotations(root: Path) -> Path:
+    """Return the folder of the annotation files; unpacking by hand may make one more around it."""
+    found = sorted((root / ANNOTATIONS).glob("**/animals.txt"))
+    if not found:
+        raise UserError(
+            f"'{root / ANNOTATIONS}' holds no animals.txt; unpack {ANNOTATIONS}.zip there."
+        )
+    return found[0].parent
+
+
+def _numbers(file: Path) -> set[int]:
+    lines = read_lines(file)
+    return {whole_number(line, file, i) for i, line in enumerate(lines) if line}
+
+
+def _tags(file: Path) -> list[str]:
+    return [line for line in read_lines(file) if line] if file.is_file() else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Flickr25kConfig(PreparedConfig):
+    """Keys of ``flickr25k``."""
+
+    source = Flickr25k()
+
+
+@DATASETS.register("flickr25k", config=Flickr25kConfig)
+def build(config: Flickr25kConfig, name: str) -> HashDataset:
+    """MIRFlickr-25K: photos with tags, 24 labels; made ready by `main.py prepare flickr25k`."""
+    return open_prepared(config, name)

@@ -1,0 +1,79 @@
+"""NABirds: Van Horn et al., CVPR 2015; 48,562 photos of 555 kinds of North American birds.
+
+Rows: as ``images.txt`` lists them. Classes: those of the 1,011 nodes of its tree that photos carry,
+in the order of ``classes.txt``; a name that two of them share gets its number behind it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.source import OfficialFile, Rows, Source
+from dataset.sources import fine_grained
+from dataset.sources.tables import one_hot, read_pairs
+from utils.errors import UserError
+
+FOLDER = "nabirds"
+TABLES = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt")
+
+
+class NaBirds(Source):
+    """NABirds, as its publisher offers it."""
+
+    name = "nabirds"
+    title = "NABirds"
+    licence = "Cornell Lab's terms: non-commercial research; photos belong to their owners"
+    files = (
+        OfficialFile(
+            "nabirds.tar.gz",
+            unpacks=(*(f"{FOLDER}/{table}" for table in TABLES), f"{FOLDER}/images"),
+            page="https://dl.allaboutbirds.org/nabirds (asks for consent to its terms)",
+            unpacked_size=10_000_000_000,
+        ),
+    )
+    protocols = fine_grained.protocols(rows=48_562, classes=555, train=23_929)
+
+    def read(self, root: Path) -> Rows:
+        """Read the four tables."""
+        folder = root / FOLDER
+        images, of_image, classes, in_train = (read_pairs(folder / table) for table in TABLES)
+        kinds, halves = dict(of_image), dict(in_train)
+        used = set(kinds.values())
+        kept = [(number, name) for number, name in classes if number in used]
+        times = collections.Counter(name for _, name in kept)
+        names = tuple(name if times[name] == 1 else f"{name} ({n})" for n, name in kept)
+        column = {number: place for place, (number, _) in enumerate(kept)}
+        try:
+            numbers = [column[kinds[image]] for image, _ in images]
+            train = np.array([halves[image] == "1" for image, _ in images], bool)
+        except KeyError as error:
+            raise UserError(
+                f"'{folder}': {', '.join(TABLES[1:])} lack {error}; unpack nabirds.tar.gz again."
+            ) from error
+        return Rows(
+            keys=tuple(Path(path).stem for _, path in images),
+            paths=tuple(f"{FOLDER}/images/{path}" for _, path in images),
+            labels=one_hot(numbers, len(names)),
+            class_names=names,
+            subsets={"train": train, "test": ~train},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class NaBirdsConfig(PreparedConfig):
+    """Keys of ``nabirds``."""
+
+    source = NaBirds()
+
+
+@DATASETS.register("nabirds", config=NaBirdsConfig)
+def build(config: NaBirdsConfig, name: str) -> HashDataset:
+    """NABirds: 48,562 photos, 555 kinds of birds; by `main.py prepare nabirds`."""
+    return open_prepared(config, name)

@@ -1,0 +1,154 @@
+"""SUN Attributes: Patterson et al., IJCV 2014; 14,340 photos of 717 scenes, 102 attributes.
+
+Rows: as ``images.mat`` lists them, which is how xlsa17 counts them. The class of
+``a/apse/indoor/sun_x.jpg`` is ``apse_indoor``; classes in the order in which they occur. Attributes
+of a photo (extra ``image_attributes``): the share of three annotators who saw one; of a class: the
+mean over its photos.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.source import Attributes, OfficialFile, Rows, Source
+from dataset.sources import xlsa17, zero_shot
+from dataset.sources.tables import cell_words, one_hot
+from utils.errors import UserError
+from utils.mat_file import read_variable
+
+FOLDER, PICTURES = "SUNAttributeDB", "images"
+XLSA17 = "SUN"
+SEEN = 500  # classes, the first ones
+_HOST = "https://cs.brown.edu/~gmpatter"
+_PAGE = f"{_HOST}/sunattributes.html"
+_TABLES = ("images.mat", "attributes.mat", "attributeLabels_continuous.mat")
+
+
+class Sun(Source):
+    """SUN Attributes, as its publisher offers it."""
+
+    name = "sun"
+    title = "SUN Attributes"
+    licence = "research; photos belong to their owners"
+    files = (
+        OfficialFile(
+            "SUNAttributeDB.tar.gz",
+            unpacks=tuple(f"{FOLDER}/{table}" for table in _TABLES),
+            url=f"{_HOST}/Attributes/SUNAttributeDB.tar.gz",
+            page=_PAGE,
+        ),
+        OfficialFile(
+            "SUNAttributeDB_Images.tar.gz",
+            unpacks=(PICTURES,),
+            url=f"{_HOST}/Attributes/SUNAttributeDB_Images.tar.gz",
+            page=_PAGE,
+            unpacked_size=6_000_000_000,
+        ),
+        xlsa17.archive(XLSA17),
+    )
+    protocols = zero_shot.protocols(
+        zero_shot.Counts(
+            rows=14_340, classes=717, seen=SEEN, train=10, query=10,
+            trainval=10_320, test_seen=2_580, test_unseen=1_440, unseen=72,
+        )
+    )  # fmt: skip
+
+    def read(self, root: Path) -> Rows:
+        """Read the list of pictures and their attributes."""
+        paths = _listed(root, "images.mat", "images")
+        own = [class_name(path) for path in paths]
+        names = tuple(dict.fromkeys(own))
+        place = {name: column for column, name in enumerate(names)}
+        labels = one_hot([place[name] for name in own], len(names))
+        marked = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        values = _values(root, len(paths))
+        return Rows(
+            keys=tuple(self.list_key(path) for path in paths),
+            paths=tuple(f"{PICTURES}/{path}" for path in paths),
+            labels=labels,
+            class_names=names,
+            attributes=_class_attributes(root, names, labels, values),
+            class_sets={
+                zero_shot.STANDARD: names[:SEEN], **xlsa17.class_sets(marked, labels, names)
+            },
+            subsets=marked,
+            extras={"image_attributes": values},
+        )  # fmt: skip
+
+    def attributes(self, root: Path) -> tuple[Attributes, ...]:
+        """Return the means over photos and xlsa17's matrix."""
+        rows = self.read(root)
+        assert rows.attributes is not None
+        file = xlsa17.find(root, XLSA17)
+        return (rows.attributes, *xlsa17.statements(file, rows.attributes.names, 1))
+
+    def list_key(self, path: str) -> str:
+        """Return the path from the folder of the first letter on, without its suffix.
+
+        >>> Sun().list_key("SUN/images/a/apse/indoor/sun_x.jpg")
+        'a/apse/indoor/sun_x'
+        """
+        parts = PurePosixPath(path).with_suffix("").parts
+        start = max((i for i, part in enumerate(parts[:-2]) if len(part) == 1), default=0)
+        return "/".join(parts[start:])
+
+
+def class_name(path: str) -> str:
+    """Return the scene that a picture's path states.
+
+    >>> class_name("a/apse/indoor/sun_x.jpg")
+    'apse_indoor'
+    """
+    return "_".join(PurePosixPath(path).parts[1:-1])
+
+
+def _listed(root: Path, file: str, variable: str) -> list[str]:
+    cells = read_variable(root / FOLDER / file, (variable,), text=True)
+    return cell_words(cells)
+
+
+def _values(root: Path, rows: int) -> np.ndarray:
+    """Return the attributes of every picture, float32 [N,A]."""
+    file = root / FOLDER / "attributeLabels_continuous.mat"
+    values = read_variable(file, ("labels_cv",)).astype(np.float32)
+    if values.ndim != 2 or len(values) != rows:
+        raise UserError(
+            f"'{file}' is of shape {values.shape}, but images.mat lists {rows} pictures; they must "
+            "agree."
+        )
+    return values
+
+
+def _class_attributes(
+    root: Path, names: tuple[str, ...], labels: np.ndarray, values: np.ndarray
+) -> Attributes:
+    words = tuple(_listed(root, "attributes.mat", "attributes"))
+    if len(words) != values.shape[1]:
+        raise UserError(
+            f"'{root / FOLDER}': attributes.mat names {len(words)} attributes, "
+            f"attributeLabels_continuous.mat has {values.shape[1]} columns; they must agree."
+        )
+    sums = np.zeros((len(names), len(words)))
+    np.add.at(sums, labels.argmax(1), values)
+    return Attributes(
+        names, words, (sums / labels.sum(0, dtype=np.int64)[:, None]).astype(np.float32)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SunConfig(PreparedConfig):
+    """Keys of ``sun``."""
+
+    source = Sun()
+
+
+@DATASETS.register("sun", config=SunConfig)
+def build(config: SunConfig, name: str) -> HashDataset:
+    """SUN Attributes: 717 scenes, 102 attributes; by `main.py prepare sun`."""
+    return open_prepared(config, name)

@@ -1,0 +1,123 @@
+"""The protocols of zero-shot hashing: train on seen classes, query with unseen ones.
+
+``pixel``: n random rows of each class are its training rows (seen) or queries (unseen), all others
+the database. ``proposed``: the rows that xlsa17 marks; its unseen part gives queries and, with its
+test rows of seen classes, the database. ``pixel_released``: the leaking draw of PIXEL's release.
+``lists``: list files as PZSH reads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from dataset.preparation import rules
+from dataset.preparation.selection import Selection
+from dataset.preparation.source import ListFiles, Protocol
+from dataset.sources import xlsa17
+from dataset.splits import SplitConfig, SplitManifest, make_split
+from utils.errors import UserError
+
+STANDARD = "standard"
+"""Name of the set of classes that the dataset's authors (or the papers) train on."""
+
+_LEAK = "queries and training rows stand in the database too, as PIXEL's released code draws them"
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What papers state of a dataset.
+
+    Attributes:
+        rows: N.
+        classes: C.
+        seen: classes that are trained on, in the standard split.
+        train: training rows of each seen class.
+        query: queries of each unseen class.
+        trainval: rows of xlsa17's proposed split; likewise ``test_seen`` and ``test_unseen``.
+        unseen: classes that the proposed split does not train on.
+    """
+
+    rows: int
+    classes: int
+    seen: int
+    train: int
+    query: int
+    trainval: int
+    test_seen: int
+    test_unseen: int
+    unseen: int
+
+
+def protocols(counts: Counts) -> tuple[Protocol, ...]:
+    """Return the four protocols with their figures."""
+    train, query = counts.seen * counts.train, (counts.classes - counts.seen) * counts.query
+    whole = {"rows": counts.rows, "classes": counts.classes}
+    figures = {**whole, "train": train, "query": query, "database": counts.rows - train - query}
+    per_class = {"train": counts.train, "query": counts.query}
+    proposed = {
+        **whole,
+        "train": counts.trainval,
+        "query": counts.unseen * counts.query,
+        "database": counts.test_seen + counts.test_unseen - counts.unseen * counts.query,
+    }
+    drawn = Protocol(
+        "pixel", "PIXEL, PZSH", rules.seen_unseen, 0, counts.query, counts.train,
+        train_in_database=False, seen=STANDARD, published=figures, per_class=per_class,
+    )  # fmt: skip
+    return (
+        drawn,
+        Protocol(
+            "proposed", "split by Xian et al., TPAMI 2019; queries drawn as in PIXEL", by_marks, 0,
+            counts.query, train_in_database=False, seen=xlsa17.CLASS_SET, published=proposed,
+            per_class={"query": counts.query},
+        ),
+        dataclasses.replace(
+            drawn, name="pixel_released", papers="PIXEL (released code)", draw=as_released,
+            note=_LEAK, overlap=True,
+        ),
+        Protocol(
+            "lists", "PZSH, by list files of path, labels and features", rules.by_lists,
+            seen=STANDARD, lists=ListFiles("train.txt", "test.txt", "database.txt"),
+            published=figures,
+        ),
+    )  # fmt: skip
+
+
+def by_marks(selection: Selection, protocol: Protocol) -> SplitManifest:
+    """Rows that xlsa17 marks; of each unseen class ``query`` random rows are queries."""
+    rows = np.flatnonzero(selection.subset("trainval") | selection.subset("test_unseen"))
+    numbers = SplitConfig("seen_unseen", protocol.seed, protocol.query, protocol.train, False)
+    drawn = make_split(numbers, selection.labels[rows], selection.seen_classes)
+    return SplitManifest(
+        train=rows[drawn.train],
+        query=rows[drawn.query],
+        database=np.union1d(rows[drawn.database], np.flatnonzero(selection.subset("test_seen"))),
+        rule=f"xlsa17's proposed split, queries per unseen class, seed {protocol.seed}",
+    )
+
+
+def as_released(selection: Selection, protocol: Protocol) -> SplitManifest:
+    """The draw of PIXEL's release: each part shuffles the rows of every class anew.
+
+    The database is what another shuffle leaves of each class, so that queries and training rows
+    stand in it by chance.
+    """
+    random = np.random.RandomState(protocol.seed)
+    parts: dict[str, list[np.ndarray]] = {"train": [], "query": [], "database": []}
+    seen = set(selection.seen_classes)
+    for c, name in enumerate(selection.class_names):
+        part, count = ("train", protocol.train) if c in seen else ("query", protocol.query)
+        rows = np.flatnonzero(selection.labels[:, c])
+        if count is None or not 0 < count < len(rows):
+            raise UserError(
+                f"dataset.split.{part}={count}: 1 to {len(rows) - 1} rows are needed of class "
+                f"'{name}', which has {len(rows)}."
+            )
+        parts[part].append(random.permutation(rows)[:count])
+        parts["database"].append(random.permutation(rows)[count:])
+    if not parts["train"] or not parts["query"]:
+        raise UserError("The split pixel_released needs seen and unseen classes.")
+    joined = {part: np.sort(np.concatenate(found)) for part, found in parts.items()}
+    return SplitManifest(**joined, rule=f"parts shuffled independently, seed {protocol.seed}")

@@ -1,0 +1,179 @@
+"""Every planted fault is found, and nothing is found where there is none."""
+
+import dataclasses
+import shutil
+
+import h5py
+import pytest
+
+import main
+from dataset.preparation.index import index_file
+from dataset.preparation.prepare import prepare, splits_file
+from dataset.preparation.prepared import SplitChoice
+from dataset.preparation.source import Protocol
+from dataset.preparation.verify import verify_prepared
+from tests.dataset.preparation.toy import Toy, ToyConfig, write_toy
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = write_toy(tmp_path)
+    prepare(Toy(), root)
+    return root
+
+
+def wrong(root, split="per_class", quick=False, **keys):
+    """Return check → what was found, of all that differs."""
+    findings = verify_prepared(ToyConfig(str(root), SplitChoice(split, **keys)), quick)
+    return {finding.check: finding.found for finding in findings if finding.ok is False}
+
+
+def replace(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("split", ["per_class", "unseen", "marked"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_nothing_is_wrong_with_what_is_right(root, split, quick):
+    assert wrong(root, split, quick) == {}
+
+
+def test_a_missing_picture(root):
+    (root / "pictures" / "5.jpg").unlink()
+    found = wrong(root)
+    assert set(found) == {"missing pictures", "files that are not there"}
+    assert "5.jpg" in found["missing pictures"] and "does not exist" in found["missing pictures"]
+    assert set(wrong(root, quick=True)) == {"files that are not there"}
+
+
+def test_a_broken_jpeg(root):
+    path = root / "pictures" / "6.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    found = wrong(root)
+    assert set(found) == {
+        "broken pictures", "pictures changed since prepare", "files of another size",
+    }  # fmt: skip
+    assert "1 (" in found["broken pictures"] and "6.jpg" in found["broken pictures"]
+    prepare(Toy(), root)  # prepared with the broken picture in it
+    assert set(wrong(root)) == {"broken pictures"}
+
+
+def test_a_changed_picture_of_the_same_size(root):
+    path = root / "pictures" / "6.jpg"
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 0x11
+    path.write_bytes(data)
+    assert "6.jpg" in wrong(root)["pictures changed since prepare"]
+
+
+def test_a_query_whose_picture_is_in_the_database(root):
+    split = ToyConfig(str(root), SplitChoice("marked"))
+    assert split.protocol().name == "marked"
+    shutil.copy(root / "pictures" / "21.jpg", root / "pictures" / "3.jpg")  # query = 20 to 23
+    found = wrong(root, "marked")["queries whose picture is also in the database"]
+    assert "21.jpg" in found and "3.jpg" in found and found.startswith("1 (")
+    prepare(Toy(), root)
+    assert set(wrong(root, "marked")) == {"queries whose picture is also in the database"}
+    assert set(wrong(root, "marked", quick=True)) == set(wrong(root, "marked"))
+    shutil.copy(root / "pictures" / "22.jpg", root / "pictures" / "21.jpg")  # both queries
+    prepare(Toy(), root)
+    assert wrong(root, "marked") == {}
+
+
+def test_a_query_in_the_database(root, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, rows in {"train": range(8), "test": range(8, 12), "database": range(11, 24)}.items():
+        lines = [
+            f"{r}.jpg {' '.join('1' if c == r % 4 else '0' for c in range(4))}\n" for r in rows
+        ]
+        (folder / f"{name}.txt").write_text("".join(lines))
+    found = wrong(root, "lists", lists=str(folder))
+    assert "1 rows in both query and database" in found["split"]
+    assert wrong(root, "released") == {}  # a fault that the split states
+    told = verify_prepared(ToyConfig(str(root), SplitChoice("released")))
+    line = next(f for f in told if f.check == "queries among the database rows")
+    assert line.found.startswith("4 (") and "as released" in line.expected
+
+
+def test_a_wrong_count(root):
+    replace(root / "meta" / "rows.txt", "23.jpg\tdog\n", "")
+    prepare(Toy(), root)
+    found = wrong(root)
+    assert found["rows in all"] == "23" and found["database rows"] == "19"
+    assert found["database rows per class"].endswith("dog has 4")
+    assert not {"split hash", "official files"} & set(found)
+
+
+def test_rows_that_the_files_state_otherwise_than_the_index(root):
+    replace(root / "meta" / "rows.txt", "17.jpg\tbee", "17.jpg\tcow")
+    assert "labels of rows 1 (pictures/17.jpg)" in wrong(root)["official files"]
+    replace(root / "meta" / "rows.txt", "17.jpg\tcow", "17.jpg\temu")
+    assert set(wrong(root)) >= {"official files"}
+
+
+def test_an_unlabelled_row(root, monkeypatch):
+    replace(root / "meta" / "rows.txt", "17.jpg\tbee", "17.jpg\t")
+    assert "labels of rows 1 (pictures/17.jpg)" in wrong(root)["official files"]
+    prepare(Toy(), root)
+    findings = verify_prepared(ToyConfig(str(root)))
+    line = next(f for f in findings if f.check == "rows of the index without any label")
+    assert line.found == "1 (pictures/17.jpg)"
+    assert wrong(root)["rows in all"] == "23"
+    kept = dataclasses.replace(Toy.protocols[2], name="kept", keep_unlabelled=True)
+    monkeypatch.setattr(Toy, "protocols", (kept, *Toy.protocols))
+    prepare(Toy(), root)
+    assert set(wrong(root, "kept")) == {"rows without a label"}
+    stated = dataclasses.replace(kept, published={"unlabelled": 1})
+    monkeypatch.setattr(Toy, "protocols", (stated,))
+    assert wrong(root, "kept") == {}
+
+
+def test_permuted_attributes(root):
+    replace(root / "meta" / "attributes.txt", "ant 6 0\nbee 6 4", "bee 6 0\nant 6 4")
+    found = wrong(root)["attributes by class name"]
+    assert "ant has those of bee" in found and "bee has those of ant" in found
+    prepare(Toy(), root)
+    assert wrong(root) == {}  # now the index says what the file says
+    replace(root / "meta" / "attributes.txt", "cow", "emu")
+    assert "no row for class 'cow'" in wrong(root)["attributes by class name"]
+
+
+def test_permuted_attributes_in_the_index(root):
+    with h5py.File(index_file(root, "toy"), "r+") as file:
+        file["attributes"][:] = file["attributes"][:][[1, 0, 2, 3]]
+    found = wrong(root)
+    assert {"index content", "attributes by class name", "official files"} <= set(found)
+
+
+def test_another_split_than_was_written_down(root):
+    file = splits_file(root, "toy")
+    before = file.read_text()
+    replace(file, '"hash": "', '"hash": "f')
+    assert set(wrong(root)) == {"split hash"}
+    file.write_text(before[:50])
+    assert set(wrong(root)) == {"split hash"}
+
+
+def test_numbers_that_do_not_fit_are_a_finding(root, monkeypatch):
+    greedy = Protocol("greedy", "x", Toy.protocols[0].draw, 1, 7, 2, published={"query": 28})
+    monkeypatch.setattr(Toy, "protocols", (greedy,))
+    prepare(Toy(), root)
+    found = wrong(root, "greedy")
+    assert "has only 6 rows" in found["split"] and found["query rows"] == "0"
+
+
+def test_any_dataset_can_be_verified(captioned, capsys):
+    words = [word for word in captioned if word.startswith("dataset.")]
+    assert main.main(["verify", "folder", *words]) == 0
+    told = capsys.readouterr().out
+    assert "All is as stated." in told and "captions per row" in told
+
+
+def test_what_cannot_be_verified_at_all(tmp_path, capsys):
+    assert main.main(["verify", "coco", "--root", str(tmp_path)]) == 2
+    assert "python main.py prepare coco --root" in capsys.readouterr().err
+    assert main.main(["prepare", "creatures_image", "--root", str(tmp_path)]) == 2
+    assert "With official files: " in capsys.readouterr().err
