@@ -26,6 +26,8 @@ def print_metrics(result: dict[str, Any]) -> None:
                 table.add_row(f"{kind.removesuffix('_at')}@{at}", f"{value:.4f}", "", "")
         for at, value in report["ndcg"].items():
             table.add_row(f"NDCG@{at}", f"{value:.4f}", "", "")
+        for at, value in report.get("semantic_ndcg", {}).items():
+            table.add_row(f"NDCG@{at} by class similarity", f"{value:.4f}", "", "")
         table.add_row("R-precision", f"{report['r_precision']:.4f}", "", "")
         table.add_row("precision within radius 2", f"{report['precision_radius2']:.4f}", "", "")
         console.print(table)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.codes_file.compare import compare_files, compare_pair
 from common.codes_file.pairs import CodePair, open_mat, open_run
-from common.codes_file.readers import ACCEPTED, open_codes
+from common.codes_file.readers import ACCEPTED, open_codes, read_array
 from common.codes_file.source import CodeSource, Labels, Stored, source_of
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "open_codes",
     "open_mat",
     "open_run",
+    "read_array",
     "source_of",
 ]
 

@@ -12,7 +12,8 @@ from common.codes_file.readers import open_codes
 from common.codes_file.source import CodeSource
 from common.directions import sides, usual_directions
 from common.metrics.packed import PackedRows
-from common.metrics.report import protocol, report_packed
+from common.metrics.report import parse_cuts, protocol, report_packed
+from common.metrics.semantic import semantic_ndcg
 from utils.errors import UserError
 
 Sides = dict[str, tuple[CodeSource, CodeSource]]
@@ -37,8 +38,9 @@ def compare_files(
         query_labels: an npy of labels, in place of those in ``query``.
         database_labels: the same for ``database``.
         strict: refuse codes other than ±1, 0 and 1 instead of taking their sign.
-        options: ``precision_at``, ``no_relevant``, ``device``, ``memory_mb`` and what else
-            :func:`common.metrics.report.report_packed` takes.
+        options: ``similarity``, that of classes [C,C] for ``semantic_ndcg``, see
+            :func:`common.metrics.semantic_ndcg`; ``precision_at``, ``no_relevant``, ``device``,
+            ``memory_mb`` and what else :func:`common.metrics.report.report_packed` takes.
 
     Returns:
         ``protocol``, ``split_hash`` (None: files carry no split), ``directions`` with the one
@@ -92,6 +94,7 @@ def _result(
     no_relevant: str = "zero",
     gain: str = "binary",
     memory_mb: float = 256,
+    similarity: Any = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Return the result over all directions."""
@@ -103,6 +106,11 @@ def _result(
             report = report_packed(
                 queries, rows, no_relevant=no_relevant, gain=gain, memory_mb=memory_mb, **options
             )
+            if similarity is not None:
+                report["semantic_ndcg"] = {
+                    key: float(semantic_ndcg(queries, database.read(), similarity, cut).mean())
+                    for key, cut in parse_cuts(options["at"]).items()
+                }
         except UserError as error:
             raise UserError(f"'{query.name}' against '{database.name}': {error}") from error
         seconds += time.perf_counter() - start

@@ -163,15 +163,25 @@ def _member(archive: Any, name: str, path: Path) -> np.ndarray:
     return value
 
 
-def _relabelled(stored: Stored | Opener, file: str | Path) -> Stored | Opener:
-    """Return what is stored with the labels of an npy file in place of its own."""
+def read_array(file: str | Path, what: str) -> np.ndarray:
+    """Return the array in an npy file.
+
+    Raises:
+        UserError: no such file, or another one; says that ``what`` is needed.
+    """
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"'{path}' does not exist; labels are an npy of N×C or N numbers.")
+        raise UserError(f"'{path}' does not exist; {what}.")
     with _saying_what(path):
-        labels = _load(path)
-    if not isinstance(labels, np.ndarray):
-        raise UserError(f"'{path}' is an npz; labels are an npy of N×C or N numbers.")
+        array = _load(path)
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"'{path}' is an npz; {what}.")
+    return array
+
+
+def _relabelled(stored: Stored | Opener, file: str | Path) -> Stored | Opener:
+    """Return what is stored with the labels of an npy file in place of its own."""
+    labels = read_array(file, "labels are an npy of N×C or N numbers")
     if isinstance(stored, Stored):
         return stored._replace(labels=labels)
 

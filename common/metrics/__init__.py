@@ -39,6 +39,7 @@ from common.metrics.report import (
     report_packed,
     retrieval_report,
 )
+from common.metrics.semantic import semantic_ndcg
 
 __all__ = [
     "BACKENDS",
@@ -74,5 +75,6 @@ __all__ = [
     "report_histograms",
     "report_packed",
     "retrieval_report",
+    "semantic_ndcg",
     "stable_order",
 ]

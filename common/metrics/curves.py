@@ -174,12 +174,12 @@ def ndcg_at(
         grades, by_grade = counts.sum(1).flip(1), by_grade.flip(0)  # the highest first
     database = int(sizes[0].sum()) if len(sizes) else 0
     cut = database if at is None else min(at, database)
-    dcg = _discounted(sizes, gains, cut)
-    ideal = _discounted(grades, grades * by_grade, cut)
+    dcg = discounted_gain(sizes, gains, cut)
+    ideal = discounted_gain(grades, grades * by_grade, cut)
     return torch.where(ideal > 0, dcg / ideal, 0.0)
 
 
-def _discounted(sizes: Tensor, gains: Tensor, cut: int) -> Tensor:
+def discounted_gain(sizes: Tensor, gains: Tensor, cut: int) -> Tensor:
     """Return the expected Σ gain/log2(1 + t) over ranks t ≤ ``cut`` of tied groups, float64 [Q].
 
     The discounts are summed piece by piece, so that memory does not grow with the database.

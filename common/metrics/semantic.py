@@ -1,0 +1,107 @@
+"""NDCG by how alike classes are: whether a code puts a cat nearer to dogs than to lorries.
+
+mAP knows right and wrong. Where single labels come with a similarity of classes, a row of another
+class is worth as much as its class is like the query's. Rows at equal distance have the mean gain
+of their bucket, which is the expectation over all orders, as everywhere in this package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.metrics.counting import count_histograms
+from common.metrics.curves import discounted_gain
+from common.metrics.packed import PackedRows
+from utils.errors import UserError
+
+
+def semantic_ndcg(
+    query: PackedRows,
+    database: PackedRows,
+    similarity: Any,
+    at: int | None = None,
+    *,
+    memory_mb: float = 256,
+) -> Tensor:
+    """Return NDCG@R with the similarity of two classes as gain, expected over ties.
+
+    DCG@R = Σ_{t ≤ R} S[class of the query, class of the row at rank t]/log2(1 + t), divided by that
+    of the best order.
+
+    Args:
+        query: Q rows with class numbers, or with exactly one of C labels each.
+        database: N rows, likewise.
+        similarity: [C,C] of numbers ≥ 0, row of the query's class.
+        at: the cut R ≥ 1; None or more than the database means no cut.
+        memory_mb: bound on temporary memory while counting, in MiB.
+
+    Returns:
+        float64 [Q]; 0 for a query that no row of the database is like.
+
+    Raises:
+        UserError: rows with several labels or none, or a similarity that is not [C,C] of finite
+            numbers ≥ 0.
+
+    >>> from common.metrics import pack_rows
+    >>> rows = pack_rows([[1, 1], [1, -1], [-1, -1]], [0, 1, 2])
+    >>> alike = [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
+    >>> [round(v, 3) for v in semantic_ndcg(rows, rows, alike).tolist()]
+    [1.0, 0.975, 1.0]
+    """
+    if at is not None and at < 1:
+        raise UserError(f"NDCG@R needs a cut R of at least 1, but got {at}.")
+    asked, given = class_numbers(query, "query"), class_numbers(database, "database")
+    gains = _checked(similarity, int(max(asked.max(), given.max())) + 1)[asked]  # [Q,C]
+    classes, size = np.unique(given, return_counts=True)
+    per_bucket = torch.zeros(len(query), query.bits + 1, dtype=torch.float64)
+    sizes = torch.zeros(len(query), query.bits + 1, dtype=torch.int64)
+    for c in classes:
+        own = given == c
+        part = dataclasses.replace(database, codes=database.codes[own], labels=database.labels[own])
+        rows = count_histograms(query, part, memory_mb=memory_mb).rows  # [Q,K+1]
+        sizes += rows
+        per_bucket += rows * gains[:, c, None]
+    cut = len(database) if at is None else min(at, len(database))
+    own_gains, falling = gains[:, classes].sort(1, descending=True)
+    by_class = torch.from_numpy(size)[falling]  # [Q,classes], the most alike first
+    best = discounted_gain(by_class, by_class * own_gains, cut)
+    found = discounted_gain(sizes, per_bucket, cut)
+    return torch.where(best > 0, found / best, 0.0)
+
+
+def class_numbers(rows: PackedRows, side: str) -> np.ndarray:
+    """Return the class of each row, int64 [n].
+
+    Raises:
+        UserError: a row with several labels or with none.
+    """
+    if rows.classes is None:
+        return rows.labels.astype(np.int64)
+    ones = np.unpackbits(rows.labels.astype(np.uint8), 1, rows.classes, "little")
+    wrong = np.flatnonzero(ones.sum(1) != 1)
+    if len(wrong):
+        raise UserError(
+            f"Row {wrong[0]} of the {side} has {ones[wrong[0]].sum()} labels; NDCG by the "
+            "similarity of classes needs exactly one for each row."
+        )
+    return np.asarray(ones.argmax(1), np.int64)
+
+
+def _checked(similarity: Any, least: int) -> Tensor:
+    try:
+        values = torch.as_tensor(np.asarray(similarity, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise UserError("The similarity of classes is no array of numbers.") from error
+    shape = list(values.shape)
+    if values.ndim != 2 or shape[0] != shape[1] or shape[0] < least:
+        raise UserError(
+            f"The similarity of classes has shape {shape}; [C,C] for C = {least} or more is needed."
+        )
+    if not bool(((values >= 0) & values.isfinite()).all()):
+        raise UserError("The similarity of classes has values that are not finite or below 0.")
+    return values
