@@ -82,14 +82,42 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("sweep", metavar="SWEEP.yaml", help="a file, or a name of `list sweeps`")
     _settings(command, "runner.epochs=10")
     command.add_argument("--output", metavar="DIR", help="folder of the runs instead of the file's")
-    command.add_argument("--workers", type=int, help="processes side by side")
-    command.add_argument("--launcher", choices=("local",), default="local")
-    command.add_argument("--dry-run", action="store_true", help="list the runs only")
+    command.add_argument(
+        "--workers", type=_workers, metavar="N|auto", help="side by side; auto = one for each GPU"
+    )
+    command.add_argument("--launcher", choices=("local", "ray", "submitit"), default="local")
+    command.add_argument("--dry-run", action="store_true", help="list the runs and the time left")
+    command.add_argument(
+        "--retry-failed", action="store_true", help="also runs that failed too often before"
+    )
 
     command = add("report", report_command, "leaderboard of all finished runs in a folder")
     command.add_argument("runs", metavar="RUNS_DIR")
     command.add_argument("--csv", metavar="FILE", help="write the table as CSV as well")
     command.add_argument("--plots", metavar="DIR", help="write precision-recall curves there")
+    command.add_argument("--html", metavar="FILE", help="one page with tables, charts, pictures")
+    command.add_argument("--markdown", metavar="FILE", help="the tables as Markdown")
+    command.add_argument("--latex", metavar="FILE", help="the tables as LaTeX")
+    command.add_argument(
+        "--published", metavar="FILE.csv", help="published numbers to set beside ours"
+    )
+    command.add_argument(
+        "--queries", type=int, default=6, metavar="N", help="shown of each dataset; 0: no pictures"
+    )
+
+    command = add("prepare", prepare_command, "index a dataset's official files; resumes")
+    command.add_argument("dataset", metavar="DATASET", help="coco, flickr25k, nuswide, …")
+    _settings(command, "dataset.split.lists=DIR")
+    command.add_argument("--root", metavar="DIR", help="folder of its archives, or to put them in")
+    command.add_argument("--download", action="store_true", help="fetch what its host offers")
+
+    command = add("verify", verify_command, "is a dataset what its protocol says? exit code 1: no")
+    command.add_argument("dataset", metavar="DATASET", help="a name of `list datasets`, or a YAML")
+    _settings(command, "dataset.split.name=mith")
+    command.add_argument("--root", metavar="DIR", help="its folder")
+    command.add_argument(
+        "--quick", action="store_true", help="open no picture, read no official file"
+    )
 
     _generate_options(add("generate", generate_command, "pictures and captions by models; resumes"))
 
@@ -101,6 +129,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(command: argparse.ArgumentParser, example: str) -> None:
     command.add_argument("settings", nargs="*", metavar="key=value", help=f"for example: {example}")
+
+
+def _workers(word: str) -> int | str:
+    return word if word == "auto" else int(word)
 
 
 def _generate_options(command: argparse.ArgumentParser) -> None:
@@ -119,7 +151,12 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--captioner", metavar="PATH|TAG", help="BLIP folder or hub tag")
     command.add_argument("--prompt", help="template: <text>, or <label> <attributes> <caption>")
     command.add_argument("--negative-prompt", default="", metavar="TEXT")
-    command.add_argument("--count", action="append", default=[], metavar="N|unseen=N|CLASS=N")
+    command.add_argument(
+        "--count", action="append", default=[], metavar="N|seen=each|unseen=N|CLASS=N"
+    )
+    command.add_argument(
+        "--features", action="store_true", help="encode the pictures too, with backbone=…"
+    )
     command.add_argument("--condition", choices=("none", "image", "mosaic"), default="none")
     command.add_argument("--strength", type=float, default=0.8, help="of --condition image, 0..1")
     command.add_argument("--adapter", metavar="PATH|TAG", help="T2I-Adapter, of --condition mosaic")
@@ -158,6 +195,9 @@ def _metrics_options(command: argparse.ArgumentParser) -> None:
         choices=("binary", "linear", "exponential"),
         default="binary",
         help="of NDCG: relevant or not, g shared labels, or 2^g - 1",
+    )
+    command.add_argument(
+        "--similarity", metavar="FILE.npy", help="of classes, C×C: adds NDCG with it as the gain"
     )
     command.add_argument("--backend", choices=("auto", "torch", "numba"), default="auto")
     command.add_argument("--device", help="where to count, e.g. cuda; cpu when left out")
@@ -223,6 +263,14 @@ def metrics_command(options: argparse.Namespace) -> None:
         write_json(Path(options.json), result)
 
 
+def _similarity(path: str | None) -> Any:
+    """Return the similarity of classes in an .npy file, if there is one."""
+    from common.codes_file import read_array
+
+    what = "a similarity of classes is an npy of C×C numbers"
+    return None if path is None else read_array(path, what)
+
+
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     """Return the metrics of the one or two files given."""
     from common.codes_file import compare_files, compare_pair, open_mat, open_run
@@ -232,6 +280,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         "precision_at": _ranks(options.precision_at),
         "no_relevant": options.no_relevant,
         "gain": options.gain,
+        "similarity": _similarity(options.similarity),
         "backend": options.backend,
         "device": options.device,
         "memory_mb": options.memory_mb,
@@ -278,20 +327,22 @@ def export_command(options: argparse.Namespace) -> None:
 
 def sweep_command(options: argparse.Namespace) -> int:
     """Run a sweep and print its leaderboard; exit code 1 when a run failed."""
+    from runners.plan import plan, print_plan, summary
     from runners.sweep import expand, read_sweep, run_sweep, sweep_file
 
     path = sweep_file(options.sweep)
     sweep = read_sweep(path)
     configs = expand(sweep, path, options.settings, options.output)
-    if options.dry_run:
-        from common.run_store import RunFolder
-
-        for config in configs:
-            folder = RunFolder(Path(config.output) / config.run_name)
-            print(f"{folder.status().get('state', 'to do'):12} {config.run_name}")
-        return 0
     workers = sweep.workers if options.workers is None else options.workers
-    outcomes = run_sweep(configs, workers)
+    if options.dry_run:
+        states = plan(configs, sweep.retries, options.retry_failed)
+        print_plan(states)
+        print(summary(states, workers), file=sys.stderr)
+        return 0
+    outcomes = run_sweep(
+        configs, workers, launcher=options.launcher, rules=sweep.rules, launch=sweep.launch,
+        again=options.retry_failed,
+    )  # fmt: skip
     failed = [o for o in outcomes if o.state == "failed"]
     ended = [Path(o.config.output) / o.config.run_name for o in outcomes if o not in failed]
     _leaderboard(ended, Path(options.output or sweep.output))
@@ -304,7 +355,16 @@ def sweep_command(options: argparse.Namespace) -> int:
 
 def _leaderboard(runs: list[Path], output: Path) -> None:
     from common.run_store import RunFolder
-    from runners.leaderboard import collect, plot_curves, print_tables, summarize, write_csv
+    from runners.leaderboard import (
+        collect,
+        plot_curves,
+        plot_ranks,
+        print_ranks,
+        print_tables,
+        rank_methods,
+        summarize,
+        write_csv,
+    )
 
     if not runs:
         return
@@ -313,6 +373,10 @@ def _leaderboard(runs: list[Path], output: Path) -> None:
     print_tables(rows)
     write_csv(rows, output / "leaderboard.csv")
     plots = plot_curves(results, output / "plots")
+    ranks = rank_methods(rows)
+    if ranks is not None:
+        print_ranks(ranks)
+        plots.append(plot_ranks(ranks, output / "plots"))
     print(f"{output / 'leaderboard.csv'}\n{len(plots)} plots in {output / 'plots'}")
 
 
@@ -322,18 +386,50 @@ def report_command(options: argparse.Namespace) -> None:
         collect,
         find_runs,
         plot_curves,
+        plot_ranks,
+        print_ranks,
         print_tables,
+        rank_methods,
         summarize,
         write_csv,
     )  # fmt: skip
+    from runners.report.files import read_published, write_report
 
+    published = read_published(options.published)
     results = collect(find_runs(options.runs))
     rows = summarize(results)
+    ranks = rank_methods(rows)
     print_tables(rows)
+    if ranks is not None:
+        print_ranks(ranks)
     if options.csv:
         write_csv(rows, Path(options.csv))
     if options.plots:
         plot_curves(results, Path(options.plots))
+        if ranks is not None:
+            plot_ranks(ranks, Path(options.plots))
+    for path in write_report(
+        Path(options.runs), results, rows, html=options.html, markdown=options.markdown,
+        latex=options.latex, published=published, queries=options.queries,
+    ):  # fmt: skip
+        print(path)
+
+
+def prepare_command(options: argparse.Namespace) -> None:
+    """Make a dataset ready; the last line printed is the path of its index."""
+    from runners.datasets import prepare_dataset
+
+    for line in prepare_dataset(options.dataset, options.root, options.settings, options.download):
+        print(line)
+
+
+def verify_command(options: argparse.Namespace) -> int:
+    """Print a table of findings; exit code 1 when something differs."""
+    from runners.datasets import print_findings, verify
+
+    findings = verify(options.dataset, options.root, options.settings, options.quick)
+    print_findings(findings, options.dataset)
+    return 1 if any(finding.ok is False for finding in findings) else 0
 
 
 def generate_command(options: argparse.Namespace) -> None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from utils.files import atomic_path, saying_why
+from utils.pulse import pulse
 
 
 def cache_root() -> Path:
@@ -44,5 +47,15 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = open(path, "a")  # noqa: SIM115 - closed below
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        while not _try_lock(stream):
+            pulse()  # we wait, and are not stuck
+            time.sleep(0.05)
         yield
+
+
+def _try_lock(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -8,6 +8,9 @@ left out: the config says where they come from, and its fingerprint is compared.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from torch.optim import Optimizer
 
 from utils.errors import UserError
 from utils.files import atomic_path
+
+CHECKSUMS = "crc32"  # key of state.json: file name → checksum
 
 
 def save(
@@ -45,14 +50,54 @@ def save(
             save_file(_optimizer_tensors(optimizer), temporary / f"optimizer-{number}.safetensors")
         if rng is not None:
             save_file(dict(rng), temporary / "rng.safetensors")
-        (temporary / "state.json").write_text(json.dumps(dict(state or {}), indent=2))
+        sums = {path.name: _checksum(path) for path in sorted(temporary.iterdir())}
+        content = {**(state or {}), CHECKSUMS: sums}
+        (temporary / "state.json").write_text(json.dumps(content, indent=2))
+
+
+def keep_previous(folder: Path) -> None:
+    """Rename the checkpoint ``folder`` to ``previous`` beside it, to make room for the next one.
+
+    At every moment one of the two is whole.
+    """
+    previous = folder.with_name("previous")
+    if folder.is_dir():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(folder, previous)
+
+
+def verify(folder: Path) -> None:
+    """Compare the files of a checkpoint with the checksums that were taken when it was saved.
+
+    Raises:
+        UserError: one is missing, cannot be read, or differs.
+    """
+    for name, wanted in _content(folder).get(CHECKSUMS, {}).items():
+        try:
+            found = _checksum(folder / name)
+        except OSError as error:
+            raise UserError(f"'{folder / name}' cannot be read ({error}).") from error
+        if found != wanted:
+            raise UserError(f"'{folder / name}' is damaged: its checksum differs.")
+
+
+def _checksum(path: Path) -> str:
+    total = 0
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 22):
+            total = zlib.crc32(block, total)
+    return f"{total:08x}"
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Return what was given as ``state``."""
+    return {name: value for name, value in _content(folder).items() if name != CHECKSUMS}
+
+
+def _content(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError) as error:
+        return dict(json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"'{folder}' is not a readable checkpoint ({error}).") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,7 +103,7 @@ class RunConfig:
     eval: EvalConfig
     resolved: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """First 8 hex digits of the hash of everything that decides the result."""
         identity = {k: v for k, v in schema.flat(self.resolved).items() if k not in NOT_IDENTITY}

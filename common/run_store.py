@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
+import functools
 import json
 import os
 import platform
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from common.claims import Claim, Claims
 from common.config import RunConfig
 from utils.errors import UserError
 from utils.files import saying_why, write_json, write_text
@@ -122,24 +124,37 @@ class RunFolder:
         except ValueError as error:
             raise UserError(f"'{self.metrics_file}' is not readable JSON ({error}).") from error
 
+    @property
+    def mark(self) -> str:
+        """How far the run has come: changes with every checkpoint."""
+        try:
+            return str((self.checkpoints / "last" / "state.json").stat().st_mtime_ns)
+        except OSError:
+            return ""
+
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self) -> Iterator[Claim]:
         """Hold the run for this process; the claim goes with the process, however it ends.
 
+        A claim of another host whose owner does not beat is watched for a lease, then taken over.
+
         Raises:
-            UserError: another process on this machine is at it.
+            UserError: another process is at it.
         """
-        with saying_why(self.path):
-            stream = open(self.path / ".claim", "a+")  # noqa: SIM115 - closed below
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"'{self.path}' is being worked on by another process; wait for it, or choose "
-                    "another output."
-                ) from error
-            yield
+        claims = Claims()
+        with saying_why(self.path, "create the run folder"):
+            while (claim := claims.take(self.path, self.mark)) is None:
+                holder = claims.holder(self.path)
+                if holder is None:
+                    continue
+                if holder.is_here or claims.beats(self.path):
+                    raise UserError(
+                        f"'{self.path}' is being worked on by another process ({holder}); wait for "
+                        "it, or choose another output."
+                    )
+                time.sleep(0.5)
+        with claim:
+            yield claim
 
 
 def surroundings() -> dict[str, Any]:
@@ -160,6 +175,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+@functools.cache
 def _git_revision() -> str | None:
     root = Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -7,9 +7,10 @@ unions, ``list``/``tuple`` of these, ``dict``, and nested dataclasses.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from utils.errors import UserError, nearest
@@ -18,6 +19,11 @@ T = TypeVar("T")
 
 Locate = Callable[[str], str]
 """Key path (``loss.alpha``) → where it was set (``configs/method/dsph.yaml:4``)."""
+
+
+@functools.lru_cache(maxsize=1024)  # it compiles every annotation
+def _hints(schema: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(schema)
 
 
 def build(
@@ -38,7 +44,7 @@ def build(
     Raises:
         UserError: naming place, key, what was given, what is accepted and the nearest key.
     """
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     arguments = {}
     for key, value in values.items():

@@ -73,6 +73,9 @@ class OtherInputs:
         images: n pictures, or None.
         parts: parts of a split whose rows come with them. A query should not come with the caption
             of its own picture.
+        ahead: whether the pictures are wanted as the encoder sees them before any training.
+        features: float32 [n,D], features of the pictures that are known already, or None.
+        encoder: hash of the encoder that made ``features``; empty: whatever gives D numbers.
     """
 
     rows: np.ndarray
@@ -80,6 +83,9 @@ class OtherInputs:
     texts: list[str] | None = None
     images: ImageSource | None = None
     parts: tuple[str, ...] = ("train", "val", "query", "database")
+    ahead: bool = False
+    features: np.ndarray | None = None
+    encoder: str = ""
 
 
 @dataclasses.dataclass
@@ -100,7 +106,9 @@ class HashDataset:
         extras: further arrays with N rows, handed on in ``Batch.extras``.
         others: further pictures and texts of rows by name, handed on in ``Batch.others`` to models
             that read them; ``second``: a caption made from the row's picture; ``virtual``: a
-            picture painted from the text of a query row and the caption of that picture.
+            picture painted from the text of a query row and the caption of that picture;
+            ``pseudo``: a picture painted of the class of a training row; ``tgi``: rows in no part
+            of the split, painted, for methods that train on them (:mod:`dataset.pseudo_images`).
     """
 
     name: str

@@ -7,6 +7,9 @@
 ``manifest.json``        what made them
 ======================== ===========================================================
 
+With ``pictures.jsonl`` (PZSH's pictures of classes) it is :mod:`dataset.pseudo_images` that reads
+the folder, as it reads PZSH's own lists of features.
+
 The layout of the released VTPH is read too, where there is no ``query_images``: ``1.png``,
 ``2.png``, … for the query rows in their order, and one ``.txt`` file with a caption per line.
 """
@@ -23,6 +26,7 @@ import numpy as np
 
 from dataset.base import WITHOUT_QUERIES, HashDataset, OtherInputs
 from dataset.images import FileImages
+from dataset.pseudo_images import PICTURES, with_feature_list, with_pseudo_images
 from utils.errors import UserError
 
 log = logging.getLogger("hashing")
@@ -31,18 +35,25 @@ MANIFEST = "manifest.json"
 
 
 def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
-    """Return the dataset with what lies in ``folder`` as its ``second`` and ``virtual`` inputs.
+    """Return the dataset with what lies in ``folder`` as its further inputs.
+
+    ``second`` and ``virtual`` of captions and painted queries, ``pseudo`` and ``tgi`` of pictures
+    of classes or of a list of their features, which is a file.
 
     Raises:
         UserError: no such folder, nothing usable in it, a broken line, a row that the dataset does
             not have, a painted picture without its caption.
     """
     root = Path(folder).expanduser()
+    if root.is_file():
+        return with_feature_list(dataset, root)
     if not root.is_dir():
         raise UserError(
             f"data.generated: '{root}' is not a folder; make it with `main.py generate`."
         )
     made_by = _made_by(root / MANIFEST, dataset)
+    if (root / PICTURES).is_file():
+        return with_pseudo_images(dataset, root, made_by.get("pictures") or {})
     found: dict[str, OtherInputs] = {}
     if (root / CAPTIONS).is_file():
         rows, texts = _read_captions(root / CAPTIONS, len(dataset))
@@ -55,8 +66,8 @@ def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
         found["virtual"] = _released_virtual(root, dataset.split.query, source)
     if not found:
         raise UserError(
-            f"data.generated: '{root}' holds neither {CAPTIONS} nor {QUERY_IMAGES}; make them with "
-            "`main.py generate`."
+            f"data.generated: '{root}' holds neither {CAPTIONS} nor {QUERY_IMAGES} nor {PICTURES}; "
+            "make them with `main.py generate`."
         )
     return dataclasses.replace(dataset, others={**dataset.others, **found})
 

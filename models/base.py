@@ -118,6 +118,20 @@ class HashModel(nn.Module, ABC):
         self.backbone = backbone
         self.modalities = self.modalities or backbone.modalities
 
+    @classmethod
+    def others_of(cls, config: Any) -> tuple[str, ...]:
+        """Return the names of further inputs that a model with ``config`` reads."""
+        return cls.reads_others
+
+    @classmethod
+    def towers_of(cls, config: Any, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the towers that its encoder must have, beside those of the hashed modalities."""
+        return modalities
+
+    @classmethod
+    def prepare(cls, config: Any, backbone: Backbone) -> None:
+        """Change the encoder before features are taken from it: freeze what ``config`` says."""
+
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
         """Return the outputs for training, each with B rows."""

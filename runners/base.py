@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from common.claims import Claim, ClaimLostError
 from common.code_store import CodeSet, write_codes
 from common.config import RunConfig
 from common.directions import sides, usual_directions
 from common.distributed import place
+from common.problem import Problem
 from common.run_store import RunFolder, now, surroundings
 from common.seeding import make_deterministic, seed_everything
 from runners.evaluation import encode, report_directions
 from runners.experiment import Experiment
+from runners.query_ap import query_ap, write_query_ap
+from runners.zero_shot import headline, zero_shot_report
 from utils.errors import UserError
 from utils.files import write_json
 from utils.logs import logging_to
+from utils.pulse import guarded
 
 log = logging.getLogger("hashing")
 
@@ -73,8 +81,11 @@ class Runner(ABC):
         """Whether this process writes results (rank 0)."""
         return place()[0] == 0
 
-    def run(self) -> RunFolder:
+    def run(self, claim: Claim | None = None) -> RunFolder:
         """Do the whole run, unless it is done already; return its folder.
+
+        Args:
+            claim: on the folder, where the caller has it already.
 
         Raises:
             UserError: what the user can mend. The folder says ``failed`` and why; it is not left
@@ -82,33 +93,50 @@ class Runner(ABC):
         """
         if self.folder.is_done:
             log.info("already done: %s", self.folder.path)
-            return self.folder
-        if not self.is_main:
+        elif not self.is_main:
             self._run()
-            return self.folder
+        else:
+            with self.folder.claimed() if claim is None else nullcontext(claim) as held:
+                if not self.folder.is_done:  # by another worker, a moment ago
+                    self._run_in_folder(held)
+        return self.folder
+
+    def _run_in_folder(self, claim: Claim) -> None:
         fresh = not self.folder.path.exists()
         self.folder = RunFolder.create(self.config)
         try:
-            self._run_in_folder()
+            with logging_to(self.folder.path / "log.txt"), guarded(claim.check_often):
+                self._run_and_tell(claim)
         except UserError:
             if fresh and not hasattr(self, "experiment"):  # refused before anything was done
                 shutil.rmtree(self.folder.path, ignore_errors=True)
             raise
-        return self.folder
 
-    def _run_in_folder(self) -> None:
-        with self.folder.claimed(), logging_to(self.folder.path / "log.txt"):
-            self.folder.set_status("running", error=None, **surroundings())
-            try:
-                self._run()
-            except BaseException as error:
-                reason = f"{type(error).__name__}: {error}"
-                state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                self.folder.set_status(state, finished=now(), error=reason)
-                told = isinstance(error, UserError)  # main says those, in a sentence
-                log.error("%s: %s", state, reason, extra={"file_only": told})
-                raise
-            self.folder.set_status("done", finished=now())
+    def _run_and_tell(self, claim: Claim) -> None:
+        start, before = time.perf_counter(), self.folder.status()
+
+        def told() -> dict[str, Any]:
+            seconds = before.get("seconds", 0.0) + time.perf_counter() - start
+            return {"finished": now(), "seconds": round(seconds, 3)}
+
+        attempts = before.get("attempts", 0) + 1
+        self.folder.set_status("running", error=None, attempts=attempts, **surroundings())
+        try:
+            self._run()
+            claim.check()
+        except ClaimLostError:
+            raise  # the folder is another worker's now
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            failures = before.get("failures", 0) + (state == "failed")
+            with contextlib.suppress(UserError, OSError):  # a full disk takes no status either
+                self.folder.set_status(state, error=reason, failures=failures, **told())
+            expected = isinstance(error, UserError)  # main says those, in a sentence
+            log.error("%s: %s", state, reason, extra={"file_only": expected})
+            raise
+        self.folder.set_status("done", **told())
+        log.info("done in %.1f s", time.perf_counter() - start)
 
     def _run(self) -> None:
         log.info("run %s", self.config.run_name)
@@ -135,22 +163,35 @@ class Runner(ABC):
             query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant,
             device=self.device,
         )  # fmt: skip
+        per_query = query_ap(
+            query, database, directions, no_relevant=config.eval.no_relevant, device=self.device
+        )
+        split = experiment.split
+        zero_shot = zero_shot_report(
+            query, database, directions, seen_classes=_seen_classes(experiment.problem),
+            trained_rows=np.concatenate([split.train, split.val]), at=config.eval.at,
+            no_relevant=config.eval.no_relevant, device=self.device,
+        )  # fmt: skip
         if not self.is_main:
             return
         metrics = {
             "run": {k: config.resolved[k] for k in ("method", "bits", "seed")}
             | {"dataset": config.dataset_name, "backbone": experiment.backbone_name},
             "protocol": self._protocol(selection),
-            "split_hash": experiment.split.hash,
+            "split_hash": split.hash,
             "directions": reports,
+            **({"zero_shot": zero_shot} if zero_shot else {}),
             "timing": {"time_s": seconds, **timing},
         }
-        experiment.split.save(self.folder.path / "split.npz")
-        write_codes(self.folder.codes_file, query, database, experiment.split.hash)
+        split.save(self.folder.path / "split.npz")
+        write_codes(self.folder.codes_file, query, database, split.hash)
+        write_query_ap(self.folder.path, per_query)
         write_json(self.folder.metrics_file, metrics)
         for direction, report in reports.items():
             at, value = next(iter(report["map"].items()))
             log.info("%s mAP@%s %.4f", direction, at, value["expected"])
+        if zero_shot:
+            log.info("%s", headline(zero_shot))
 
     def _protocol(self, selection: Selection) -> dict[str, Any]:
         split = self.experiment.split
@@ -166,7 +207,12 @@ class Runner(ABC):
             "skipped_images": self.experiment.skipped,
             **({"other_inputs": others} if others else {}),
             **self.experiment.model.protocol_notes(others),
+            **self.notes(),
         }
+
+    def notes(self) -> dict[str, Any]:
+        """Return what the protocol is to say of the procedure beside the usual."""
+        return {}
 
     def directions(self) -> list[str]:
         """Return the directions to measure.
@@ -196,9 +242,17 @@ class Runner(ABC):
         return CodeSet(codes, view.labels.to(torch.uint8).numpy(), view.rows)
 
 
-def run_config(config: RunConfig) -> RunFolder:
-    """Run one configuration with the runner that it names."""
-    return config.runner.entry.target(config).run()
+def _seen_classes(problem: Problem) -> list[int]:
+    """Return the classes that training rows may carry by the dataset's word, or do carry."""
+    seen = set(problem.seen_classes)
+    if problem.train_labels is not None:
+        seen |= set(problem.train_labels.any(0).nonzero().flatten().tolist())
+    return sorted(seen)
+
+
+def run_config(config: RunConfig, claim: Claim | None = None) -> RunFolder:
+    """Run one configuration with the runner that it names; ``claim`` as for :meth:`Runner.run`."""
+    return config.runner.entry.target(config).run(claim)
 
 
 def set_threads(count: int) -> None:

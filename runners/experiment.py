@@ -21,13 +21,16 @@ from dataset.caption_noise import shuffled_captions
 from dataset.generated import with_generated
 from dataset.images import Geometry, ImageCache
 from dataset.loader import SplitView, flatten_captions
+from dataset.pseudo_images import TGI
 from dataset.splits import SplitManifest
+from dataset.stacked import sources_of, stack
 from models.backbones.base import CachedBackbone
 from models.backbones.build import build_backbone
 from models.base import Backbone, HashLoss, HashModel, TrainFeatures
 from runners import features
 from runners.other_inputs import OtherSource, check_complete, chosen_inputs, other_source
 from utils.errors import UserError
+from utils.pulse import pulse
 
 log = logging.getLogger("hashing")
 
@@ -71,14 +74,16 @@ class Experiment:
         if config.data.generated is not None:
             dataset = with_generated(dataset, config.data.generated)
         modalities = _modalities(config, dataset)
-        backbone = load_backbone(config, modalities)
+        method, keys = config.model.entry.target, config.model.config
+        backbone = load_backbone(config, method.towers_of(keys, modalities))
+        method.prepare(keys, backbone)
         sources, others, bad_rows, backbone = _sources(config, dataset, backbone, place)
-        split = _split(config, dataset).without(bad_rows)
+        split = _with_painted(_split(config, dataset), others).without(bad_rows)
         check_complete(others, split)
         problem = _problem(config, dataset, split)
         # only now: an encoder that is loaded draws an initialisation, one kept from before does not
         seed_everything(config.seed)
-        model = config.model.entry.target(config.model.config, problem, backbone).to(place)
+        model = method(keys, problem, backbone).to(place)
         loss = config.loss.entry.target(config.loss.config, problem) if config.loss else None
         return cls(
             config, dataset, split, problem, model, loss.to(place) if loss else None, place,
@@ -132,6 +137,7 @@ class Experiment:
         share = own_share(len(view))
         size = self.config.data.eval_batch_size
         for start in range(share.start, share.stop, size):
+            pulse()
             yield view.__getitems__(range(start, min(start + size, share.stop)))
 
     @torch.no_grad()
@@ -208,6 +214,18 @@ def _split(config: RunConfig, dataset: HashDataset) -> SplitManifest:
     return dataset.split.with_val(rows, config.dataset.config.split.seed)
 
 
+def _with_painted(split: SplitManifest, others: dict[str, OtherSource]) -> SplitManifest:
+    """Return the split with painted pictures as further training rows, if the model reads them."""
+    if TGI not in others:
+        return split
+    rows = others[TGI].inputs.rows
+    return dataclasses.replace(
+        split,
+        train=np.concatenate([split.train, rows]),
+        rule=f"{split.rule}; train: and {len(rows)} painted pictures of unseen classes",
+    )
+
+
 def _problem(config: RunConfig, dataset: HashDataset, split: SplitManifest) -> Problem:
     attributes = dataset.attributes
     return Problem(
@@ -243,8 +261,7 @@ def _sources(
             bad_rows = _cached_images(config, dataset, backbone, geometries, sources, device)
         else:
             bad_rows = _raw_images(config, dataset, backbone, geometries, sources)
-    if "text" in backbone.modalities:
-        assert dataset.texts is not None
+    if "text" in backbone.modalities and dataset.texts is not None:
         captions, offsets = flatten_captions(dataset.texts)
         if use_cache:
             bank = features.text_features(
@@ -261,7 +278,7 @@ def _sources(
             inputs, backbone, geometries.get("eval"), data,
             cache=use_cache, tokens=model.uses_tokens, device=device,
         )
-        for name, inputs in chosen_inputs(dataset, model.reads_others).items()
+        for name, inputs in chosen_inputs(dataset, model.others_of(config.model.config)).items()
     }  # fmt: skip
     if use_cache:
         banks = {m: sources["train"].get(f"{m}_features") for m in backbone.modalities}
@@ -302,7 +319,10 @@ def _raw_images(
     sources: dict[str, dict[str, Any]],
 ) -> np.ndarray:  # fmt: skip
     distinct = tuple(dict.fromkeys(geometries.values()))
-    cache = ImageCache.open(dataset.images, distinct, config.data.on_bad_image)
+    stacked = sources_of(dataset.images)
+    caches = [ImageCache.open(part, distinct, config.data.on_bad_image) for part in stacked]
     for use, geometry in geometries.items():
-        sources[use].update(images=cache.array(geometry), image_input=backbone.image_input)
-    return cache.bad_rows
+        images = stack([cache.array(geometry) for cache in caches])
+        sources[use].update(images=images, image_input=backbone.image_input)
+    starts = np.cumsum([0, *(len(part) for part in stacked)])
+    return np.concatenate([c.bad_rows + s for c, s in zip(caches, starts, strict=False)])

@@ -21,6 +21,7 @@ from common.cache import cached
 from dataset.base import ImageSource
 from dataset.images import Geometry, ImageCache
 from dataset.loader import SplitView
+from dataset.stacked import StackedImages, stack
 from models.base import Backbone
 from utils.files import digest
 from utils.progress import progress_bar
@@ -47,11 +48,28 @@ class FeatureBank:
     bad_rows: np.ndarray
 
 
+def encoder_mark(backbone: Backbone, geometry: Geometry | None) -> str:
+    """Return a hash of all that decides the pooled features of given pictures."""
+    return digest(VERSION, backbone.fingerprint, repr(geometry))
+
+
 def image_features(
     backbone: Backbone, images: ImageSource, geometry: Geometry, *,
     tokens: bool, on_bad_image: str, batch_size: int, device: torch.device,
 ) -> FeatureBank:  # fmt: skip
-    """Return the features of all pictures, computing them if they are not cached."""
+    """Return the features of all pictures, computing them if they are not cached.
+
+    Of stacked sources each has a cache of its own.
+    """
+    if isinstance(images, StackedImages):
+        banks = [
+            image_features(
+                backbone, part, geometry, tokens=tokens, on_bad_image=on_bad_image,
+                batch_size=batch_size, device=device,
+            )
+            for part in images.parts
+        ]  # fmt: skip
+        return _stacked(banks)
     key = digest(
         VERSION, "image", backbone.fingerprint, images.fingerprint, repr(geometry), str(tokens),
         on_bad_image,
@@ -87,6 +105,13 @@ def text_features(
         _write(path, backbone, batches(), len(captions), "text", tokens, device, nothing)
 
     return _open(cached("features", f"{key}.h5", build))
+
+
+def _stacked(banks: list[FeatureBank]) -> FeatureBank:
+    starts = np.cumsum([0, *(len(bank.features.pooled) for bank in banks)])
+    bad = [bank.bad_rows + start for bank, start in zip(banks, starts, strict=False)]
+    parts = [stack(arrays) for arrays in zip(*(bank.features for bank in banks), strict=True)]
+    return FeatureBank(Features(*parts), np.concatenate(bad))  # type: ignore[arg-type]
 
 
 def _batches(view: SplitView, batch_size: int) -> Iterator[Batch]:

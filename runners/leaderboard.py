@@ -1,4 +1,4 @@
-"""What runs say together: mean ± std over seeds by method, bit length and direction."""
+"""What runs say together: mean ± std over seeds by method, bit length and direction, and tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 from common import schema
 from common.config import NOT_IDENTITY
 from common.run_store import RunFolder
+from runners.query_ap import read_query_ap
+from runners.significance import Ranking, Sample, against_best, half_width, ranking
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -43,7 +45,14 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        ci95: half the width of the 95 % interval of the mean, over seeds.
+        p_seeds, p_queries: corrected, against the best of the column; see
+            :mod:`runners.significance`.
+        alike: whether it is not distinguishable from the best; None where no test can be made.
+    """
 
     dataset: str
     method: str
@@ -58,6 +67,15 @@ class Row:
     selected_on: str
     train_s: float
     split_hashes: tuple[str, ...]
+    ci95: float | None = None
+    p_seeds: float | None = None
+    p_queries: float | None = None
+    alike: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """Method and variant."""
+        return f"{self.method} {self.variant}".strip()
 
 
 def find_runs(root: str | Path) -> list[RunFolder]:
@@ -81,7 +99,10 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
     import yaml
 
     results = []
-    configs = {f.path: yaml.safe_load(f.config_file.read_text(encoding="utf-8")) for f in folders}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times faster
+    configs = {
+        f.path: yaml.load(f.config_file.read_text(encoding="utf-8"), loader) for f in folders
+    }
     variants = _variants(configs)
     for folder in folders:
         metrics = folder.metrics()
@@ -119,7 +140,7 @@ def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
 
 
 def summarize(results: Sequence[Result]) -> list[Row]:
-    """Return mean and sample deviation (ddof 1) over seeds."""
+    """Return mean and sample deviation (ddof 1) over seeds, and how each compares with the best."""
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for r in results:
         key = (r.dataset, r.method, r.backbone, r.variant, r.bits, r.direction)
@@ -137,9 +158,53 @@ def summarize(results: Sequence[Result]) -> list[Row]:
                 selected_on=", ".join(sorted({m.selected_on for m in members})),
                 train_s=statistics.fmean(m.train_s for m in members),
                 split_hashes=tuple(sorted({m.split_hash for m in members})),
+                ci95=half_width(values),
             )
         )
+    rows = _compared(rows, [_sample(members) for members in groups.values()])
     return sorted(rows, key=lambda r: (r.dataset, r.direction, r.method, r.variant, r.bits))
+
+
+def _sample(members: Sequence[Result]) -> Sample:
+    kept = {m.seed: read_query_ap(m.folder, m.direction) for m in members}
+    return Sample(
+        {m.seed: m.map_all for m in members},
+        {seed: values for seed, values in kept.items() if values is not None},
+        ";".join(sorted({m.split_hash for m in members})),
+    )
+
+
+def _compared(rows: Sequence[Row], samples: Sequence[Sample]) -> list[Row]:
+    columns: dict[tuple[str, str, int], list[int]] = {}
+    for index, row in enumerate(rows):
+        columns.setdefault((row.dataset, row.direction, row.bits), []).append(index)
+    compared = list(rows)
+    for members in columns.values():
+        verdicts = against_best([samples[i] for i in members])
+        for i, verdict in zip(members, verdicts, strict=True):
+            compared[i] = dataclasses.replace(
+                rows[i], p_seeds=verdict.p_seeds, p_queries=verdict.p_queries, alike=verdict.alike
+            )
+    return compared
+
+
+def rank_methods(rows: Sequence[Row]) -> Ranking | None:
+    """Return the ranking over datasets, by mAP averaged over what all methods of a dataset have."""
+    cells: dict[str, dict[str, dict[tuple[str, int], float]]] = {}
+    for row in rows:
+        methods = cells.setdefault(row.dataset, {})
+        methods.setdefault(row.label, {})[row.direction, row.bits] = row.mean
+    everywhere = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
+    scores: dict[str, dict[str, float]] = {}
+    for dataset, methods in cells.items():
+        own = {name: methods[name] for name in everywhere}
+        common = set.intersection(*(set(values) for values in own.values())) if own else set()
+        if common:
+            scores[dataset] = {
+                name: statistics.fmean(values[key] for key in sorted(common))
+                for name, values in own.items()
+            }
+    return ranking(scores)
 
 
 def print_tables(rows: Sequence[Row]) -> None:
@@ -161,7 +226,13 @@ def print_tables(rows: Sequence[Row]) -> None:
             table.add_row(*line)
         console.print(table)
         splits = sorted({h for r in chosen for h in r.split_hashes})
-        console.print(f"split {', '.join(splits)}; expected over tie orders\n", style="dim")
+        console.print(f"split {', '.join(splits)}; expected over tie orders", style="dim")
+        if any(r.alike for r in chosen):
+            console.print(
+                "≈ not distinguishable from the best: paired t tests over seeds and queries, "
+                "5 %, Holm's correction", style="dim",
+            )  # fmt: skip
+        console.print()
 
 
 def _lines(rows: Sequence[Row], bits: Sequence[int]) -> list[list[str]]:
@@ -187,6 +258,8 @@ def _cell(row: Row | None, best: float) -> str:
     if row is None:
         return "–"
     text = f"{row.mean:.4f}" + (f" ± {row.std:.4f}" if row.std is not None else "")
+    if row.alike:
+        text += " ≈"
     return f"[bold]{text}[/bold]" if row.mean == best else text
 
 
@@ -220,3 +293,28 @@ def plot_curves(results: Sequence[Result], folder: Path) -> list[Path]:
         line_plot(curves, path, "recall", "precision", f"{dataset}, {direction}, {bits} bits")
         written.append(path)
     return written
+
+
+def print_ranks(found: Ranking) -> None:
+    """Print average ranks over datasets, and which are not distinguishable."""
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else 120)
+    listed = ", ".join(f"{name} {rank:.2f}" for name, rank in found.ranks.items())
+    friedman = "" if found.p is None else f"; Friedman p {found.p:.3g}"
+    console.print(f"average rank over {found.datasets} datasets: {listed}", highlight=False)
+    console.print(
+        f"critical difference {found.difference:.2f} (Nemenyi, 5 %){friedman}", style="dim"
+    )
+    for group in found.groups:
+        console.print(f"≈ {', '.join(group)}", style="dim", highlight=False)
+
+
+def plot_ranks(found: Ranking, folder: Path) -> Path:
+    """Write the critical-difference diagram as PNG."""
+    from utils.plots import rank_plot
+
+    path = folder / "ranks.png"
+    title = f"average rank over {found.datasets} datasets, by mAP"
+    rank_plot(found.ranks, found.groups, found.difference, path, title)
+    return path

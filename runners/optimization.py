@@ -83,6 +83,11 @@ class Optimization:
         """Step every optimiser and clear the gradients."""
         for optimizer in self.optimizers:
             optimizer.step()
+        self.clear()
+
+    def clear(self) -> None:
+        """Clear the gradients."""
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
 

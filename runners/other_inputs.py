@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.batch import Features
 from common.config import DataConfig
 from dataset.base import WITHOUT_QUERIES, HashDataset, OtherInputs
 from dataset.images import Geometry, ImageCache
@@ -88,14 +89,24 @@ def other_source(
     how: dict[str, Any] = {
         "tokens": tokens, "batch_size": data.eval_batch_size, "device": device,
     }  # fmt: skip
-    if inputs.texts is not None:
+    if inputs.texts is not None and "text" in backbone.modalities:
         if cache:
             bank = features.text_features(backbone, inputs.texts, **how)
             arguments["text_features"] = bank.features
         else:
             arguments["tokens"] = backbone.tokenize(inputs.texts)
-    if inputs.images is not None and geometry is not None:
-        if cache:
+    fitting = ("", features.encoder_mark(backbone, geometry))
+    known = inputs.features if inputs.encoder in fitting else None
+    if known is not None:
+        width = backbone.widths.get("image")
+        if known.shape[1] != width:
+            raise UserError(
+                f"The encoder gives {width} numbers for a picture, and there are "
+                f"{known.shape[1]} in {inputs.source}; give the backbone that made these."
+            )
+        arguments["image_features"] = Features(torch.from_numpy(known))
+    elif inputs.images is not None and geometry is not None:
+        if cache or inputs.ahead:
             bank = features.image_features(
                 backbone, inputs.images, geometry, on_bad_image="error", **how
             )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from common.code_store import read_codes
 from common.config import compose_layers
 from common.directions import sides
 from common.layers import Layer, parse_overrides, read_layer
 from common.run_store import RunFolder
+from dataset.splits import SplitManifest
 from runners.evaluation import report_directions
+from runners.zero_shot import zero_shot_report
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -44,6 +48,13 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
         query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant
     )
     metrics["directions"] = reports
+    if "zero_shot" in metrics:
+        split = SplitManifest.load(folder.path / "split.npz")
+        metrics["zero_shot"] = zero_shot_report(
+            query, database, directions, seen_classes=metrics["zero_shot"]["seen_classes"],
+            trained_rows=np.concatenate([split.train, split.val]), at=config.eval.at,
+            no_relevant=config.eval.no_relevant,
+        )  # fmt: skip
     metrics["split_hash"] = split_hash
     metrics["protocol"]["queries_without_relevant"] = config.eval.no_relevant
     metrics["timing"]["time_s"] = seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,10 +23,12 @@ from models.base import Batch, Progress, Terms
 from runners.base import Runner, Selection, set_threads
 from runners.evaluation import mean_map, report_directions
 from runners.experiment import choose_device
+from runners.micro_batches import is_out_of_memory, step_in_parts
 from runners.optimization import Optimization
 from runners.training_module import TrainingModule
 from utils.errors import UserError
 from utils.progress import progress_bar
+from utils.pulse import pulse
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -60,6 +63,7 @@ class _State:
     epoch: int = 0  # epochs finished
     best_epoch: int | None = None
     best_score: float | None = None
+    micro_batch: int | None = None  # rows in the model at a time, where memory did not suffice
 
 
 @RUNNERS.register("standard", config=StandardConfig)
@@ -77,6 +81,7 @@ class StandardRunner(Runner):
                     "needed."
                 )
         self.accelerator = self._accelerator()
+        self.micro_batch: int | None = None
 
     def _accelerator(self) -> Any:
         """Return accelerate's view of devices, processes and precision."""
@@ -109,7 +114,10 @@ class StandardRunner(Runner):
             self.accelerator.prepare(optimizer) for optimizer in self.optimization.optimizers
         ]
         self._train_epochs(state)
-        return self._selected(state)
+        selection = self._selected(state)
+        if self.is_main:
+            shutil.rmtree(self.folder.checkpoints / "previous", ignore_errors=True)
+        return selection
 
     def _train_epochs(self, state: _State) -> None:
         settings, accelerator = self.settings, self.accelerator
@@ -143,6 +151,7 @@ class StandardRunner(Runner):
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         for number, batch in enumerate(loader):
+            pulse()
             progress = Progress(epoch, epoch * steps + number // together, epochs, epochs * steps)
             rates = self.optimization.set_rates(progress)
             first = number - number % together
@@ -159,14 +168,68 @@ class StandardRunner(Runner):
         accelerator = self.accelerator
         waiting = nullcontext() if step_now else accelerator.no_sync(self.module)
         with waiting:
-            terms = self.module(batch, progress)
-            check_finite(terms, progress)
-            accelerator.backward(terms.total() / share)
+            terms = self._gradients(batch, progress, share)
         if step_now:
             if self.settings.clip_norm > 0:
                 accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip_norm)
             self.optimization.step()
         return Terms(**{name: term.detach() for name, term in terms.items()})
+
+    def _gradients(self, batch: Batch, progress: Progress, share: int) -> Terms:
+        """Add a batch's gradients; when memory runs out, do it again in parts half as large."""
+
+        def backward(total: Tensor) -> None:
+            self.accelerator.backward(total / share)
+
+        while True:
+            before = rng_state()
+            try:
+                if self.micro_batch is not None:
+                    return step_in_parts(
+                        self.accelerator.unwrap_model(self.module), batch, progress,
+                        self.micro_batch, backward=backward, autocast=self.accelerator.autocast,
+                        check=check_finite,
+                    )  # fmt: skip
+                terms = self.module(batch, progress)
+                check_finite(terms, progress)
+                backward(terms.total())
+                return terms
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(self.micro_batch or len(batch), error)
+            set_rng_state(before)
+
+    def _halve(self, rows: int, error: Exception) -> None:
+        """Halve the rows that are in the model at a time.
+
+        Raises:
+            UserError: that is not possible.
+        """
+        why = ""
+        if rows < 2:
+            why = "one row is too many for the memory"
+        elif self.accelerator.num_processes > 1:
+            why = "with several processes the batch is not divided further"
+        elif self.settings.accumulate > 1:
+            why = "with runner.accumulate > 1 the batch is not divided further"
+        if why:
+            raise UserError(
+                f"Out of memory with {rows} rows in the model, and {why}; give a smaller "
+                "runner.batch_size or a smaller encoder, or another runner.device."
+            ) from error
+        self.micro_batch = (rows + 1) // 2
+        self.optimization.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning(
+            "out of memory with %d rows in the model; from now on %d at a time, with the loss of "
+            "the whole batch", rows, self.micro_batch,
+        )  # fmt: skip
+
+    def notes(self) -> dict[str, Any]:
+        """Return the size of parts of a batch, where memory did not suffice for a whole one."""
+        return {"micro_batch": self.micro_batch} if self.micro_batch is not None else {}
 
     def _evaluate_epoch(self, state: _State) -> float | None:
         """Measure on what epochs are selected by, if this is the time; keep the best state."""
@@ -189,26 +252,43 @@ class StandardRunner(Runner):
         due = state.epoch % self.settings.checkpoint_every == 0
         if not self.is_main or not (due or state.epoch == self.settings.epochs):
             return
+        state.micro_batch = self.micro_batch
+        checkpoint.keep_previous(self.folder.checkpoints / "last")
         checkpoint.save(
             self.folder.checkpoints / "last", self._modules(), self.optimization.optimizers,
             rng_state(), {**dataclasses.asdict(state), "config": self.config.hash},
         )  # fmt: skip
 
     def _resume(self) -> _State:
-        """Load the last checkpoint, if there is one."""
-        last = self.folder.checkpoints / "last"
-        if not last.is_dir():
-            return _State()
-        saved = checkpoint.read_state(last)
+        """Load the last checkpoint that is whole, if there is one."""
+        for name in ("last", "previous"):
+            folder = self.folder.checkpoints / name
+            if not folder.is_dir():
+                continue
+            try:
+                checkpoint.verify(folder)
+                saved = checkpoint.read_state(folder)
+                if saved.get("best_epoch") is not None:
+                    checkpoint.verify(self.folder.checkpoints / "best")
+            except UserError as error:
+                log.warning("%s Training goes on from before it.", error)
+                if self.is_main:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
+            return self._load(folder, saved)
+        return _State()
+
+    def _load(self, folder: Path, saved: dict[str, Any]) -> _State:
         if saved.pop("config", None) != self.config.hash:
             raise UserError(
-                f"Checkpoint '{last}' belongs to another configuration than run "
+                f"Checkpoint '{folder}' belongs to another configuration than run "
                 f"'{self.config.run_name}'; choose another output, or remove the folder."
             )
-        checkpoint.load_modules(last, self._modules())
-        checkpoint.load_optimizers(last, self.optimization.optimizers)
-        set_rng_state(checkpoint.read_rng(last))
+        checkpoint.load_modules(folder, self._modules())
+        checkpoint.load_optimizers(folder, self.optimization.optimizers)
+        set_rng_state(checkpoint.read_rng(folder))
         state = _State(**saved)
+        self.micro_batch = state.micro_batch
         log.info("resumed after epoch %d of %d", state.epoch, self.settings.epochs)
         return state
 

@@ -1,4 +1,4 @@
-"""Sweeps: a grid of runs from one YAML, drained one after the other or by several processes.
+"""Sweeps: a grid of runs from one YAML, drained by one process or by many.
 
 ::
 
@@ -7,35 +7,44 @@
     overrides:                                    # for some: the first keys choose, the rest is set
       - {where: {method: itq}, set: {seed: 0}}    # runs that become equal are run once
     output: runs/flickr8k
-    workers: 2                                    # processes side by side; 1 = in this process
+    workers: 2                                    # side by side; 1 = here; auto = one for each GPU
+    retries: 1                                    # of a run that fails, or whose worker dies
+    lease_s: 90                                   # without a beat: a worker elsewhere is gone
+    hang_after_s: 3600                            # without a step: a worker is stuck; 0 = never
+    launch:                                       # options of the launchers
+      local: {slots_per_gpu: 1, pin_cpus: true}
+      ray: {address: auto, cpus: 4, gpus: 0.5}
+      submitit: {minutes: 600, cpus: 8, gpus: 1, slurm: {slurm_partition: gpu}}
 
 ``grid`` may also be a list of such grids, whose runs are added up.
 
 A run that is done is not run again, a run that was killed resumes, a run that fails does not stop
-the others.
+the others. The same sweep may be started on several hosts that share the output folder: each takes
+what nobody has (:mod:`runners.store`).
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import logging
-import multiprocessing
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common import schema
 from common.config import RunConfig, compose_layers
 from common.layers import Layer, config_file, parse_overrides, read_layer
-from common.run_store import RunFolder
-from utils.errors import UserError
+from runners.launchers.base import Launcher, supervise
+from runners.plan import forget_failures, plan, together
+from runners.store import Outcome, Rules, Session, drain, folder_of
+from utils.errors import UserError, unknown_name
 from utils.progress import progress_bar
 
 log = logging.getLogger("hashing")
+DEFAULT_RULES = Rules()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +63,17 @@ class SweepFile:
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     overrides: list[Override] = dataclasses.field(default_factory=list)
     output: str = "runs"
-    workers: int = 1
+    workers: int | Literal["auto"] = 1
+    retries: int = DEFAULT_RULES.retries
+    lease_s: float = DEFAULT_RULES.lease_s
+    hang_after_s: float = DEFAULT_RULES.hang_after_s
+    launch: dict[str, Any] = dataclasses.field(default_factory=dict)
     plugins: list[str] = dataclasses.field(default_factory=list)
 
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How one run of a sweep ended: ``done``, ``skipped`` (was done before) or ``failed``."""
-
-    config: RunConfig
-    state: str
-    reason: str = ""
+    @property
+    def rules(self) -> Rules:
+        """How workers treat its runs."""
+        return Rules(self.retries, self.lease_s, self.hang_after_s)
 
 
 def sweep_file(name: str) -> Path:
@@ -134,16 +143,11 @@ def _nested(words: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted keys as nested mappings; ``dataset`` and ``dataset.root`` may both be there."""
     nested: dict[str, Any] = {}
     for key, value in sorted(words.items(), key=lambda item: item[0].count(".")):
-        part = parse_overrides([f"{key}=null"])
-        _put(part, key.split("."), value)
+        part: Any = value
+        for name in reversed(key.split(".")):
+            part = {name: part}
         _join(nested, part)
     return nested
-
-
-def _put(nested: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        nested = nested[key]
-    nested[keys[-1]] = value
 
 
 def _join(into: dict[str, Any], other: Mapping[str, Any]) -> None:
@@ -158,72 +162,115 @@ def _join(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def run_sweep(configs: Sequence[RunConfig], workers: int = 1) -> list[Outcome]:
-    """Run what is not done yet; ``workers`` > 1 processes share the CPU cores evenly."""
-    if workers < 1:
-        raise UserError(f"workers={workers} is not accepted; at least 1 is needed.")
-    outcomes = {c.run_name: Outcome(c, "skipped") for c in configs if _folder(c).is_done}
-    left = [config for config in configs if config.run_name not in outcomes]
-    log.info("%d runs: %d done before, %d to do", len(configs), len(outcomes), len(left))
-    start = time.perf_counter()
-    with progress_bar("sweep", len(left)) as advance:
-        results = _in_processes(left, workers) if workers > 1 else map(_attempt, left)
-        for number, (name, state, reason) in enumerate(results, 1):
-            config = next(c for c in left if c.run_name == name)
-            outcomes[name] = Outcome(config, state, reason)
-            spent = time.perf_counter() - start
-            left_s = spent / number * (len(left) - number)
-            log.info(
-                "[%d/%d] %s %s%s (%.0f s left)", number, len(left), name, state,
-                f": {reason}" if reason else "", left_s,
-            )  # fmt: skip
-            advance(1)
-    return [outcomes[config.run_name] for config in configs]
+def run_sweep(
+    configs: Sequence[RunConfig], workers: int | Literal["auto"] = 1, *, launcher: str = "local",
+    rules: Rules = DEFAULT_RULES, launch: Mapping[str, Any] | None = None, again: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """Run what is not done yet; return how every run ended, in their order.
 
+    Args:
+        configs: the runs.
+        workers: side by side; 1 with the local launcher is this process, ``auto`` is one for each
+            slot of the GPUs (1 where there is none).
+        launcher: ``local``, ``ray`` or ``submitit``.
+        rules: how often a run is tried again, and when a worker counts as gone.
+        launch: options by launcher.
+        again: try failed runs again that were given up.
 
-def _folder(config: RunConfig) -> RunFolder:
-    return RunFolder(Path(config.output) / config.run_name)
-
-
-def _attempt(config: RunConfig) -> tuple[str, str, str]:
-    """Run one configuration; whatever goes wrong is its outcome, not the sweep's end."""
-    from runners.base import run_config
-
+    Raises:
+        UserError: options that are not accepted, a library that is missing, a full disk.
+        KeyboardInterrupt: after Ctrl-C, when the workers have ended.
+    """
+    if workers != "auto" and workers < 1:
+        raise UserError(f"workers={workers} is not accepted; at least 1 is needed, or auto.")
+    states = plan(configs, rules.retries, again)
+    outcomes = {
+        s.config.run_name: Outcome(s.config, "skipped" if s.state == "done" else "failed", s.reason)
+        for s in states
+        if not s.is_open
+    }
+    left = [s.config for s in states if s.is_open]
+    given_up = sum(outcome.state == "failed" for outcome in outcomes.values())
+    log.info(
+        "%d runs: %d done before, %d to do%s", len(configs), len(outcomes) - given_up, len(left),
+        f", {given_up} failed before (--retry-failed tries them again)" if given_up else "",
+    )  # fmt: skip
+    if not left:
+        return [outcomes[s.config.run_name] for s in states]
+    if again:
+        for config in left:
+            forget_failures(folder_of(config))
+    session = Session.create(Path(left[0].output), together(left), rules)
+    by_name = {config.run_name: config for config in left}
     try:
-        run_config(config)
-    except UserError as error:
-        return config.run_name, "failed", str(error)
-    except Exception as error:  # noqa: BLE001 - the sweep goes on; the run's folder has the log
-        return config.run_name, "failed", f"{type(error).__name__}: {error}"
-    return config.run_name, "done", ""
+        with _reporting(session, by_name, outcomes) as ended:
+            if launcher == "local" and workers == 1:
+                drain(session, ended, left)
+            else:
+                supervise(make_launcher(launcher, session, left, workers, launch or {}), ended)
+        reason = session.stopped()
+        if reason is not None and len(outcomes) < len(states):
+            raise UserError(f"{reason}; the runs that have not ended are resumed then.")
+    finally:
+        session.remove()
+    return [outcomes[s.config.run_name] for s in states]
 
 
-def _attempt_resolved(resolved: dict[str, Any]) -> tuple[str, str, str]:
-    """Compose a configuration again in a worker process and run it."""
-    return _attempt(compose_layers([Layer("sweep", resolved)]))
+@contextlib.contextmanager
+def _reporting(
+    session: Session, runs: Mapping[str, RunConfig], outcomes: dict[str, Outcome]
+) -> Iterator[Callable[[str], None]]:
+    """Yield what is to be called with the name of each run that has ended."""
+    start, total = time.perf_counter(), len(runs)
+    numbers = itertools.count(1)
+    with progress_bar("sweep", total) as advance:
+
+        def ended(name: str) -> None:
+            state, reason = session.outcome(name)
+            outcomes[name] = Outcome(runs[name], state, reason)
+            number = next(numbers)
+            left_s = (time.perf_counter() - start) / number * (total - number)
+            told = f": {reason}" if reason else ""
+            log.info("[%d/%d] %s %s%s (%.0f s left)", number, total, name, state, told, left_s)
+            advance(1)
+
+        yield ended
 
 
-def _start_worker(threads: int) -> None:
+def make_launcher(
+    name: str, session: Session, configs: Sequence[RunConfig], workers: int | Literal["auto"],
+    launch: Mapping[str, Any],
+) -> Launcher:  # fmt: skip
+    """Return the launcher ``name`` with its part of ``launch``.
+
+    Raises:
+        UserError: an unknown launcher or option, a library that is missing.
+    """
+    from runners.launchers.local import LocalLauncher, LocalOptions
+    from runners.launchers.on_ray import RayLauncher, RayOptions
+    from runners.launchers.on_submitit import SubmititLauncher, SubmititOptions
+
+    known: dict[str, tuple[Any, type]] = {
+        "local": (LocalLauncher, LocalOptions),
+        "ray": (RayLauncher, RayOptions),
+        "submitit": (SubmititLauncher, SubmititOptions),
+    }
+    for given in (name, *launch):
+        if given not in known:
+            raise unknown_name("launcher", given, known)
+    make, options = known[name]
+    values = schema.convert(dict, launch.get(name) or {}, f"launch.{name}", lambda _: "sweep file")
+    chosen: Any = schema.build(options, values, f"launch.{name}", lambda _: "sweep file")
+    gpus = _gpus() if any(_wants_gpu(config) for config in configs) else 0
+    slots = getattr(chosen, "slots_per_gpu", 1) or 1
+    return make(session, max(gpus * slots, 1) if workers == "auto" else workers, chosen, gpus)
+
+
+def _wants_gpu(config: RunConfig) -> bool:
+    return getattr(config.runner.config, "device", "auto") != "cpu"
+
+
+def _gpus() -> int:
     import torch
 
-    from utils.logs import log_to_stderr
-
-    torch.set_num_threads(threads)
-    log_to_stderr(logging.WARNING)
-
-
-def _in_processes(configs: Sequence[RunConfig], workers: int) -> Any:
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, str(threads))  # read by the children when they start
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, context, initializer=_start_worker, initargs=(threads,)
-    ) as pool:
-        futures = {pool.submit(_attempt_resolved, dict(c.resolved)): c.run_name for c in configs}
-        for future in concurrent.futures.as_completed(futures):
-            try:
-                yield future.result()
-            except concurrent.futures.BrokenExecutor:
-                reason = "a worker process died (killed, or out of memory); sweep again to go on"
-                yield futures[future], "failed", reason
+    return torch.cuda.device_count()

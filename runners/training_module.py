@@ -32,10 +32,16 @@ class TrainingModule(nn.Module):
         Raises:
             UserError: the loss reads an output that the model does not give.
         """
+        return self.terms(self.outputs(batch), batch, progress)
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Return what the model makes of a batch, in at least float32."""
         outputs = self.model(batch)
-        device_type = batch.label.device.type
-        with torch.autocast(device_type, enabled=False):
-            outputs = Outputs(**{name: _at_least_float32(value) for name, value in outputs.items()})
+        return Outputs(**{name: _at_least_float32(value) for name, value in outputs.items()})
+
+    def terms(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
+        """Return the loss terms of what :meth:`outputs` returned; errors as of :meth:`forward`."""
+        with torch.autocast(batch.label.device.type, enabled=False):
             if place()[1] > 1:
                 outputs = Outputs(**{name: gather_rows(value) for name, value in outputs.items()})
                 batch = dataclasses.replace(

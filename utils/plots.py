@@ -58,6 +58,55 @@ def panel_plot(panels: Sequence[Panel], path: Path, title: str = "") -> None:
     plt.close(figure)
 
 
+def rank_plot(
+    ranks: Mapping[str, float], groups: Sequence[Sequence[str]], difference: float, path: Path,
+    title: str,
+) -> None:  # fmt: skip
+    """Write a critical-difference diagram to a PNG file.
+
+    Args:
+        ranks: name → average rank, best first; 1 is best and stands on the left.
+        groups: names that a bar joins, as their difference is not significant.
+        difference: the critical one, drawn to scale.
+        path: of the file.
+        title: stands above.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    count = len(ranks)
+    bars = 0.25 * (len(groups) + 1)
+    height = bars + 0.35 * ((count + 1) // 2)
+    figure, axes = plt.subplots(figsize=(7.5, 1.4 + 0.6 * height), layout="constrained")
+    axes.axis("off")
+    axes.set(xlim=(0.2, count + 0.8), ylim=(-height - 0.1, 0.75))
+    axes.plot([1, count], [0, 0], color="black", linewidth=1.2)
+    for tick in range(1, count + 1):
+        axes.plot([tick, tick], [0, 0.08], color="black", linewidth=1.2)
+        axes.text(tick, 0.12, str(tick), ha="center", va="bottom", fontsize="small")
+    axes.plot([1, 1 + difference], [0.45, 0.45], color="black", linewidth=2.5)
+    axes.text(1, 0.5, f"critical difference {difference:.2f}", va="bottom", fontsize="small")
+    half = (count + 1) // 2
+    for place, (name, rank) in enumerate(ranks.items()):
+        left = place < half
+        y = -bars - 0.35 * (place if left else count - 1 - place) - 0.2
+        edge = 0.95 if left else count + 0.05
+        axes.plot([rank, rank, edge], [0, y, y], color="black", linewidth=0.8)
+        label = f"{_plain(name)} ({rank:.2f})"
+        align = "right" if left else "left"
+        axes.text(edge, y, f" {label} ", ha=align, va="center", fontsize="small", clip_on=False)
+    for level, group in enumerate(groups, 1):
+        ends = [ranks[name] for name in group]
+        x = [min(ends) - 0.04, max(ends) + 0.04]
+        axes.plot(x, [-0.25 * level] * 2, color="black", linewidth=3.5, solid_capstyle="butt")
+    axes.set_title(_plain(title), fontsize="medium")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png", bbox_inches="tight")
+    plt.close(figure)
+
+
 def _plain(text: str) -> str:
     """Return text in which a dollar sign is a dollar sign, not the start of mathematics."""
     return text.replace("$", r"\$")

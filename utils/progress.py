@@ -6,12 +6,17 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+from utils.pulse import pulse
+
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield ``advance(count, note="")``; shows nothing where stderr is no terminal."""
+    """Yield ``advance(count, note="")``; shows nothing where stderr is no terminal.
+
+    Every call of it is a sign of life, see :mod:`utils.pulse`.
+    """
     if not sys.stderr.isatty():
-        yield lambda count=1, note="": None
+        yield lambda count=1, note="": pulse()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,4 +28,9 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total, note="")
-        yield lambda count=1, note="": progress.update(task, advance=count, note=note)
+
+        def advance(count: float = 1, note: str = "") -> None:
+            pulse()
+            progress.update(task, advance=count, note=note)
+
+        yield advance

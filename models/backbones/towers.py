@@ -38,12 +38,19 @@ class TowerBackbone(Backbone):
         self.text = text
         if freeze not in FREEZE:
             raise UserError(f"backbone.freeze={freeze!r} is not one of {', '.join(FREEZE)}.")
-        self.frozen = tuple(m for m in ("image", "text") if freeze in (m, "all") and self._tower(m))
-        for modality in self.frozen:
-            tower = self._tower(modality)
-            assert tower is not None
-            tower.requires_grad_(False)
-            tower.is_frozen = True  # type: ignore[assignment]  # checkpoints leave it out
+        self.frozen: tuple[str, ...] = ()
+        for modality in ("image", "text"):
+            if freeze in (modality, "all"):
+                self.freeze(modality)
+
+    def freeze(self, modality: str) -> None:
+        """Keep the tower of ``modality``, if there is one, as it is from now on."""
+        tower = self._tower(modality)
+        if tower is None or modality in self.frozen:
+            return
+        tower.requires_grad_(False)
+        tower.is_frozen = True  # type: ignore[assignment]  # checkpoints leave it out
+        self.frozen = (*self.frozen, modality)
         self.train(self.training)
 
     def _tower(self, modality: str) -> nn.Module | None:
@@ -55,6 +62,28 @@ class TowerBackbone(Backbone):
         for modality in self.frozen:
             self._tower(modality).eval()  # type: ignore[union-attr]
         return self
+
+
+def freeze_tower(backbone: Backbone, modality: str) -> None:
+    """Freeze one tower of an encoder that is, or need not be, trained.
+
+    Raises:
+        UserError: the encoder trains, but not tower by tower.
+    """
+    if isinstance(backbone, TowerBackbone):
+        backbone.freeze(modality)
+    elif any(parameter.requires_grad for parameter in backbone.parameters()):
+        raise UserError(
+            f"The {modality} tower of {type(backbone).__name__} cannot be frozen alone; give "
+            "backbone.freeze=all, or another backbone."
+        )
+
+
+def drop_text(backbone: Backbone) -> None:
+    """Take the text tower, if there is one, out of an encoder that shall encode pictures only."""
+    if isinstance(backbone, TowerBackbone):
+        backbone.text = None
+        backbone.frozen = tuple(m for m in backbone.frozen if m != "text")
 
 
 def image_settings(

@@ -34,7 +34,7 @@ def _vtph(options: Options, dataset: HashDataset, config: RunConfig) -> Generati
 
 
 def _pzsh(options: Options, dataset: HashDataset, config: RunConfig) -> Generation:
-    return pzsh.Generation(options, dataset)
+    return pzsh.Generation(options, dataset, config)
 
 
 METHODS: dict[str, Callable[[Options, HashDataset, RunConfig], Generation]] = {

@@ -35,11 +35,13 @@ class Options:
         guidance: scale of classifier-free guidance.
         size: side of the pictures, px; None takes the model's own.
         seed: of the pictures.
-        count: pictures per class: ``100``, ``seen=5``, ``unseen=100``, ``<class>=40``; later wins.
+        count: pictures per class: ``100``, ``seen=5``, ``unseen=100``, ``<class>=40``, and
+            ``seen=each``, as many as there are training rows of the class; later wins.
         condition: what pictures start from: nothing, a training picture of the class
             (image-to-image), or its mosaic of 8×8 colours (through a T2I-Adapter).
         strength: of ``condition=image``, 0..1: how much of the picture is painted anew.
         adapter: T2I-Adapter for colours, folder or tag; needed by ``condition=mosaic``.
+        features: also encode the pictures, with the backbone of the settings.
         limit: at most so many rows (or pictures per class) of each part; None for all.
         batch_size: to begin with; halved when memory runs out. None chooses by device.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
@@ -64,6 +66,7 @@ class Options:
     condition: Condition = "none"
     strength: float = 0.8
     adapter: str | None = None
+    features: bool = False
     limit: int | None = None
     batch_size: int | None = None
     device: str = "auto"

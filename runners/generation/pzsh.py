@@ -1,14 +1,17 @@
 """What PZSH needs: pseudo-pictures of classes, above all of unseen ones that have no picture.
 
 Counts are given per class (``--count unseen=100 --count zebra=40``); without any, unseen classes
-get 100 pictures each, the count of the released lists for AwA2. Prompts name the class and perhaps
-its attributes; ``<caption>`` takes captions of its training rows in turn. A picture may start from
-a training picture of its class (``--condition``). The folder::
+get 100 pictures each, the count of the released lists for AwA2. ``--count seen=each`` paints one
+for every training row of a class, for PZSH to align to. Prompts name the class and perhaps its
+attributes; ``<caption>`` takes captions of its training rows in turn. A picture may start from a
+training picture of its class (``--condition``). ``--features`` encodes all of them afterwards. The
+folder, which a run reads as ``data.generated=DIR``::
 
     <class>/<number>.png       the class's name made safe for a file system; numbers from 0
     pictures.jsonl             class, number, prompt, seed, model and source row of every picture
     contact_sheets/<class>.png pictures with their prompts
     manifest.json              what made them; folders of classes, dataset, counts, versions
+    features.h5 train_list.txt of ``--features``, see :mod:`runners.generation.encoded`
 
 Nothing of an unseen class is used but its name and, where the prompt asks for them or the stand-in
 painter draws from them, its attributes.
@@ -24,9 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from common.config import RunConfig
 from dataset.base import BadImageError, HashDataset
 from runners.generation.creatures import NAME as CREATURES
 from runners.generation.creatures import CreaturesPainter
+from runners.generation.encoded import Encoder, write_features
 from runners.generation.folder import (
     BYTES_PER_LINE,
     BYTES_PER_PIXEL,
@@ -59,26 +64,32 @@ log = logging.getLogger("hashing")
 PROMPT = "A photo of a <label>"
 PLACES = ("label", "attributes", "caption")
 UNSEEN_COUNT = 100
+EACH = "each"  # a picture for every training row
 SHOWN = 24  # pictures on a contact sheet
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
-_OWN = {"contact_sheets", "manifest.json", "pictures.jsonl"}  # what else lies beside the classes
+_OWN = {  # what else lies beside the classes
+    "contact_sheets", "manifest.json", "pictures.jsonl", "features.h5", "train_list.txt"
+}  # fmt: skip
 
 
 class Generation:
     """One command's work for PZSH."""
 
-    def __init__(self, options: Options, dataset: HashDataset) -> None:
+    def __init__(
+        self, options: Options, dataset: HashDataset, config: RunConfig | None = None
+    ) -> None:
         """Check everything that can be checked before the first picture; write nothing.
 
         Args:
             options: of the command.
             dataset: its class names and attributes, and training rows where asked for.
+            config: of a run with the same settings; its backbone makes the features.
 
         Raises:
             UserError: no model or a wrong one, a template without ``<label>``, an unknown class,
                 nothing to paint, a class without what is asked for, a folder with something else.
         """
-        self.options, self.dataset = options, dataset
+        self.options, self.dataset, self.config = options, dataset, config
         self.template = PROMPT if options.prompt is None else options.prompt
         check_template(self.template, "label", PLACES)
         if options.model is None:
@@ -195,6 +206,10 @@ class Generation:
         """
         assert self.painter is not None
         check_space(self.options.out, self.needed(len(self.missing())))
+        encoder = None
+        if self.options.features:  # loaded now: hours of painting shall not end in a misspelt path
+            assert self.config is not None
+            encoder = Encoder.of(self.config)
         with self.folder.writing():
             self.lines = Lines(self.lines.path, "file")  # another process may have added to it
             self.lines.repair()
@@ -217,6 +232,12 @@ class Generation:
             finally:
                 self._record(done, wanted)
             self._show()
+            if encoder is not None:
+                self.painter = None  # its memory is the encoder's now
+                made, lines = write_features(
+                    self.options.out, self.dataset, encoder, self.options.place()
+                )
+                self.folder.record("features", encoder.identity, made, made, lines=lines)
 
     def _record(self, done: int, wanted: int) -> None:
         assert self.painter is not None
@@ -278,13 +299,14 @@ def class_counts(options: Options, dataset: HashDataset) -> dict[int, int]:
     }  # fmt: skip
     asked = options.count or ((f"unseen={UNSEEN_COUNT}",) if groups["unseen"] else ())
     counts = dict.fromkeys(range(len(names)), 0)
+    rows = dataset.labels[dataset.split.train].sum(0).astype(int).tolist()
     for word in asked:
         who, equals, number = word.rpartition("=")
         who = who if equals else "all"
-        if not (number.isascii() and number.isdigit()):
+        if not (number.isascii() and number.isdigit()) and number != EACH:
             raise UserError(
-                f"--count '{word}' is not understood; a number is needed, or seen=N, unseen=N, "
-                "<class>=N."
+                f"--count '{word}' is not understood; a number is needed, or seen=N, seen=each, "
+                "unseen=N, <class>=N."
             )
         if who not in groups and who not in names:
             raise UserError(
@@ -292,7 +314,7 @@ def class_counts(options: Options, dataset: HashDataset) -> dict[int, int]:
                 f"{nearest(who, names)} all, seen and unseen are groups of its {len(names)}."
             )
         for c in [names.index(who)] if who in names else groups[who]:
-            counts[c] = int(number)
+            counts[c] = rows[c] if number == EACH else int(number)
     limited = {c: min(n, options.limit or n) for c, n in counts.items() if n}
     if not limited:
         raise UserError(

@@ -84,6 +84,8 @@ class Generation:
             )
         if options.count or options.condition != "none":
             raise UserError("--count and --condition belong to --method pzsh, not to vtph.")
+        if options.features:
+            raise UserError("--features belongs to --method pzsh; VTPH's are encoded in training.")
         self.rows = list(range(len(dataset)))[: options.limit]
         self.query = [int(row) for row in dataset.split.query][: options.limit]
         self.prompts = self._prompts()

@@ -139,3 +139,35 @@ def test_broken_files_are_told(tmp_path):
     (tmp_path / "c" / "state.json").write_text("{")
     with pytest.raises(UserError, match="is not a readable checkpoint"):
         checkpoint.read_state(tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer-0.safetensors"])
+@pytest.mark.parametrize("how", ["flip", "cut", "remove"])
+def test_damage_is_found(name, how, tmp_path):
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters())
+    step(model, optimizer)
+    checkpoint.save(tmp_path / "last", {"model": model}, [optimizer], state={"epoch": 1})
+    checkpoint.verify(tmp_path / "last")
+    file = tmp_path / "last" / name
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    {"flip": lambda: file.write_bytes(content), "cut": lambda: file.write_bytes(content[:-9]),
+     "remove": file.unlink}[how]()  # fmt: skip
+    with pytest.raises(UserError, match=f"{name}' (is damaged|cannot be read)"):
+        checkpoint.verify(tmp_path / "last")
+
+
+def test_a_checkpoint_from_before_there_were_checksums(tmp_path):
+    checkpoint.save(tmp_path / "last", {"model": make()})
+    (tmp_path / "last" / "state.json").write_text('{"epoch": 3}')
+    checkpoint.verify(tmp_path / "last")
+    assert checkpoint.read_state(tmp_path / "last") == {"epoch": 3}
+
+
+def test_the_one_before_is_kept(tmp_path):
+    last, previous = tmp_path / "last", tmp_path / "previous"
+    for epoch in (1, 2, 3):
+        checkpoint.keep_previous(last)
+        checkpoint.save(last, {"model": make()}, state={"epoch": epoch})
+    assert [checkpoint.read_state(p)["epoch"] for p in (previous, last)] == [2, 3]

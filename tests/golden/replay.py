@@ -64,6 +64,9 @@ class Setup:
         constants: beginnings of our names, below a :class:`TrainingModule`, that no weight was
             recorded for: the method sets them itself.
         float32_steps: first steps that float32 determines to :data:`FLOAT32_LOSS`.
+        aliases: name in ``out_traj_<name>`` → recorded name, where a file shortens it.
+        extend: adds to a batch of training rows what the method reads beside them.
+        after_epoch: does what the reference does after an epoch, given its number from 0.
     """
 
     model: HashModel
@@ -79,6 +82,9 @@ class Setup:
     absent: tuple[str, ...] = (".logit_scale",)
     constants: tuple[str, ...] = ()
     float32_steps: int = FLOAT32_STEPS
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    extend: Callable[[Batch], Batch] = lambda batch: batch
+    after_epoch: Callable[[int], None] = lambda epoch: None
 
 
 Build = Callable[[Case, torch.dtype], Setup]
@@ -205,6 +211,7 @@ def replay(case: Case, build: Build, dtype: torch.dtype) -> tuple[Record, Setup,
     module = TrainingModule(setup.model.to(dtype), setup.loss.to(dtype))
     named = by_recorded_name(setup, module)
     load_weights(case, named, setup.absent)
+    named |= {alias: named[name] for alias, name in setup.aliases.items()}
     optimization = Optimization.build(setup.optim, setup.model, setup.loss)
     epochs, steps = case.cfg("epochs"), case.cfg("steps")
     total = case.cfg("t_total") if "cfg_t_total" in case else steps
@@ -219,7 +226,7 @@ def replay(case: Case, build: Build, dtype: torch.dtype) -> tuple[Record, Setup,
         if len(rows) != case.array("in_batch_sizes")[step]:
             raise GoldenError(f"{case.source}: step {step} has {len(rows)} rows")
         rates = optimization.set_rates(progress)
-        terms = module(rows_batch(case, rows, dtype), progress)
+        terms = module(setup.extend(rows_batch(case, rows, dtype)), progress)
         total_loss = terms.total()
         total_loss.backward()
         named_terms = setup.terms(terms, outputs.pop())
@@ -229,6 +236,8 @@ def replay(case: Case, build: Build, dtype: torch.dtype) -> tuple[Record, Setup,
         record.norms.append([gradient_norm(named, prefix) for prefix in setup.columns])
         optimization.step()
         record.traces.append(traces(case, named))
+        if (step + 1) * epochs % steps == 0:
+            setup.after_epoch(progress.epoch)
     hook.remove()
     return record, setup, named
 

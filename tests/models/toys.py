@@ -18,7 +18,10 @@ WIDTH, ROWS, CLASSES = 32, 24, 4
 BITS = (16, 48, 64)
 MODALITIES = ("image", "text")
 TOKENS = {"image": 5, "text": 7}
-LIGHT = {"umoed": {"layers": 2, "feedforward": 64}}  # model → settings that spare minutes
+LIGHT = {  # model → settings that spare minutes
+    "umoed": {"layers": 2, "feedforward": 64},
+    "pixel": {"embedding": 8, "text": {"layers": 1, "width": 8, "heads": 2}},
+}
 
 
 def toy_labels(multi: bool, classes: int = CLASSES) -> Tensor:

@@ -6,12 +6,22 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import main
 from common.run_store import RunFolder
-from runners.leaderboard import collect, find_runs, plot_curves, print_tables, summarize, write_csv
+from runners.leaderboard import (
+    collect,
+    find_runs,
+    plot_curves,
+    print_tables,
+    rank_methods,
+    summarize,
+    write_csv,
+)
+from runners.query_ap import write_query_ap
 from utils.errors import UserError
 
 
@@ -142,3 +152,46 @@ def test_results_know_their_folder(tmp_path):
     folder = write_run(tmp_path, 0.5)
     (result,) = collect([RunFolder(folder)])
     assert (result.folder, result.epoch, result.selected_on) == (folder, 3, "val")
+
+
+def write_queries(folder: Path, values: np.ndarray) -> None:
+    write_query_ap(folder, {"i2i": values.astype(np.float32)})
+
+
+def test_what_is_not_distinguishable_from_the_best_is_marked(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    easy = rng.random(300)  # some queries are easy for every method
+    for method, mean in (("best", 0.60), ("near", 0.599), ("far", 0.40)):
+        for seed in range(3):
+            queries = mean + 0.1 * easy + 0.02 * rng.standard_normal(300)
+            write_queries(write_run(tmp_path, float(queries.mean()), seed, method), queries)
+    rows = {row.method: row for row in rows_of(tmp_path)}
+    best = max(rows.values(), key=lambda row: row.mean).method
+    near = ({"best", "near"} - {best}).pop()
+    assert [rows[name].alike for name in (best, near, "far")] == [None, True, False]
+    assert rows["far"].p_queries < 1e-6 and rows["far"].p_seeds < 0.05
+    assert 0 < rows["far"].std < rows["far"].ci95
+    print_tables(list(rows.values()))
+    printed = capsys.readouterr().out
+    line = {n: next(t for t in printed.splitlines() if f" {n} " in t and "±" in t) for n in rows}
+    assert "≈" in line[near] and "≈" not in line["far"] and "≈" not in line[best]
+    assert "≈ not distinguishable from the best" in printed
+    write_csv(list(rows.values()), tmp_path / "board.csv")
+    with open(tmp_path / "board.csv", newline="") as stream:
+        written = {row["method"]: row for row in csv.DictReader(stream)}
+    assert written[near]["alike"] == "True" and written[best]["p_queries"] == ""
+
+
+def test_ranks_over_datasets_are_printed_and_drawn(tmp_path, capsys):
+    for dataset in ("one", "two", "three"):
+        for place, method in enumerate(("csq", "itq", "lsh")):
+            for bits in (16, 32):
+                write_run(tmp_path, 0.8 - place / 10, method=method, bits=bits, dataset=dataset)
+    write_run(tmp_path, 0.99, method="elsewhere", dataset="one")
+    assert main.main(["report", str(tmp_path), "--plots", str(tmp_path / "plots")]) == 0
+    printed = capsys.readouterr().out
+    assert "average rank over 3 datasets: csq 1.00, itq 2.00, lsh 3.00" in printed
+    assert "critical difference 1.91 (Nemenyi, 5 %)" in printed
+    assert (tmp_path / "plots" / "ranks.png").read_bytes().startswith(b"\x89PNG")
+    assert rank_methods(rows_of(tmp_path)).datasets == 3
+    assert rank_methods([]) is None

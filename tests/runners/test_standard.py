@@ -121,6 +121,44 @@ def test_a_killed_process_resumes_with_the_same_numbers(captioned, tmp_path):
     assert outcome(resumed) == outcome(run(*words, f"output={tmp_path / 'whole'}"))
 
 
+@pytest.mark.parametrize(
+    ("damaged", "told"),
+    [
+        (("last",), "resumed after epoch 2 of 4"),
+        (("last", "previous"), "epoch 1/4"),
+        (("best",), "epoch 1/4"),
+    ],
+)
+def test_a_damaged_checkpoint_costs_epochs_not_the_run(
+    damaged, told, captioned, tmp_path, monkeypatch
+):
+    words = [*DSPH, *captioned, "eval.select=query"]
+    whole = run(*words, f"output={tmp_path / 'whole'}")
+    save = checkpoint.save
+
+    def stopping(folder, modules, optimizers=(), rng=None, state=None):
+        save(folder, modules, optimizers, rng, state)
+        if state and state["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    torn = [*words, f"output={tmp_path / 'torn'}"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", stopping)
+        run(*torn)
+    folder = tmp_path / "torn" / whole.path.name
+    for name in damaged:
+        file = folder / "checkpoints" / name / "model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 255
+        file.write_bytes(content)
+    before = (folder / "log.txt").read_text()
+    resumed = run(*torn)
+    log = (folder / "log.txt").read_text().removeprefix(before)
+    assert "is damaged: its checksum differs. Training goes on from before it." in log
+    assert told in log
+    assert outcome(resumed) == outcome(whole)
+
+
 def test_what_is_done_is_not_done_again(pictures, tmp_path):
     words = [*HASHNET, *pictures, f"output={tmp_path}"]
     before = run(*words).metrics_file.stat().st_mtime_ns
@@ -228,7 +266,7 @@ def test_the_run_folder_is_complete(captioned, tmp_path):
     names = {path.name for path in folder.path.iterdir()} - {".claim"}
     assert names == {
         "config.yaml", "status.json", "metrics.json", "codes.h5", "checkpoints", "tensorboard",
-        "log.txt", "split.npz",
+        "log.txt", "split.npz", "query_ap.npz",
     }  # fmt: skip
     assert {path.name for path in folder.checkpoints.iterdir()} == {"last", "best"}
     assert list((folder.path / "tensorboard").glob("events*"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from common.config import compose
 from dataset.creatures.world import KINDS
 from runners.experiment import load_dataset
 from runners.generation import pzsh
+from runners.generation.folder import Lines
 from runners.generation.options import Options
 from runners.generation.painter import DiffusionPainter, own_seed
 from tests.runners.generation.tiny import SIDE
@@ -101,6 +104,62 @@ def test_more_later_and_after_a_kill(generate, tmp_path, monkeypatch):
     assert generate("--count", "unseen=5")[0] == 0
 
 
+def _killed_at(number: int, words: tuple[str, ...], target: object, name: str) -> None:
+    """Run the command in a process that is killed, hard, at the call ``number`` of a function."""
+    child = os.fork()
+    if child == 0:  # whatever happens, pytest does not go on in here
+        try:
+            real, calls = getattr(target, name), iter(range(number + 1))
+
+            def dying(*given, **named):
+                if next(calls) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*given, **named)
+
+            setattr(target, name, dying)
+            main.main(list(words))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("target", "name"), [(Image.Image, "save"), (Lines, "append")])
+def test_killed_at_a_random_picture(target, name, seed, generate, tmp_path):
+    """Before a picture, and between pictures and their lines; twice in a row."""
+    rng = np.random.default_rng([seed, len(name)])
+    out = tmp_path / "out"
+    words = ("--count", "unseen=2")
+    generate(*words, out="whole")
+    whole, listed = pictures(tmp_path / "whole"), entries(tmp_path / "whole")
+    given = ["generate", *ZEROSHOT, "--method", "pzsh", "--out", str(out), "--model", "creatures",
+             "--device", "cpu", *words]  # fmt: skip
+    last = len(whole) // 2 - 1 if name == "save" else 0
+    for _ in range(2):
+        _killed_at(int(rng.integers(0, last + 1)), tuple(given), target, name)
+    there = {file: (out / file).stat().st_mtime_ns for file in pictures(out)}
+    assert all(whole[file] == content for file, content in pictures(out).items())
+    assert len(there) < len(whole)
+    assert generate(*words)[0] == 0
+    assert pictures(out) == whole and entries(out) == listed
+    assert all((out / file).stat().st_mtime_ns == time for file, time in there.items()), "redone"
+    assert [p for p in out.rglob(".*") if p.name != ".lock"] == []
+
+
+def test_as_many_as_there_are_training_rows(generate, tmp_path):
+    generate("--count", "seen=each")
+    assert len(pictures(tmp_path / "out")) == 80  # two rows of each of 40 classes
+    assert "Nothing to paint" in generate("--count", "unseen=each", out="none")[1]
+
+
+def test_features_of_a_wrong_encoder_are_told_before_painting(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(pzsh, "save_picture", lambda *_: pytest.fail("painted"))
+    words = ("backbone.name=blip", "backbone.config=null", "backbone.weights=none/there.pth")
+    code, told = generate("--features", data=[*ZEROSHOT, *words])
+    assert code == 2 and "'none/there.pth' does not exist" in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_seed_or_model_is_refused(generate, tmp_path):
     generate("--count", "unseen=1")
     for words, model in ((("--seed", "1"), "creatures"), ((), "sd")):
@@ -124,7 +183,10 @@ def test_by_diffusion(generate, tmp_path):
         assert picture.size == (SIDE, SIDE)
 
 
-def test_pictures_of_seen_classes_start_from_training_pictures(generate, tmp_path, monkeypatch):
+@pytest.mark.parametrize("condition", ["image", "mosaic"])
+def test_pictures_of_seen_classes_start_from_training_pictures(
+    condition, generate, tmp_path, monkeypatch, models
+):
     dataset = load_dataset(compose([f"dataset={ZEROSHOT[0]}", *ZEROSHOT[1:]]))
     name = dataset.class_names[2]
     train = [int(r) for r in dataset.split.train if dataset.labels[r, 2]]
@@ -135,7 +197,8 @@ def test_pictures_of_seen_classes_start_from_training_pictures(generate, tmp_pat
         return real(self, paintings)
 
     monkeypatch.setattr(DiffusionPainter, "_batch", note)
-    words = ("--count", f"{name}=3", "--condition", "image")
+    words = ("--count", f"{name}=3", "--condition", condition)
+    words += ("--adapter", str(models / "adapter")) if condition == "mosaic" else ()
     assert generate(*words, model="sd")[0] == 0
     rows = [entries(tmp_path / "out")[f"{name}/{n:05d}.png"]["row"] for n in range(3)]
     assert rows == [train[0], train[1], train[0]]

@@ -1,0 +1,85 @@
+"""Several sources of pictures, or arrays, one after the other, without copying them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from dataset.base import ImageSource
+from utils.files import digest
+
+
+class StackedImages:
+    """The pictures of several sources, in order; caches are of each (:func:`sources_of`)."""
+
+    def __init__(self, parts: Sequence[ImageSource]) -> None:
+        """Take the sources; at least one."""
+        self.parts = tuple(parts)
+        self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of those of the parts."""
+        return digest(*(part.fingerprint for part in self.parts))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def decode(self, row: int) -> np.ndarray:
+        """Return the picture of ``row``, RGB uint8 [H,W,3]."""
+        part, own = self._find(row)
+        return part.decode(own)
+
+    def name(self, row: int) -> str:
+        """Return what its source calls the picture of ``row``."""
+        part, own = self._find(row)
+        return part.name(own)
+
+    def _find(self, row: int) -> tuple[ImageSource, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.parts[number], row - int(self._starts[number])
+
+
+def sources_of(images: ImageSource) -> tuple[ImageSource, ...]:
+    """Return the sources that ``images`` is stacked of, or itself."""
+    return images.parts if isinstance(images, StackedImages) else (images,)
+
+
+class _Stacked:
+    """Arrays [n,…] of one kind as one [Σn,…] that can be asked for rows, and for nothing else."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays = tuple(arrays)
+        self.dtype = arrays[0].dtype
+        self._starts = np.cumsum([0, *(len(array) for array in arrays)])
+        self.shape = (int(self._starts[-1]), *arrays[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows, int [m], in their order."""
+        rows = np.asarray(rows)
+        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for start, array in zip(self._starts, self.arrays, strict=False):
+            here = (rows >= start) & (rows < start + len(array))
+            taken[here] = array[rows[here] - start]
+        return taken
+
+
+def stack(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Return one array's worth of rows of several, memory-mapped ones perhaps; None of None.
+
+    Raises:
+        ValueError: arrays whose rows differ in shape.
+    """
+    there = [array for array in arrays if array is not None]
+    if len(there) < len(arrays):
+        return None
+    if len(there) == 1:
+        return there[0]
+    if len({array.shape[1:] for array in there}) > 1:
+        raise ValueError(f"rows of shapes {[array.shape[1:] for array in there]} do not stack")
+    return cast(np.ndarray, _Stacked(there))

@@ -1,0 +1,264 @@
+"""BLIP's vision transformer, and if asked for its text encoder, as transformers has them.
+
+J. Li, D. Li, C. Xiong, S. Hoi. BLIP: Bootstrapping Language-Image Pre-training for Unified
+Vision-Language Understanding and Generation. ICML 2022, arXiv:2201.12086.
+
+``weights`` is a folder with ``config.json`` (of ``BlipForImageTextRetrieval``, ``BlipModel``,
+``BlipForConditionalGeneration`` or ``BlipVisionModel``), a tag of the model hub, a single file such
+as the released ``BLIP_base.pth`` (pictures only), or ``random``.
+
+Pooled features are the class token of the last, normalised layer, 768 numbers at the base size, not
+the 256-d projection; ``BlipVisionModel``'s own pooled output normalises it once more, which BLIP's
+authors do not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from common.batch import Features
+from common.registry import BACKBONES
+from models.backbones import weights as files
+from models.backbones.base import Backbone
+from models.backbones.towers import CLIP_MEAN, CLIP_STD, TowerBackbone, image_settings
+from utils.errors import UserError
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+TEXT_PREFIXES = ("text_encoder.", "text_model.")
+BASE_SIZE = 224  # px of the released base model
+_OLD_NAMES = (  # of the authors' files → transformers'
+    (r"^visual_encoder\.", ""), (r"^blocks\.", "encoder.layers."), (r"\.attn\.", ".self_attn."),
+    (r"\.self_attn\.proj\.", ".self_attn.projection."), (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"^norm\.", "post_layernorm."), (r"^patch_embed\.proj\.", "embeddings.patch_embedding."),
+    (r"^pos_embed$", "embeddings.position_embedding"),
+    (r"^cls_token$", "embeddings.class_embedding"),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class BlipConfig:
+    """Which BLIP, its weights and its inputs.
+
+    Attributes:
+        weights: a folder, a tag of the model hub, a file, or ``random``; null is refused.
+        freeze: tower that stays as it is.
+        max_words: length to which text is cut.
+        image_size: side in pixels; null takes the model's. Positions are interpolated to another.
+        image_mean, image_std: three numbers each; null takes CLIP's, as BLIP does.
+    """
+
+    weights: str | None = None
+    freeze: Literal["none", "image", "text", "all"] = "none"
+    max_words: int = 35
+    image_size: int | None = None
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+
+
+class BlipBackbone(TowerBackbone):
+    """BLIP's encoders; pooled features are class tokens."""
+
+    def __init__(
+        self, visual: Any, text: Any, config: BlipConfig, tokenizer: Any, settings: dict[str, Any]
+    ) -> None:
+        """Take ``BlipVisionModel``, ``BlipTextModel`` or None, and the latter's tokenizer."""
+        super().__init__(visual, text, config.freeze)
+        own = visual.config
+        self.image_input = image_settings(
+            config.image_size or own.image_size, CLIP_MEAN, CLIP_STD, config.image_mean,
+            config.image_std,
+        )  # fmt: skip
+        if self.image_input.size % own.patch_size:
+            raise UserError(
+                f"backbone.image_size={self.image_input.size} is not accepted; a multiple of "
+                f"{own.patch_size}, the side of BLIP's patches, is needed."
+            )
+        self.widths = {"image": own.hidden_size}
+        if text is not None:
+            self.widths["text"] = text.config.hidden_size
+        self.token_widths = dict(self.widths)
+        self._resized = self.image_input.size != own.image_size
+        self._tokenizer, self._max_words = tokenizer, config.max_words
+        told = {**settings, "image": dataclasses.asdict(self.image_input)}
+        if text is not None:  # the same picture features must keep their key without it
+            told["max_words"] = config.max_words
+        self.fingerprint = files.state_fingerprint(self, told)
+
+    def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, patches [B,L,D]."""
+        assert self.visual is not None
+        hidden = self.visual(image, interpolate_pos_encoding=self._resized).last_hidden_state
+        return Features(hidden[:, 0], hidden[:, 1:] if tokens else None)
+
+    def encode_text(self, text: Tensor, mask: Tensor, tokens: bool = False) -> Features:
+        """Encode ids [B,L], without any picture, to pooled [B,D] and, if asked, tokens [B,L,D]."""
+        if self.text is None:
+            raise ValueError("this backbone was built without its text tower")
+        hidden = self.text(text, attention_mask=(~mask).long()).last_hidden_state
+        return Features(hidden[:, 0], hidden, mask) if tokens else Features(hidden[:, 0])
+
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Return ids int64 [N,L] and what is padding, bool [N,L]."""
+        made = self._tokenizer(
+            texts, padding="max_length", truncation=True, max_length=self._max_words,
+            return_tensors="pt",
+        )  # fmt: skip
+        return made["input_ids"], made["attention_mask"] == 0
+
+
+@BACKBONES.register("blip", config=BlipConfig)
+def blip_backbone(config: BlipConfig, modalities: tuple[str, ...]) -> Backbone:
+    """BLIP's vision transformer and text encoder (ICML 2022), by path or tag.
+
+    Raises:
+        UserError: absent, unfitting or other weights; a text tower where the weights hold none.
+    """
+    source = "BLIP's weights, e.g. Salesforce/blip-itm-base-coco (huggingface.co)"
+    given = config.weights
+    if given is None:
+        raise files.needs_weights("Backbone blip", source, "backbone.weights is not set")
+    with_text = "text" in modalities
+    settings: dict[str, Any] = {"backbone": "blip", "random": given == files.RANDOM}
+    if given == files.RANDOM:
+        files.warn_random("Backbone blip")
+        visual, text = _networks({"vision_config": {"image_size": BASE_SIZE}}, with_text)
+        torch.nn.init.normal_(visual.embeddings.class_embedding, std=0.02)
+        return BlipBackbone(visual, text, config, _no_tokenizer if text else None, settings)
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder, config, with_text, settings)
+    tag = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", given, re.ASCII)
+    if folder.is_file() or not tag or given.lower().endswith(files.FILE_SUFFIXES):
+        if with_text:
+            raise UserError(
+                f"backbone.weights='{given}' is a single file, of which pictures' features alone "
+                "are taken; give a folder of transformers with a tokenizer, or model.caption=false."
+            )
+        state, _ = files.load_state(given, "Backbone blip", source)
+        return BlipBackbone(_of_authors(state, given), None, config, None, settings)
+    return _from_folder(_fetched(given, source, with_text), config, with_text, settings)
+
+
+def _fetched(tag: str, source: str, with_text: bool) -> Path:
+    """Return the folder of a tag's files, from the cache or the hub."""
+    found = files.hub_file(tag, ("config.json",))
+    weights = files.hub_file(tag, WEIGHT_FILES) if found else None
+    if found is None or weights is None:
+        because = f"'{tag}' is no folder here, and the model hub does not give it"
+        raise files.needs_weights("Backbone blip", source, because)
+    if with_text:
+        for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"):
+            files.hub_file(tag, (name,))
+    return Path(found).parent
+
+
+def _from_folder(
+    folder: Path, config: BlipConfig, with_text: bool, settings: dict[str, Any]
+) -> Backbone:
+    described = folder / "config.json"
+    weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if not described.is_file() or weights is None:
+        raise UserError(
+            f"backbone.weights: '{folder}' is no BLIP model: config.json and one of "
+            f"{', '.join(WEIGHT_FILES)} are needed."
+        )
+    try:
+        told = json.loads(described.read_text(encoding="utf-8"))
+        kind = told.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"backbone.weights: '{described}' cannot be read ({error}).") from error
+    if kind not in ("blip", "blip_vision_model"):
+        raise UserError(
+            f"backbone.weights: '{folder}' holds a model of type '{kind}'; one of type blip or "
+            "blip_vision_model is needed."
+        )
+    state, _ = files.load_state(str(weights), "Backbone blip", str(weights))
+    vision = told if kind == "blip_vision_model" else told.get("vision_config") or {}
+    visual, text = _networks(
+        {"vision_config": vision, "text_config": told.get("text_config") or {}}, with_text
+    )
+    files.load_into(visual, _below(state, ("vision_model.",)), "BLIP's vision model", str(weights))
+    tokenizer = None
+    if text is not None:
+        own = {n: v for n, v in _below(state, TEXT_PREFIXES).items() if n in text.state_dict()}
+        if not own:
+            raise UserError(
+                f"backbone.weights: '{folder}' holds no text encoder of BLIP; give weights of "
+                "BlipForImageTextRetrieval (a tag ending in itm-…), or model.caption=false."
+            )
+        files.load_into(text, own, "BLIP's text encoder", str(weights))
+        tokenizer = _tokenizer(folder)
+    return BlipBackbone(visual, text, config, tokenizer, settings)
+
+
+def _networks(told: Mapping[str, Any], with_text: bool) -> tuple[Any, Any]:
+    """Return untrained networks of the sizes that a BLIP config states."""
+    from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+    visual = BlipVisionModel(BlipVisionConfig(**told["vision_config"]))
+    if not with_text:
+        return visual, None
+    text = BlipTextConfig(**{**told.get("text_config", {}), "is_decoder": False})
+    return visual, BlipTextModel(text, add_pooling_layer=False)
+
+
+def _of_authors(state: Mapping[str, Tensor], given: str) -> Any:
+    """Return the vision model of a file by BLIP's authors; sizes are read off its tensors."""
+    visual = {}
+    for name, value in state.items():
+        if name.startswith("visual_encoder."):
+            for pattern, instead in _OLD_NAMES:
+                name = re.sub(pattern, instead, name)
+            visual[name] = value
+    try:
+        width, _, patch, _ = visual["embeddings.patch_embedding.weight"].shape
+        grid = round((visual["embeddings.position_embedding"].shape[1] - 1) ** 0.5)
+        sizes = {
+            "hidden_size": width, "patch_size": patch, "image_size": grid * patch,
+            "intermediate_size": len(visual["encoder.layers.0.mlp.fc1.weight"]),
+            "num_hidden_layers": sum(n.endswith("self_attn.qkv.weight") for n in visual),
+            "num_attention_heads": max(width // 64, 1),
+        }  # fmt: skip
+    except KeyError as error:
+        raise UserError(
+            f"backbone.weights='{given}' holds no {error} of BLIP's vision model; give a file such "
+            "as BLIP_base.pth, or a folder of transformers."
+        ) from error
+    network, _ = _networks({"vision_config": sizes}, with_text=False)
+    files.load_into(network, visual, "BLIP's vision model", given)
+    return network
+
+
+def _below(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tensors below the first of ``prefixes`` that is there; else all of them."""
+    for prefix in prefixes:
+        found = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        if found:
+            return found
+    return dict(state)
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # missing or broken files fail in many ways
+        raise UserError(
+            f"backbone.weights: '{folder}' holds no tokenizer that can be loaded "
+            f"({str(error).splitlines()[0]}); add tokenizer.json or vocab.txt."
+        ) from error
+
+
+def _no_tokenizer(*_: Any, **__: Any) -> Any:
+    raise UserError(
+        "backbone.weights=random has no tokenizer of its own; give a folder for model.caption."
+    )

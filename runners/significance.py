@@ -1,0 +1,190 @@
+"""What differences between methods are worth: intervals, paired tests, ranks over datasets.
+
+Two things vary, and each has a paired test (Student's t on differences d_1..d_n, n - 1 degrees of
+freedom): *seeds*, d = difference of mAP of two methods with the same seed; *queries*, d =
+difference of a query's AP, averaged over the seeds that both have. In a table's column (dataset,
+direction, code length) every method is compared with the best; p values of each test are corrected
+for the number of comparisons by Holm's rule: sorted p_(1) ≤ .. ≤ p_(m) become the maximum over
+j ≤ i of min(1, (m - j + 1) p_(j)).
+
+A method is *distinguishable* from the best only if every test that can be made says so at 5 %. With
+one seed only queries are tested, and nothing is known of how training varies.
+
+Over datasets (Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 2006):
+methods are ranked within each dataset by mAP averaged over directions and code lengths; average
+ranks that are less than the critical difference q sqrt(k (k + 1) / 6 N) apart (Nemenyi; k methods,
+N datasets, q from the studentised range) are not distinguishable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+LEVEL = 0.05
+
+
+def half_width(values: Sequence[float], confidence: float = 1 - LEVEL) -> float | None:
+    """Return half the width of the t interval of the mean, or None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1 + confidence) / 2, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def paired_test(differences: Sequence[float] | np.ndarray) -> float | None:
+    """Return the two-sided p value of a paired t test, or None for fewer than two differences."""
+    values = np.asarray(differences, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return None
+    mean, deviation = values.mean(), values.std(ddof=1)
+    if deviation <= 1e-12 * max(abs(mean), 1.0):  # all alike
+        return 1.0 if abs(mean) <= 1e-12 else 0.0
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(mean) / (deviation / math.sqrt(len(values))), len(values) - 1))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number by Holm's rule, in the given order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        largest = max(largest, min(1.0, (len(values) - place) * values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What is known of one method in one column.
+
+    Attributes:
+        maps: seed → mAP.
+        queries: seed → AP of each query [Q], where it was kept.
+        split: the splits' hash; queries of different splits are not paired.
+    """
+
+    maps: Mapping[int, float]
+    queries: Mapping[int, np.ndarray]
+    split: str
+
+    @property
+    def mean(self) -> float:
+        """Mean mAP over seeds."""
+        return statistics.fmean(self.maps.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """How a method compares with the best of its column; p values are corrected.
+
+    Attributes:
+        p_seeds, p_queries: None where the test cannot be made.
+        is_best: nothing is compared.
+    """
+
+    p_seeds: float | None = None
+    p_queries: float | None = None
+    is_best: bool = False
+
+    @property
+    def alike(self) -> bool | None:
+        """Whether it is not distinguishable from the best; None: there is nothing to say."""
+        known = [p for p in (self.p_seeds, self.p_queries) if p is not None]
+        return None if self.is_best or not known else any(p >= LEVEL for p in known)
+
+
+def against_best(samples: Sequence[Sample]) -> list[Verdict]:
+    """Compare each method of a column with the best one, in the given order."""
+    if not samples:
+        return []
+    best = max(range(len(samples)), key=lambda i: samples[i].mean)
+    others = [i for i in range(len(samples)) if i != best]
+    corrected: dict[str, dict[int, float]] = {}
+    for name, test in (("seeds", _over_seeds), ("queries", _over_queries)):
+        found = {i: p for i in others if (p := test(samples[best], samples[i])) is not None}
+        corrected[name] = dict(zip(found, holm(list(found.values())), strict=True))
+    return [
+        Verdict(corrected["seeds"].get(i), corrected["queries"].get(i), i == best)
+        for i in range(len(samples))
+    ]
+
+
+def _over_seeds(one: Sample, two: Sample) -> float | None:
+    seeds = sorted(one.maps.keys() & two.maps.keys())
+    return paired_test([one.maps[seed] - two.maps[seed] for seed in seeds])
+
+
+def _over_queries(one: Sample, two: Sample) -> float | None:
+    seeds = sorted(one.queries.keys() & two.queries.keys())
+    if not seeds or one.split != two.split:
+        return None
+    if len({len(sample.queries[seed]) for sample in (one, two) for seed in seeds}) > 1:
+        return None
+    means = [np.mean([sample.queries[seed] for seed in seeds], axis=0) for sample in (one, two)]
+    return paired_test(means[0] - means[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """Average ranks over datasets, best first.
+
+    Attributes:
+        ranks: method → average rank, 1 is best.
+        datasets: their number N.
+        difference: the critical difference.
+        p: of Friedman's test that all rank alike, or None for two methods.
+        groups: largest sets of methods, by name, that are not distinguishable.
+    """
+
+    ranks: Mapping[str, float]
+    datasets: int
+    difference: float
+    p: float | None
+    groups: Sequence[tuple[str, ...]]
+
+
+def ranking(scores: Mapping[str, Mapping[str, float]]) -> Ranking | None:
+    """Return the ranking of dataset → method → score (higher is better).
+
+    Only methods that every dataset has are ranked; None for fewer than two of them or of datasets.
+    """
+    if len(scores) < 2:
+        return None
+    names = sorted(set.intersection(*(set(row) for row in scores.values())))
+    if len(names) < 2:
+        return None
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    table = np.array([[row[name] for name in names] for row in scores.values()])
+    average = np.stack([rankdata(-row) for row in table]).mean(0)
+    k, n = len(names), len(scores)
+    quantile = float(studentized_range.ppf(1 - LEVEL, k, 10_000)) / math.sqrt(2)
+    difference = quantile * math.sqrt(k * (k + 1) / (6 * n))
+    varies = k > 2 and bool((table != table[:, :1]).any())
+    p = float(friedmanchisquare(*table.T).pvalue) if varies else None
+    order = sorted(range(k), key=lambda i: average[i])
+    ranks = {names[i]: float(average[i]) for i in order}
+    return Ranking(ranks, n, difference, p, _groups(ranks, difference))
+
+
+def _groups(ranks: Mapping[str, float], difference: float) -> list[tuple[str, ...]]:
+    names = list(ranks)
+    groups: list[tuple[str, ...]] = []
+    for start, name in enumerate(names):
+        group = tuple(n for n in names[start:] if ranks[n] - ranks[name] < difference)
+        if len(group) > 1 and not any(set(group) <= set(g) for g in groups):
+            groups.append(group)
+    return groups
