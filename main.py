@@ -78,6 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--faiss", required=True, metavar="FILE", help="FAISS binary index")
     command.add_argument("--kind", choices=("flat", "ivf", "hnsw"), default="flat")
 
+    command = add("encode", encode_command, "codes of your own pictures or texts by a run")
+    command.add_argument("run", metavar="RUN_DIR")
+    command.add_argument("--images", metavar="DIR", help="folder of pictures")
+    command.add_argument("--texts", metavar="FILE", help="texts, one a line")
+    command.add_argument("--out", required=True, metavar="FILE", help=".h5 or .npz, with ids")
+    command.add_argument("--device", help="where to encode; a GPU where there is one if left out")
+
+    _search_options(add("search", search_command, "the nearest pictures or texts, by a run"))
+
     command = add("sweep", sweep_command, "run a grid of settings; skips what is done")
     command.add_argument("sweep", metavar="SWEEP.yaml", help="a file, or a name of `list sweeps`")
     _settings(command, "runner.epochs=10")
@@ -133,6 +142,21 @@ def _settings(command: argparse.ArgumentParser, example: str) -> None:
 
 def _workers(word: str) -> int | str:
     return word if word == "auto" else int(word)
+
+
+def _search_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN_DIR")
+    command.add_argument("--query", metavar="WORDS|PICTURE", help="what to look for")
+    command.add_argument("--text", metavar="WORDS", help="the same, always words")
+    command.add_argument("--image", metavar="FILE", help="the same, always a picture")
+    command.add_argument("--images", metavar="DIR", help="pictures to search; codes are cached")
+    command.add_argument("--texts", metavar="FILE", help="texts to search; codes are cached")
+    command.add_argument(
+        "--codes", metavar="FILE", help="codes to search, of encode; the run's database if left out"
+    )
+    command.add_argument("--top", type=int, default=10, metavar="N")
+    command.add_argument("--html", metavar="FILE", help="a page with the pictures found")
+    command.add_argument("--device", help="where to encode; a GPU where there is one if left out")
 
 
 def _generate_options(command: argparse.ArgumentParser) -> None:
@@ -323,6 +347,29 @@ def export_command(options: argparse.Namespace) -> None:
     source = open_codes(options.codes, labelled=False)
     save_index(build_index(source.packed_codes(), options.kind, source.bits), options.faiss)
     print(f"{source.rows} codes of {source.bits} bits, {options.kind} index: {options.faiss}")
+
+
+def encode_command(options: argparse.Namespace) -> None:
+    """Write the codes of a folder of pictures or of a file of texts."""
+    from runners.search.command import encode_files
+
+    found = encode_files(options.run, options.images, options.texts, options.out, options.device)
+    print(f"{len(found)} codes of {found.bits} bits: {options.out}")
+
+
+def search_command(options: argparse.Namespace) -> None:
+    """Print the nearest rows of what is searched."""
+    from runners.search.command import print_found, search_run, write_search_page
+
+    found = search_run(
+        options.run, query=options.query, text=options.text, image=options.image,
+        images=options.images, texts=options.texts, codes=options.codes, top=options.top,
+        device=options.device,
+    )  # fmt: skip
+    print_found(found)
+    if options.html:
+        write_search_page(found, Path(options.html))
+        print(options.html)
 
 
 def sweep_command(options: argparse.Namespace) -> int:

@@ -73,14 +73,14 @@ class Experiment:
         dataset = load_dataset(config)
         if config.data.generated is not None:
             dataset = with_generated(dataset, config.data.generated)
-        modalities = _modalities(config, dataset)
+        modalities = modalities_of(config, dataset)
         method, keys = config.model.entry.target, config.model.config
         backbone = load_backbone(config, method.towers_of(keys, modalities))
         method.prepare(keys, backbone)
         sources, others, bad_rows, backbone = _sources(config, dataset, backbone, place)
         split = _with_painted(_split(config, dataset), others).without(bad_rows)
         check_complete(others, split)
-        problem = _problem(config, dataset, split)
+        problem = problem_of(config, dataset, split)
         # only now: an encoder that is loaded draws an initialisation, one kept from before does not
         seed_everything(config.seed)
         model = method(keys, problem, backbone).to(place)
@@ -188,7 +188,12 @@ def load_backbone(config: RunConfig, modalities: tuple[str, ...]) -> Backbone:
     return backbone
 
 
-def _modalities(config: RunConfig, dataset: HashDataset) -> tuple[str, ...]:
+def modalities_of(config: RunConfig, dataset: HashDataset) -> tuple[str, ...]:
+    """Return the modalities that the model hashes, all of which the dataset must have.
+
+    Raises:
+        UserError: the dataset lacks one.
+    """
     wanted = config.model.entry.target.modalities or dataset.modalities
     missing = [modality for modality in wanted if modality not in dataset.modalities]
     if missing:
@@ -226,7 +231,8 @@ def _with_painted(split: SplitManifest, others: dict[str, OtherSource]) -> Split
     )
 
 
-def _problem(config: RunConfig, dataset: HashDataset, split: SplitManifest) -> Problem:
+def problem_of(config: RunConfig, dataset: HashDataset, split: SplitManifest) -> Problem:
+    """Return what model and loss may know of the task."""
     attributes = dataset.attributes
     return Problem(
         bits=config.bits,

@@ -47,11 +47,13 @@ class RayLauncher(Launcher):
         self.options = options
         self.gpus = (1.0 if gpus else 0.0) if options.gpus is None else options.gpus
         self.ray: Any = ray
-        own = {} if options.address else {"num_cpus": workers * options.cpus}
         ray.init(
-            address=options.address or "local", include_dashboard=False, log_to_driver=True,
-            runtime_env={"env_vars": worker_environment()}, **own,
-        )  # fmt: skip
+            address=options.address or "local",
+            num_cpus=None if options.address else workers * options.cpus,  # a cluster has its own
+            include_dashboard=False,
+            log_to_driver=True,
+            runtime_env={"env_vars": worker_environment()},
+        )
 
     def start(self, number: int) -> RayWorker:
         """Submit a task."""

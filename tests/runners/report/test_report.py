@@ -1,0 +1,248 @@
+"""What a report says of runs, as data, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import main
+from common.code_store import read_codes
+from runners.leaderboard import collect, find_runs, summarize
+from runners.report.gallery import Thumbnails, gallery
+from runners.report.page import render, report_data
+from runners.report.published import compare, read_published
+from runners.report.study import Study, study_of
+from runners.report.tables import all_tables, as_latex, as_markdown
+from runners.report.training import training_curves
+from utils.errors import UserError
+
+
+def study(root: Path) -> Study:
+    results = collect(find_runs(root))
+    return study_of(root, results, summarize(results))
+
+
+@pytest.fixture(scope="session")
+def whole(study_root: Path) -> dict:
+    return report_data(study(study_root), None, queries=4)
+
+
+def test_lines_are_means_over_seeds(whole, study_root):
+    line = next(x for x in whole["lines"] if (x["method"], x["bits"]) == ("lsh", 8))
+    reports = [
+        json.loads(file.read_text())["directions"][line["direction"]]
+        for file in sorted(study_root.glob("*-lsh-8bit-*/metrics.json"))
+    ]
+    assert line["seeds"] == len(reports) == 2
+    for name, path in (("mAP@all", ("map", "all", "expected")), ("NDCG@all", ("ndcg", "all"))):
+        values = []
+        for report in reports:
+            for key in path:
+                report = report[key]
+            values.append(report)
+        assert line["measures"][name] == [
+            pytest.approx(np.mean(values)),
+            pytest.approx(np.std(values, ddof=1)),
+        ]
+    precision = np.mean([r["pr_radius"]["precision"] for r in reports], axis=0)
+    assert line["pr_radius"]["precision"] == pytest.approx(precision.tolist(), rel=1e-4)
+    assert line["costs"]["codes"] == reports[0]["database"] * 1
+
+
+def test_training_curves_are_those_of_the_run(whole, study_root):
+    (run,) = study_root.glob("*-dcmht-16bit-*")
+    from_events = training_curves(run)
+    assert from_events["loss"][0] == from_events["val"][0] == [1, 2, 3]
+    line = next(x for x in whole["lines"] if x["method"] == "dcmht")
+    assert line["epochs"]["loss"][1] == pytest.approx(from_events["loss"][1], rel=1e-4)
+    without = study_root.parent / "without_events"
+    shutil.copytree(run, without, ignore=shutil.ignore_patterns("tensorboard"), dirs_exist_ok=True)
+    from_log = training_curves(without)
+    assert from_log["loss"][0] == [1, 2, 3]
+    assert from_log["val"][1] == pytest.approx(from_events["val"][1], abs=1e-4)
+
+
+def test_the_gallery_shows_the_nearest_rows(whole, study_root):
+    entry = next(x for x in whole["gallery"] if x["direction"] == "t2i")
+    (run,) = study_root.glob("*-lsh-16bit-s0-*")
+    query, database, _ = read_codes(run / "codes.h5")
+    assert entry["bits"] == 16 and len(entry["queries"]) == min(4, len(query.rows))
+    for one in entry["queries"]:
+        assert "text" in one["query"]
+        top = next(m["top"] for m in one["methods"] if m["method"] == "lsh")
+        q = int(np.flatnonzero(query.rows == one["query"]["row"])[0])
+        distances = (database.codes["image"] != query.codes["text"][q]).sum(1)
+        assert [hit["distance"] for hit in top] == sorted(distances)[:10]
+        for hit in top:
+            d = int(np.flatnonzero(database.rows == hit["row"])[0])
+            assert hit["distance"] == distances[d]
+            assert hit["right"] == bool((database.labels[d] & query.labels[q]).any())
+            assert whole["pictures"][hit["picture"]].startswith("data:image/jpeg;base64,")
+
+
+def test_thumbnails_stay_within_their_budget(study_root):
+    found, thumbnails = study(study_root), Thumbnails(limit=3000)
+    entries = gallery(found, 6, thumbnails)
+    assert 0 < sum(map(len, thumbnails.uris)) < 3000 + 2000
+    shown = [m for entry in entries for q in entry["queries"] for m in q["methods"]]
+    assert any("picture" not in hit for method in shown for hit in method["top"])
+
+
+def test_no_pictures_where_the_dataset_is_gone(study_root, tmp_path):
+    shutil.copytree(study_root, tmp_path / "runs")
+    for file in (tmp_path / "runs").glob("*/config.yaml"):
+        config = yaml.safe_load(file.read_text())
+        config["dataset"]["root"] = str(tmp_path / "gone")
+        file.write_text(yaml.safe_dump(config))
+    data = report_data(study(tmp_path / "runs"), None, queries=4)
+    assert all("not at hand" in entry["note"] for entry in data["gallery"]) and not data["pictures"]
+
+
+def test_a_dataset_that_has_changed_is_not_shown(study_root, tmp_path):
+    shutil.copytree(study_root, tmp_path / "runs")
+    shutil.copytree(study_root.parent / "data", tmp_path / "data")
+    lines = (tmp_path / "data" / "list.csv").read_text().splitlines()
+    (tmp_path / "data" / "list.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]))
+    for file in (tmp_path / "runs").glob("*/config.yaml"):
+        config = yaml.safe_load(file.read_text())
+        config["dataset"]["root"] = str(tmp_path / "data")
+        file.write_text(yaml.safe_dump(config))
+    data = report_data(study(tmp_path / "runs"), None, queries=4)
+    assert all("has changed" in entry["note"] for entry in data["gallery"])
+
+
+def test_plugins_of_runs_are_not_executed(study_root, tmp_path):
+    shutil.copytree(study_root, tmp_path / "runs")
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for file in (tmp_path / "runs").glob("*/config.yaml"):
+        file.write_text(file.read_text().replace("plugins: []", f"plugins: [{plugin}]"))
+    report_data(study(tmp_path / "runs"), None, queries=1)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_leaves_the_data_element(whole):
+    page = render({**whole, "root": "</script><script>alert(1)</script><!--"}, "report")
+    opened = re.findall(r"<script[^>]*>", page)
+    assert opened == ['<script type="application/json" id="data">', "<script>"]
+    content = page.split('id="data">')[1].split("</script>")[0]
+    assert json.loads(content)["root"] == "</script><script>alert(1)</script><!--"
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+    assert "@DATA@" not in page and "@POLICY@" not in page
+
+
+# ---- published numbers
+
+HEAD = "method,paper_or_repo,dataset,bits,direction,metric,value,source"
+
+
+def published(tmp_path: Path, *rows: str, head: str = HEAD):
+    (tmp_path / "published.csv").write_text("\n".join([head, *rows]) + "\n")
+    return read_published(tmp_path / "published.csv")
+
+
+@pytest.fixture
+def official(study_root, tmp_path) -> Path:
+    """Return runs that say to be of MIRFlickr-25K by MITH's protocol."""
+    root = tmp_path / "official"
+    shutil.copytree(study_root, root)
+    for folder in root.iterdir():
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        split = {"name": "mith", "seed": 1, "query": None, "train": None, "lists": None}
+        config["dataset"] = {"config": "flickr25k", "name": "flickr25k", "root": "", "split": split}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["run"]["dataset"] = "flickr25k"
+        rows = {"train": 9000, "val": 1000, "query": 2000, "database": 18015}
+        metrics["protocol"]["rows"] = rows
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    return root
+
+
+def test_published_numbers_of_the_same_protocol(official, tmp_path):
+    rows = published(
+        tmp_path,
+        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8254,table 1",
+        "DCMHT,DCMHT (MM 2022) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8,other protocol",
+        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@5000,0.9,another cut",
+        "DCMHT,MITH (MM 2023) Table 1,NUS-WIDE,16,i2t,mAP@all,0.6,another dataset",
+        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,32,i2t,mAP@all,0.83,another length",
+        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,improvement claimed,0.1,no mAP",
+    )  # fmt: skip
+    found = compare(study(official), rows)
+    (match,) = found.matches
+    metrics = json.loads(next(official.glob("*dcmht*/metrics.json")).read_text())
+    assert match.published.value == 0.8254 and match.protocol.name == "mith"
+    assert match.ours == metrics["directions"]["i2t"]["map"]["all"]["expected"]
+    assert sorted(found.left_out.values()) == [1, 1, 1]
+    assert any("another protocol than mith" in reason for reason in found.left_out)
+    assert any("mAP@5000 was not measured" in reason for reason in found.left_out)
+
+
+def test_the_file_may_name_the_protocol(official, tmp_path):
+    row = "DCMHT,someone,MIRFlickr25K,16,i2t,mAP,0.8,s"
+    head = f"{HEAD},protocol"
+    assert compare(study(official), published(tmp_path, f"{row},mith", head=head)).matches
+    assert not compare(study(official), published(tmp_path, f"{row},dcmht", head=head)).matches
+
+
+def test_other_counts_are_another_protocol(official, tmp_path):
+    for file in official.glob("*/metrics.json"):
+        file.write_text(file.read_text().replace('"query": 2000', '"query": 1999'))
+    row = "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8254,table 1"
+    found = compare(study(official), published(tmp_path, row))
+    assert not found.matches and list(found.left_out) == ["1999 query rows, mith has 2000"]
+
+
+def test_own_data_has_no_published_protocol(study_root, tmp_path):
+    row = "DCMHT,MITH (MM 2023) Table 1,folder,16,i2t,mAP@all,0.8254,table 1"
+    found = compare(study(study_root), published(tmp_path, row))
+    assert not found.matches and list(found.left_out.values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("method,value\n", "lacks the column paper_or_repo"),
+        (f"{HEAD}\na,b,c,16,i2t,mAP,high,s\n", "line 2: value is 'high'"),
+        ("\0\xff", "lacks the column|cannot be read as CSV"),
+    ],
+)
+def test_files_that_are_no_published_numbers(tmp_path, text, told):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_published(tmp_path / "p.csv")
+
+
+def test_a_published_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="cannot be read as CSV"):
+        read_published(tmp_path / "gone.csv")
+
+
+# ---- tables
+
+
+def test_tables_escape_what_they_hold(study_root):
+    tables = all_tables(study(study_root))
+    markdown, latex = as_markdown(tables), as_latex(tables)
+    assert "### folder, i2t, mAP@all" in markdown and "| method |" in markdown
+    assert latex.count("\\begin{tabular}") == len(tables) == 3
+    assert "**" in markdown and "\\textbf{" in latex and "$\\pm$" in latex
+    odd = tables[0].__class__("a_b & <i>", ("x|y", "50 %"), (), ("~",))
+    assert "### a\\_b &amp; &lt;i&gt;" in as_markdown([odd]) and "x\\|y" in as_markdown([odd])
+    assert r"a\_b \& \textless{}i\textgreater{}" in as_latex([odd]) and r"50 \%" in as_latex([odd])
+
+
+def test_the_command_writes_all_files(study_root, tmp_path, capsys):
+    names = {kind: tmp_path / "deep" / f"r.{kind}" for kind in ("html", "markdown", "latex")}
+    words = [f"--{kind}={path}" for kind, path in names.items()]
+    assert main.main(["report", str(study_root), *words, "--queries", "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-3:] == [str(path) for path in names.values()]
+    assert all(path.stat().st_size > 500 for path in names.values())
