@@ -1,11 +1,11 @@
 """What differences between methods are worth: intervals, paired tests, ranks over datasets.
 
-Two things vary, and each has a paired test (Student's t on differences d_1..d_n, n - 1 degrees of
-freedom): *seeds*, d = difference of mAP of two methods with the same seed; *queries*, d =
-difference of a query's AP, averaged over the seeds that both have. In a table's column (dataset,
-direction, code length) every method is compared with the best; p values of each test are corrected
-for the number of comparisons by Holm's rule: sorted p_(1) ≤ .. ≤ p_(m) become the maximum over
-j ≤ i of min(1, (m - j + 1) p_(j)).
+Two things vary, and each has a paired test by Student's t. *Seeds*: differences of mAP of two
+methods with the same seed; their spread is taken from all methods of the column that have the same
+seeds. *Queries*: differences of a query's AP, averaged over the seeds that both have. In a table's
+column (dataset, direction, code length) every method is compared with the best; p values of each
+test are corrected for the number of comparisons by Holm's rule: sorted p_(1) ≤ .. ≤ p_(m) become
+the maximum over j ≤ i of min(1, (m - j + 1) p_(j)).
 
 A method is *distinguishable* from the best only if every test that can be made says so at 5 %. With
 one seed only queries are tested, and nothing is known of how training varies.
@@ -112,19 +112,52 @@ def against_best(samples: Sequence[Sample]) -> list[Verdict]:
         return []
     best = max(range(len(samples)), key=lambda i: samples[i].mean)
     others = [i for i in range(len(samples)) if i != best]
-    corrected: dict[str, dict[int, float]] = {}
-    for name, test in (("seeds", _over_seeds), ("queries", _over_queries)):
-        found = {i: p for i in others if (p := test(samples[best], samples[i])) is not None}
-        corrected[name] = dict(zip(found, holm(list(found.values())), strict=True))
+    over_queries = {i: _over_queries(samples[best], samples[i]) for i in others}
+    corrected = [
+        dict(zip(found, holm(list(found.values())), strict=True))
+        for found in (
+            _seed_tests(samples, best),
+            {i: p for i, p in over_queries.items() if p is not None},
+        )
+    ]
     return [
-        Verdict(corrected["seeds"].get(i), corrected["queries"].get(i), i == best)
-        for i in range(len(samples))
+        Verdict(corrected[0].get(i), corrected[1].get(i), i == best) for i in range(len(samples))
     ]
 
 
-def _over_seeds(one: Sample, two: Sample) -> float | None:
-    seeds = sorted(one.maps.keys() & two.maps.keys())
-    return paired_test([one.maps[seed] - two.maps[seed] for seed in seeds])
+def _seed_tests(samples: Sequence[Sample], best: int) -> dict[int, float]:
+    """Return the p values over seeds of the others against the best, where they can be tested.
+
+    Methods with all of the best's seeds share one estimate of how seeds differ: the residual of
+    mAP ~ method + seed, with (m - 1)(n - 1) degrees of freedom. Three seeds leave a single pair
+    two, with which even a gap of .2 would pass for chance.
+    """
+    others = [i for i in range(len(samples)) if i != best]
+    seeds = sorted(samples[best].maps)
+    whole = [i for i in others if samples[i].maps.keys() >= set(seeds)]
+    found: dict[int, float] = {}
+    if len(whole) > 1 and len(seeds) > 1:
+        table = np.array([[samples[i].maps[s] for s in seeds] for i in (best, *whole)])
+        means = table.mean(1)
+        rest = table - means[:, None] - table.mean(0) + table.mean()
+        freedom = len(whole) * (len(seeds) - 1)
+        error = math.sqrt(2 * (rest**2).sum() / freedom / len(seeds))
+        found |= {i: _t_test(means[0] - means[j], error, freedom) for j, i in enumerate(whole, 1)}
+    for i in others:
+        common = sorted(samples[best].maps.keys() & samples[i].maps.keys())
+        differences = [samples[best].maps[s] - samples[i].maps[s] for s in common]
+        if i not in found and (p := paired_test(differences)) is not None:
+            found[i] = p
+    return found
+
+
+def _t_test(difference: float, error: float, freedom: int) -> float:
+    """Return the two-sided p value of a difference with a standard error."""
+    if error <= 1e-12 * max(abs(difference), 1.0):
+        return 1.0 if abs(difference) <= 1e-12 else 0.0
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(difference) / error, freedom))
 
 
 def _over_queries(one: Sample, two: Sample) -> float | None:
