@@ -13,7 +13,7 @@ from common.codes_file.source import CodeSource
 from common.directions import sides, usual_directions
 from common.metrics.packed import PackedRows
 from common.metrics.report import parse_cuts, protocol, report_packed
-from common.metrics.semantic import semantic_ndcg
+from common.metrics.semantic import semantic_means
 from utils.errors import UserError
 
 Sides = dict[str, tuple[CodeSource, CodeSource]]
@@ -107,10 +107,10 @@ def _result(
                 queries, rows, no_relevant=no_relevant, gain=gain, memory_mb=memory_mb, **options
             )
             if similarity is not None:
-                report["semantic_ndcg"] = {
-                    key: float(semantic_ndcg(queries, database.read(), similarity, cut).mean())
-                    for key, cut in parse_cuts(options["at"]).items()
-                }
+                whole = rows if isinstance(rows, PackedRows) else database.read()
+                report["semantic_ndcg"] = semantic_means(
+                    queries, whole, similarity, parse_cuts(options["at"]), memory_mb=memory_mb
+                )
         except UserError as error:
             raise UserError(f"'{query.name}' against '{database.name}': {error}") from error
         seconds += time.perf_counter() - start

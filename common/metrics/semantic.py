@@ -8,7 +8,8 @@ of their bucket, which is the expectation over all orders, as everywhere in this
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,23 +56,66 @@ def semantic_ndcg(
     """
     if at is not None and at < 1:
         raise UserError(f"NDCG@R needs a cut R of at least 1, but got {at}.")
-    asked, given = class_numbers(query, "query"), class_numbers(database, "database")
-    gains = _checked(similarity, int(max(asked.max(), given.max())) + 1)[asked]  # [Q,C]
-    classes, size = np.unique(given, return_counts=True)
-    per_bucket = torch.zeros(len(query), query.bits + 1, dtype=torch.float64)
-    sizes = torch.zeros(len(query), query.bits + 1, dtype=torch.int64)
-    for c in classes:
-        own = given == c
-        part = dataclasses.replace(database, codes=database.codes[own], labels=database.labels[own])
-        rows = count_histograms(query, part, memory_mb=memory_mb).rows  # [Q,K+1]
-        sizes += rows
-        per_bucket += rows * gains[:, c, None]
-    cut = len(database) if at is None else min(at, len(database))
-    own_gains, falling = gains[:, classes].sort(1, descending=True)
-    by_class = torch.from_numpy(size)[falling]  # [Q,classes], the most alike first
-    best = discounted_gain(by_class, by_class * own_gains, cut)
-    found = discounted_gain(sizes, per_bucket, cut)
-    return torch.where(best > 0, found / best, 0.0)
+    return _Ranking.of(query, database, similarity, memory_mb).ndcg(at)
+
+
+def semantic_means(
+    query: PackedRows,
+    database: PackedRows,
+    similarity: Any,
+    cuts: Mapping[str, int | None],
+    *,
+    memory_mb: float = 256,
+) -> dict[str, float]:
+    """Return the mean over queries of :func:`semantic_ndcg` for each cut; counted once for all."""
+    ranking = _Ranking.of(query, database, similarity, memory_mb)
+    return {key: float(ranking.ndcg(cut).mean()) for key, cut in cuts.items()}
+
+
+class _Ranking(NamedTuple):
+    """Rows and gains by distance, and by class from the most alike on; Q queries.
+
+    Attributes:
+        sizes: int64 [Q,K+1].
+        gains: float64 [Q,K+1], summed over the rows.
+        best_sizes: int64 [Q,C'], C' classes of the database.
+        best_gains: float64 [Q,C'], summed over the rows.
+        database: number of rows.
+    """
+
+    sizes: Tensor
+    gains: Tensor
+    best_sizes: Tensor
+    best_gains: Tensor
+    database: int
+
+    @classmethod
+    def of(
+        cls, query: PackedRows, database: PackedRows, similarity: Any, memory_mb: float
+    ) -> _Ranking:
+        asked, given = class_numbers(query, "query"), class_numbers(database, "database")
+        gains = _checked(similarity, int(max(asked.max(), given.max())) + 1)[asked]  # [Q,C]
+        classes, size = np.unique(given, return_counts=True)
+        per_bucket = torch.zeros(len(query), query.bits + 1, dtype=torch.float64)
+        sizes = torch.zeros(len(query), query.bits + 1, dtype=torch.int64)
+        for c in classes:
+            own = given == c
+            part = dataclasses.replace(
+                database, codes=database.codes[own], labels=database.labels[own]
+            )
+            rows = count_histograms(query, part, memory_mb=memory_mb).rows  # [Q,K+1]
+            sizes += rows
+            per_bucket += rows * gains[:, c, None]
+        own_gains, falling = gains[:, classes].sort(1, descending=True)
+        by_class = torch.from_numpy(size)[falling]
+        return cls(sizes, per_bucket, by_class, by_class * own_gains, len(database))
+
+    def ndcg(self, at: int | None) -> Tensor:
+        """Return the expected DCG at the cut over that of the best order, float64 [Q]."""
+        cut = self.database if at is None else min(at, self.database)
+        best = discounted_gain(self.best_sizes, self.best_gains, cut)
+        found = discounted_gain(self.sizes, self.gains, cut)
+        return torch.where(best > 0, found / best, 0.0)
 
 
 def class_numbers(rows: PackedRows, side: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,8 +211,7 @@ def check_rows(rows: Rows, dataset: str) -> Rows:
         raise UserError(f"The files of {dataset} give {n} pictures, but {count} {name}.")
     for name, words in {"key": rows.keys, "class": rows.class_names}.items():
         if len(set(words)) < len(words):
-            seen: set[str] = set()
-            twice = next(word for word in words if word in seen or seen.add(word))  # type: ignore[func-returns-value]
+            twice, _ = Counter(words).most_common(1)[0]
             raise UserError(f"The files of {dataset} name the {name} '{twice}' twice.")
     if rows.labels.shape != (n, classes) or not np.isin(rows.labels, (0, 1)).all():
         raise UserError(

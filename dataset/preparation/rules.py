@@ -29,6 +29,24 @@ per_class: Draw = functools.partial(_counted, "per_class")
 seen_unseen: Draw = functools.partial(_counted, "seen_unseen")
 
 
+def permuted(
+    name: str, papers: str, seed: int, query: int, train: int, *, rows: int, labels: int,
+    classes: tuple[str, ...] | None = None, keep: str | None = None, note: str = "",
+) -> Protocol:  # fmt: skip
+    """Return the cross-modal papers' protocol: rows permuted, all that are no query the database.
+
+    ``rows`` and ``labels`` are the published numbers of rows and of classes; the rest is as in
+    :class:`~dataset.preparation.source.Protocol`.
+    """
+    return Protocol(
+        name, papers, permutation, seed, query, train, classes=classes, keep=keep, note=note,
+        published={
+            "rows": rows, "classes": labels, "train": train, "query": query,
+            "database": rows - query,
+        },
+    )  # fmt: skip
+
+
 def by_subsets(
     train: str | tuple[str, ...], query: str | tuple[str, ...], database: str | tuple[str, ...]
 ) -> Draw:

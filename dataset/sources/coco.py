@@ -8,6 +8,7 @@ The photos of COCO 2014 are the same ones under other names, so lists of 2014 ar
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,16 +59,7 @@ _ROWS = 122_218
 _TWDH = "TwDH states mAP@5000 of an uncut ranking"
 
 
-def _permuted(
-    name: str, papers: str, seed: int, query: int, train: int, note: str = ""
-) -> Protocol:
-    return Protocol(
-        name, papers, rules.permutation, seed, query, train, note=note,
-        published={
-            "rows": _ROWS, "classes": 80, "train": train, "query": query,
-            "database": _ROWS - query,
-        },
-    )  # fmt: skip
+_permuted = functools.partial(rules.permuted, rows=_ROWS, labels=80)
 
 
 class Coco(Source):
@@ -82,7 +74,7 @@ class Coco(Source):
         _permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, 5000, 10000),
         _permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, 5120, 10240),
         _permuted("mith", "MITH, VTPH", 1, 5000, 10000),
-        _permuted("twdh", "TwDH", 1814, 5000, 10000, _TWDH),
+        _permuted("twdh", "TwDH", 1814, 5000, 10000, note=_TWDH),
         Protocol(
             "lists",
             "HashNet, CSQ, SHC, by the lists of DeepHash-pytorch",

@@ -42,12 +42,9 @@ _TWDH = "TwDH states mAP@5000 of an uncut ranking"
 def _permuted(
     name: str, papers: str, seed: int, query: int, train: int, rows: int = 24_581, note: str = ""
 ) -> Protocol:
-    return Protocol(
-        name, papers, rules.permutation, seed, query, train, classes=LABELS, note=note,
+    return rules.permuted(
+        name, papers, seed, query, train, rows=rows, labels=24, classes=LABELS, note=note,
         keep="common_tags" if rows < 24_581 else None,
-        published={
-            "rows": rows, "classes": 24, "train": train, "query": query, "database": rows - query,
-        },
     )  # fmt: skip
 
 

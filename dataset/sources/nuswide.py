@@ -39,12 +39,9 @@ _TWDH = "TwDH states mAP@5000 of an uncut ranking"
 def _permuted(
     name: str, papers: str, seed: int, query: int, train: int, rows: int = _ROWS, note: str = ""
 ) -> Protocol:
-    return Protocol(
-        name, papers, rules.permutation, seed, query, train, classes=CONCEPTS_21, note=note,
+    return rules.permuted(
+        name, papers, seed, query, train, rows=rows, labels=21, classes=CONCEPTS_21, note=note,
         keep="listed_tags" if rows < _ROWS else None,
-        published={
-            "rows": rows, "classes": 21, "train": train, "query": query, "database": rows - query,
-        },
     )  # fmt: skip
 
 

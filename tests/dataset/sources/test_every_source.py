@@ -21,21 +21,6 @@ SOURCES = [
 FIGURES = {"rows", "classes", "train", "query", "database", "unlabelled"}
 
 
-@pytest.fixture(scope="module")
-def roots(tmp_path_factory):
-    """Return name → folder, prepared when it is first asked for."""
-    made = {}
-
-    def root(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            WRITERS[name](made[name])
-            assert main.main(["prepare", name, "--root", str(made[name])]) == 0
-        return made[name]
-
-    return root
-
-
 @pytest.fixture
 def prepared(roots, tmp_path, monkeypatch):
     monkeypatch.setenv("HASHING_CACHE", str(tmp_path / "cache"))

@@ -19,21 +19,6 @@ from tests.dataset.sources.layouts_images import CARS, write_annotations
 from utils.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def roots(tmp_path_factory):
-    """Return name → prepared folder, made when it is first asked for."""
-    made = {}
-
-    def root(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            WRITERS[name](made[name])
-            assert main.main(["prepare", name, "--root", str(made[name])]) == 0
-        return made[name]
-
-    return root
-
-
 def opened(name, root, *words):
     found = compose([f"dataset={name}", f"dataset.root={root}", *words]).dataset
     return found.entry.target(found.config, name)

@@ -1,0 +1,21 @@
+"""Small datasets in their official layouts, prepared when a test asks for them."""
+
+import pytest
+
+import main
+from tests.dataset.sources.layouts import WRITERS
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    """Return name → folder, prepared when it is first asked for."""
+    made = {}
+
+    def root(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            WRITERS[name](made[name])
+            assert main.main(["prepare", name, "--root", str(made[name])]) == 0
+        return made[name]
+
+    return root
