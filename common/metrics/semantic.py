@@ -138,7 +138,7 @@ def class_numbers(rows: PackedRows, side: str) -> np.ndarray:
 
 def _checked(similarity: Any, least: int) -> Tensor:
     try:
-        values = torch.from_numpy(np.array(similarity, dtype=np.float64))  # a copy: files are mapped
+        values = torch.from_numpy(np.array(similarity, dtype=np.float64))  # files are mapped
     except (TypeError, ValueError) as error:
         raise UserError("The similarity of classes is no array of numbers.") from error
     shape = list(values.shape)
