@@ -20,9 +20,10 @@ import numpy as np
 
 from common.registry import DATASETS
 from dataset.base import HashDataset
+from dataset.class_attributes import read_class_attributes
 from dataset.images import SUFFIXES, FileImages, open_archive
 from dataset.splits import SplitConfig, make_split
-from utils.errors import UserError, nearest
+from utils.errors import UserError, nearest, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,9 @@ class FolderConfig:
         path_column: column of the CSV with the path of the picture.
         label_column: column with the label or labels.
         caption_column: column with a caption; it and its numbered followers need not be there.
+        class_attributes: table of class attributes below ``root`` (or anywhere, by a full path): a
+            CSV, or a folder in AwA's layout (:mod:`dataset.class_attributes`).
+        unseen_classes: classes that are never trained on, for ``split.rule=seen_unseen``.
         split: by default, of each class a tenth for queries and the rest for training and database.
     """
 
@@ -45,6 +49,8 @@ class FolderConfig:
     path_column: str = "path"
     label_column: str = "label"
     caption_column: str = "caption"
+    class_attributes: str | None = None
+    unseen_classes: tuple[str, ...] = ()
     split: SplitConfig = SplitConfig(rule="per_class", seed=0)
 
 
@@ -83,15 +89,37 @@ def build(config: FolderConfig, name: str) -> HashDataset:
     labels = np.zeros((len(rows), len(class_names)), dtype=np.float32)
     for i, row in enumerate(rows):
         labels[i, [column[label] for label in row.labels]] = 1
+    seen = _seen(config, class_names)
+    attributes = None
+    if config.class_attributes is not None:
+        attributes = read_class_attributes(root / Path(config.class_attributes).expanduser())
     return HashDataset(
         name=name,
         images=FileImages([row.path for row in rows], root, config.archive),
         labels=labels,
         class_names=class_names,
         multi_label=bool((labels.sum(1) > 1).any()),
-        split=make_split(config.split, labels, root=root),
+        split=make_split(config.split, labels, seen, root),
         texts=[row.captions for row in rows] if rows[0].captions else None,
+        attributes=None if attributes is None else attributes.for_classes(class_names),
+        attribute_names=() if attributes is None else attributes.names,
+        seen_classes=seen,
     )
+
+
+def _seen(config: FolderConfig, class_names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the numbers of the seen classes; () where no class is said to be unseen."""
+    for name in config.unseen_classes:
+        if name not in class_names:
+            raise unknown_name("class in dataset.unseen_classes", name, class_names)
+    if not config.unseen_classes:
+        return ()
+    if config.split.rule not in ("seen_unseen", "file"):
+        raise UserError(
+            f"dataset.unseen_classes is given, but dataset.split.rule={config.split.rule} trains "
+            "on every class; set dataset.split.rule=seen_unseen."
+        )
+    return tuple(c for c, name in enumerate(class_names) if name not in config.unseen_classes)
 
 
 def _class_folders(root: Path, members: list[str] | None, archive: str | None) -> list[_Row]:

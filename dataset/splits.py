@@ -48,17 +48,19 @@ class SplitConfig:
     Attributes:
         rule: ``permutation``, ``per_class``, ``seen_unseen`` or ``file``.
         seed: of the random draw, 0..2³²-1.
-        query: query rows in all (permutation) or per class (per_class, seen_unseen); None = a
-            tenth, rounded down, but at least one where there are two rows.
-        train: training rows, counted in the same way; None = all that are left.
+        query: query rows in all (permutation) or per class (per_class, seen_unseen), a number or
+            a share of the rows below 1; None = a tenth. Shares are rounded down, but to at least
+            one where there are two rows.
+        train: training rows, given in the same way, a share of those that are no queries; None =
+            all that are left.
         train_in_database: whether training rows are also in the database.
         file: for the rule ``file``, an ``.npz``; a relative path starts at the dataset's root.
     """
 
     rule: str = "permutation"
     seed: int = 1814
-    query: int | None = None
-    train: int | None = None
+    query: int | float | None = None
+    train: int | float | None = None
     train_in_database: bool = True
     file: str | None = None
 
@@ -213,8 +215,10 @@ def make_split(
         raise unknown_name("split rule (dataset.split.rule)", config.rule, RULES)
     for key in ("query", "train"):
         value = getattr(config, key)
-        if value is not None and value < 1:
-            raise UserError(f"dataset.split.{key}={value}: at least one row is needed.")
+        share = isinstance(value, float)
+        if value is not None and (value <= 0 or (share and value >= 1)):
+            wanted = "a share between 0 and 1" if share else "at least one row"
+            raise UserError(f"dataset.split.{key}={value}: {wanted} is needed.")
     if not 0 <= config.seed < 2**32:
         raise UserError(
             f"dataset.split.seed={config.seed}: a number from 0 to 4294967295 is needed."
@@ -234,8 +238,8 @@ def _permutation(
 ) -> SplitManifest:
     """DCMHT's and MITH's split; with both numbers given equal to the references', row for row."""
     n = len(labels)
-    query = _tenth(n) if config.query is None else config.query
-    train = n - query if config.train is None else config.train
+    query = _count(0.1 if config.query is None else config.query, n)
+    train = n - query if config.train is None else _count(config.train, n - query)
     if query + train > n or query >= n:
         asked = f"dataset.split.query={query}"
         if config.train is not None:
@@ -310,14 +314,17 @@ RULES: dict[str, Rule] = {
 }
 
 
-def _tenth(n: int) -> int:
-    """Return a tenth of ``n``, rounded down, at least 1 where two rows are there, else 0."""
-    return max(1, n // 10) if n > 1 else 0
+def _count(asked: int | float, n: int) -> int:
+    """Return a number of rows, or a share of ``n``: at least 1 where two rows are there, else 0."""
+    if isinstance(asked, int):
+        return asked
+    share = int(round(n * asked, 6))  # 0.29 of 100 is 29, whatever floats say
+    return max(1, share) if n > 1 else 0
 
 
 def _draw(
     part: str,
-    per_class: int | None,
+    per_class: int | float | None,
     labels: np.ndarray,
     classes: tuple[int, ...],
     order: np.ndarray,
@@ -331,9 +338,9 @@ def _draw(
     for c in classes:
         free = order[(labels[order, c] > 0) & ~taken[order]]
         if per_class is None:
-            count = _tenth(len(free)) if part == "query" else len(free)
+            count = _count(0.1, len(free)) if part == "query" else len(free)
         else:
-            count = per_class
+            count = _count(per_class, len(free))
         if count > len(free):
             raise UserError(
                 f"dataset.split.{part}={per_class} rows per class, but class {c} has only "

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from common.registry import DATASETS
 from dataset.base import HashDataset
+from dataset.class_attributes import awa_attributes
 from dataset.preparation.prepared import PreparedConfig, open_prepared
 from dataset.preparation.source import Attributes, OfficialFile, Rows, Source
 from dataset.sources import xlsa17, zero_shot
-from dataset.sources.tables import one_hot, read_lines, read_matrix, read_pairs
+from dataset.sources.tables import one_hot, read_lines, read_pairs
 from utils.errors import UserError
 
 FOLDER = "Animals_with_Attributes2"
@@ -80,7 +81,7 @@ class Awa2(Source):
             paths=tuple(f"{PICTURES}/{animal}/{file}" for animal, file in pictures),
             labels=labels,
             class_names=names,
-            attributes=_matrix(root),
+            attributes=awa_attributes(root / FOLDER),
             class_sets={
                 zero_shot.STANDARD: seen, **xlsa17.class_sets(marked, labels, names)
             },
@@ -89,16 +90,8 @@ class Awa2(Source):
 
     def attributes(self, root: Path) -> tuple[Attributes, ...]:
         """Return the publisher's matrix and xlsa17's."""
-        own = _matrix(root)
+        own = awa_attributes(root / FOLDER)
         return (own, *xlsa17.statements(xlsa17.find(root, XLSA17), own.names, 100))
-
-
-def _matrix(root: Path) -> Attributes:
-    folder = root / FOLDER
-    classes = tuple(name for _, name in read_pairs(folder / "classes.txt"))
-    names = tuple(name for _, name in read_pairs(folder / "predicates.txt"))
-    values = read_matrix(folder / "predicate-matrix-continuous.txt", len(names))
-    return Attributes(classes, names, values / 100)
 
 
 def _pictures(root: Path) -> list[tuple[str, str]]:

@@ -157,3 +157,34 @@ def test_the_real_cifar10_subset():
     assert len(dataset) == 15000 and dataset.class_names[0] == "airplane"
     assert dataset.split.counts == {"train": 5000, "val": 0, "query": 1000, "database": 14000}
     assert dataset.images.decode(14999).shape == (32, 32, 3)
+
+
+def zero_shot(root, **keys):
+    keys = {"unseen_classes": ("bee",), "split": SplitConfig(rule="seen_unseen", query=2), **keys}
+    return load(root, **keys)
+
+
+def test_unseen_classes_and_attributes(root):
+    table(root, "class,wings,legs\nbee,1,6\ncow,0,4\nant,.5,6\nno picture,9,9\n", "traits.csv")
+    dataset = zero_shot(root, class_attributes="traits.csv")
+    assert dataset.seen_classes == (0, 2) and dataset.attribute_names == ("wings", "legs")
+    np.testing.assert_array_equal(dataset.attributes, np.float32([[0.5, 6], [1, 6], [0, 4]]))
+    assert dataset.labels[dataset.split.query].argmax(1).tolist() == [1, 1]
+    assert set(dataset.labels[dataset.split.train].argmax(1)) == {0, 2}
+    assert load(root).attributes is None and load(root).seen_classes == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"unseen_classes": ("wasp",)}, "Unknown class in dataset.unseen_classes 'wasp'"),
+        ({"split": SplitConfig(rule="per_class")}, "set dataset.split.rule=seen_unseen"),
+        ({"unseen_classes": ()}, "needs seen and unseen classes"),
+        ({"unseen_classes": CLASSES}, "0 of the 3 classes are said to be seen"),
+        ({"class_attributes": "traits.csv"}, "bee"),
+    ],
+)
+def test_unseen_classes_that_do_not_fit(root, keys, said):
+    table(root, "class,wings\nant,1\ncow,0\n", "traits.csv")
+    with pytest.raises(UserError, match=said):
+        zero_shot(root, **keys)

@@ -180,3 +180,20 @@ def test_files_that_are_no_split(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(UserError, match="no .npz of plain number arrays"):
         SplitManifest.load(path)
+
+
+def test_shares_of_rows():
+    labels = one_hot(100, 2)
+    by_share = make_split(SplitConfig(query=0.29, train=0.5), labels)
+    by_number = make_split(SplitConfig(query=29, train=35), labels)
+    assert by_share.hash == by_number.hash
+    per_class = SplitConfig(rule="per_class", query=0.01, train=0.5)
+    assert make_split(per_class, labels).counts == {
+        "train": 48, "val": 0, "query": 2, "database": 98,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, "a share"), (1.0, "a share"), (0, "at least")])
+def test_shares_that_are_none(share, said):
+    with pytest.raises(UserError, match=said):
+        make_split(SplitConfig(query=share), one_hot(100, 2))
