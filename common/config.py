@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common import registry, schema
-from common.layers import Layer, locate, merge, parse_overrides, read_layer, with_selected_files
+from common.layers import (
+    Layer,
+    locate,
+    merge,
+    parse_overrides,
+    read_layer,
+    short_name,
+    with_selected_files,
+)
 from utils.errors import UserError, unknown_name
 from utils.files import digest, file_digest
 
@@ -24,7 +32,9 @@ COMPONENTS = {
     "schedule": registry.SCHEDULERS,
     "runner": registry.RUNNERS,
 }
-NOT_IDENTITY = ("output", "plugins", "data.workers", "runner.threads", "runner.device")
+NOT_IDENTITY = (
+    "output", "plugins", "data.workers", "runner.threads", "runner.device", "runner.pictures",
+)  # fmt: skip
 """Keys that change where or how fast a run happens, not what comes out; left out of its hash."""
 
 
@@ -135,20 +145,7 @@ def compose_layers(top: Sequence[Layer]) -> RunConfig:
     merged: dict[str, Any] = {}
     for layer in layers:
         merge(merged, layer.values)
-    for plugin in _plugins(merged):
-        registry.load_plugin(plugin)
     return _check(merged, layers)
-
-
-def _plugins(merged: Mapping[str, Any]) -> list[str]:
-    plugins = merged.get("plugins") or []
-    if isinstance(plugins, str):
-        plugins = [plugins]
-    if not isinstance(plugins, list) or not all(isinstance(item, str) for item in plugins):
-        raise UserError(
-            "plugins is not accepted; a list of Python files is needed: plugins=[file.py]."
-        )
-    return plugins
 
 
 TOP_LEVEL = ("method", "bits", "seed", "output", "plugins", "data", "eval", *COMPONENTS)
@@ -166,14 +163,16 @@ def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
         schema.convert(dict, merged.get(section, {}), section, where)
     head = {key: merged.get(key) for key in ("method", "bits", "seed", "output")}
     top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", where)
-    dataset_name = Path(merged["dataset"].get("config", "dataset")).stem
     parts = {
         section: _component(section, merged.get(section, {}), where)
         for section in ("dataset", "backbone", "model", "loss", "runner")
         if not (section == "loss" and merged.get("loss", {}).get("name") in (None, "none"))
     }
+    dataset_name = short_name(merged["dataset"].get("config", parts["dataset"].name))
     model, loss = parts["model"], parts.get("loss")
-    _check_fit(model, loss)
+    problem = misfit(model.entry, loss.entry) if loss else None
+    if problem is not None:
+        raise UserError(problem)
     optim = _optim(merged, model, loss, where)
     data = schema.build(DataConfig, merged.get("data", {}), "data", where)
     evaluation = schema.build(EvalConfig, merged.get("eval", {}), "eval", where)
@@ -181,7 +180,7 @@ def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
     _check_ranges(top, data, evaluation, where)
     resolved = {
         **schema.plain(top),
-        "plugins": [str(Path(path).expanduser().resolve()) for path in _plugins(merged)],
+        "plugins": merged.get("plugins", []),
         **{section: _plain_component(merged, section, part) for section, part in parts.items()},
         **({} if loss else {"loss": {"name": "none"}}),
         "optim": merged.get("optim", {}),
@@ -226,29 +225,30 @@ def _component(
 
 def _plain_component(merged: Mapping[str, Any], section: str, part: Component) -> dict[str, Any]:
     chosen = merged.get(section, {}).get("config")
-    head = {"config": chosen} if chosen is not None else {}
+    head = {"config": short_name(chosen)} if chosen is not None else {}
     return {**head, "name": part.name, **schema.plain(part.config)}
 
 
-def _check_fit(model: Component, loss: Component | None) -> None:
-    """Refuse a model and a loss that cannot work together, before anything is built."""
-    if loss is None or not model.entry.provides:
-        return
-    given, needs = model.entry.provides, _needs(loss.entry, model.entry)
+def misfit(model: registry.Entry, loss: registry.Entry) -> str | None:
+    """Return why a model and a loss cannot work together, or None; nothing is built for it."""
+    if not model.provides:
+        return None
+    given, needs = model.provides, _needs(loss, model)
     missing = [name for name in needs if name not in given]
     if missing:
-        raise UserError(
+        return (
             f"Loss '{loss.name}' does not fit model '{model.name}': it needs {', '.join(missing)}, "
             f"and the model gives {', '.join(given)}; choose another loss.name or model.name."
         )
     modalities = {name.split("_")[0] for name in needs}
     untrained = [n for n in given if n.endswith("_code") and n.split("_")[0] not in modalities]
     if needs and untrained:
-        raise UserError(
+        return (
             f"Loss '{loss.name}' does not fit model '{model.name}': it reads {', '.join(needs)} "
             f"only, so the model's {', '.join(untrained)} would stay untrained; choose another "
             "loss.name or model.name."
         )
+    return None
 
 
 def _needs(loss: registry.Entry, model: registry.Entry) -> list[str]:

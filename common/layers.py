@@ -2,8 +2,12 @@
 
 Layers, later ones win: ``configs/base.yaml`` < dataset < backbone < method < ``--config FILE`` <
 command line. ``method``, ``dataset`` and ``backbone`` take the name of a file below ``configs/`` or
-a path; ``dataset.root=…`` then overrides a key of what was chosen. When a layer gives a section
-another ``name`` (``loss.name=dsph``), the keys that belonged to the previous one are dropped.
+a path, the latter two also a registered name that has no file; ``dataset.root=…`` then overrides a
+key of what was chosen. When a layer gives a section another ``name`` (``loss.name=dsph``), the keys
+that belonged to the previous one are dropped. ``plugins`` of all layers add up.
+
+A layer that holds a whole run, as ``config.yaml`` of a run folder does, needs no file of what it
+names: moving, changing or deleting a method's YAML does not change the runs that were made with it.
 """
 
 from __future__ import annotations
@@ -19,12 +23,17 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common import registry
 from utils.errors import UserError, unknown_name
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
 NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
 """Sections that hold a registered component: its ``name`` and its keys."""
+RECIPE = ("model", "loss", "optim", "schedule", "runner")
+"""Sections that a method consists of."""
+REGISTERED = {"dataset": registry.DATASETS, "backbone": registry.BACKBONES}
+"""What may be chosen by its registered name where it has no file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +43,14 @@ class Layer:
     source: str
     values: Mapping[str, Any]
     file: Path | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it says all that a run needs, so that no file has to be read for it."""
+        named = [self.values.get(key) for key in NAMED if key not in ("optim", "schedule")]
+        return {"method", "bits", "seed", "data", "eval", *NAMED} <= set(self.values) and all(
+            isinstance(section, Mapping) and "name" in section for section in named
+        )
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -104,37 +121,67 @@ def config_file(group: str, name: str) -> Path:
     return path
 
 
+def short_name(name: str) -> str:
+    """Return what results call a method, dataset or backbone: of a YAML's path, the stem.
+
+    >>> short_name("mine/shapes.yaml"), short_name("flickr8k")
+    ('shapes', 'flickr8k')
+    """
+    path = Path(name)
+    return path.stem if path.suffix in (".yaml", ".yml") else path.name
+
+
 def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
     """Return all layers in order: base, the files that the user chose by name, then ``top``.
 
+    Every layer's plugins are loaded on the way, for a dataset may be chosen that one registers.
+
     Raises:
-        UserError: nothing is chosen for a section, or an unknown name.
+        UserError: nothing is chosen for a section, an unknown name, or plugins that do not load.
     """
     base = read_layer(CONFIGS / "base.yaml")
+    base, *top = [_with_plugins(layer) for layer in (base, *top)]
+    names: dict[str, str | None] = {}
     chosen: dict[str, Layer] = {}
-    for group in ("dataset", "method", "backbone"):
+    for group in ("method", "dataset", "backbone"):
         # the dataset and the method may each recommend a backbone; what the user says wins
-        sources = [base, *(chosen[g] for g in ("dataset", "method") if g in chosen), *top]
-        names = [name for layer in sources if (name := _selected(layer, group)) is not None]
-        if not names:
-            raise UserError(
-                f"No {group} is chosen; give {group}=NAME, one of: "
-                f"{', '.join(config_names(group))}."
-            )
-        layer = read_layer(config_file(group, names[-1]))
-        values = dict(layer.values)
-        values[group] = _selection(group, names[-1], values.get(group))
-        chosen[group] = dataclasses.replace(layer, values=values)
-    selected = [chosen[group] for group in SELECTED]
-    return [_without_shorthand(layer) for layer in (base, *selected, *top)]
+        advice = [chosen["dataset"], chosen["method"]] if group == "backbone" else []
+        names[group], chosen[group] = _choose(group, [base, *advice, *top])
+    others = {group: {g: names[g] for g in names if g != group} for group in SELECTED}
+    return [
+        _settled(base, names),
+        *(_settled(chosen[group], others[group]) for group in SELECTED),
+        *(_settled(layer, names) for layer in top),
+    ]
 
 
-def _selection(group: str, name: str, section: Any) -> Any:
+def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
+    """Return the name that the last layer to speak of it gives, and the layer it stands for."""
+    for layer in reversed(sources):
+        name = _selected(layer, group)
+        if layer.is_whole:
+            return name, Layer(layer.source, {})
+        if name is not None:
+            return name, _layer_of(group, name)
+    raise UserError(
+        f"No {group} is chosen; give {group}=NAME, one of: {', '.join(config_names(group))}."
+    )
+
+
+def _layer_of(group: str, name: str) -> Layer:
+    known = set(config_names(group))
+    if group in REGISTERED and not name.endswith((".yaml", ".yml")) and name not in known:
+        if name not in REGISTERED[group]:
+            raise unknown_name(group, name, known.union(REGISTERED[group].names()))
+        return Layer(f"{group}={name}", {group: {"config": name, "name": name}})
+    layer = _with_plugins(read_layer(config_file(group, name)))
+    section = layer.values.get(group)
     if group == "method":
-        return Path(name).stem
-    if isinstance(section, str):
-        section = {"name": section}
-    return {"config": name, **(section if isinstance(section, dict) else {})}
+        section = short_name(name)
+    else:
+        section = {"name": section} if isinstance(section, str) else section
+        section = {"config": name, **(section if isinstance(section, dict) else {})}
+    return dataclasses.replace(layer, values={**layer.values, group: section})
 
 
 def _selected(layer: Layer, group: str) -> str | None:
@@ -146,14 +193,45 @@ def _selected(layer: Layer, group: str) -> str | None:
     return value
 
 
-def _without_shorthand(layer: Layer) -> Layer:
-    """``dataset: flickr8k`` has done its work by now; ``loss: csq`` names a loss."""
+def _with_plugins(layer: Layer) -> Layer:
+    """Load a layer's plugins, and return it with their full paths.
+
+    A path is relative to the current folder; where nothing lies there, to the folder of the YAML.
+    """
+    given = layer.values.get("plugins") or []
+    files = [given] if isinstance(given, str) else given
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise UserError(
+            f"{layer.source}: plugins={given!r} is not accepted; a list of Python files is needed: "
+            "plugins=[file.py]."
+        )
+    found = [str(registry.load_plugin(_beside(file, layer.file))) for file in files]
+    return dataclasses.replace(layer, values={**layer.values, "plugins": found})
+
+
+def _beside(file: str, yaml_file: Path | None) -> str:
+    path = Path(file).expanduser()
+    if yaml_file is not None and not path.is_file() and (yaml_file.parent / path).is_file():
+        return str(yaml_file.parent / path)
+    return file
+
+
+def _settled(layer: Layer, names: Mapping[str, str | None]) -> Layer:
+    """Return a layer without its choices, for these are made, and without keys of other choices.
+
+    ``dataset: flickr8k`` has done its work by now; ``loss: csq`` names a loss.
+    """
     values = dict(layer.values)
     for key, value in values.items():
         if isinstance(value, str) and key in SELECTED:
-            values[key] = Path(value).stem if key == "method" else {}
+            values[key] = short_name(value) if key == "method" else {}
         elif isinstance(value, str) and key in NAMED:
             values[key] = {"name": value}
+        elif key in names and isinstance(value, Mapping) and "config" in value:
+            kept = value if value["config"] == names[key] else {}
+            values[key] = {k: v for k, v in kept.items() if k != "config" or layer.is_whole}
+    if layer.is_whole and "method" in names and layer.values["method"] != names["method"]:
+        values = {key: value for key, value in values.items() if key not in RECIPE}
     return dataclasses.replace(layer, values=values)
 
 
@@ -161,6 +239,9 @@ def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
     """Lay ``values`` over ``into``; a section that gets another ``name`` begins anew."""
     for key, value in values.items():
         present = into.get(key)
+        if key == "plugins":
+            into[key] = list(dict.fromkeys([*(present or []), *value]))
+            continue
         if not isinstance(value, Mapping):
             into[key] = value
             continue
@@ -169,7 +250,7 @@ def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
         named = value.get("name")
         if key in NAMED and named is not None and present.get("name", named) != named:
             # another component: what the previous one was told means nothing to it
-            kept = ("config", "lr", "groups") if key == "optim" else ("config",)
+            kept = ("lr", "groups") if key == "optim" else ()
             present = {k: v for k, v in present.items() if k in kept}
         into[key] = present
         _merge_inner(present, value)

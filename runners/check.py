@@ -19,7 +19,7 @@ from torch import Tensor
 from common import registry
 from common.batch import Batch, Features
 from common.codes import sign
-from common.config import RunConfig, compose
+from common.config import RunConfig, compose, misfit
 from common.problem import Problem
 from models.backbones.base import CachedBackbone
 from models.base import HashLoss, HashModel, Progress, TrainFeatures
@@ -69,22 +69,45 @@ def check(target: str, settings: Sequence[str] = ()) -> bool:
 
 
 def _plugin_words(path: str) -> list[list[str]]:
-    """Return the settings that try each loss and model of a plugin file, with fitting partners."""
+    """Return the settings that try each loss and model of a plugin file, with fitting partners.
+
+    A loss is tried with the file's own models where it fits one; otherwise, and where it reads the
+    codes of whatever modalities there are, with those of CSQ (pictures) and DSPH (with texts).
+    """
     file = str(registry.load_plugin(path))
-    words = []
-    for section, table in (("loss", registry.LOSSES), ("model", registry.MODELS)):
-        for entry in (table.get(name) for name in table.names()):
-            if str(Path(entry.file).resolve()) != file:
-                continue
-            about_text = any(name.startswith("text") for name in (*entry.needs, *entry.provides))
-            method = "dsph" if about_text else "csq"
-            words.append([f"method={method}", f"{section}.name={entry.name}", f"plugins=[{file}]"])
+    models, losses = (_entries_of(file, table) for table in (registry.MODELS, registry.LOSSES))
+    words, paired = [], set()
+    for loss in losses:
+        tried = set()
+        for model in (model for model in models if misfit(model, loss) is None):
+            (task,) = _tasks(model.provides)
+            words.append([f"method={task}", f"model.name={model.name}", f"loss.name={loss.name}"])
+            paired.add(model.name)
+            tried.add(task)
+        if "*_code" in loss.needs or not tried:
+            left = [task for task in _tasks(loss.needs) if task not in tried]
+            words += [[f"method={task}", f"loss.name={loss.name}"] for task in left]
+    for model in (model for model in models if model.name not in paired):
+        (task,) = _tasks(model.provides)
+        words.append([f"method={task}", f"model.name={model.name}"])
     if not words:
         raise UserError(
             f"'{path}' registers neither a model nor a loss; use @LOSSES.register or "
             "@MODELS.register."
         )
-    return words
+    return [[*own, f"plugins=[{file}]"] for own in words]
+
+
+def _entries_of(file: str, table: registry.Registry) -> list[registry.Entry]:
+    entries = [table.get(name) for name in table.names()]
+    return [entry for entry in entries if str(Path(entry.file).resolve()) == file]
+
+
+def _tasks(outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return the methods whose data and recipe suit what a loss reads or a model gives."""
+    if any(name.startswith("text") for name in outputs):
+        return ("dsph",)
+    return ("csq", "dsph") if "*_code" in outputs else ("csq",)
 
 
 def _finding(config: RunConfig, toy: Toy) -> str | None:

@@ -124,7 +124,8 @@ def expand(
             if all(point.get(key, words.get(key)) == v for key, v in override.where.items()):
                 words.update(override.set)
         nested = [
-            Layer(str(path), _nested({**words, "plugins": sweep.plugins})),
+            Layer(str(path), {"plugins": sweep.plugins}, path),
+            Layer(str(path), _nested(words), path),
             Layer("command line", parse_overrides(extra)),
             Layer("command line", {"output": output or sweep.output}),
         ]

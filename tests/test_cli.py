@@ -16,6 +16,8 @@ import torch
 
 import main
 from common.config import compose
+from runners import check
+from tests.docs.test_guides import registered_as_before
 from tests.helpers import QUICK, ROOT, write_class_folders, write_mat
 
 BASE = ("method=csq", "dataset=folder", "backbone=pixels")
@@ -315,6 +317,89 @@ def test_sweeps_that_are_not_there(told):
 
 def test_check_of_an_unknown_method(told):
     assert told("check", "cqs").startswith("Unknown method 'cqs'. Did you mean 'csq'?")
+
+
+PLUGIN = {
+    "model": """
+@MODELS.register("cli_test_model", provides=("image_code", "cli_scores"))
+class OwnModel(HashModel):
+    "A hash layer and a classifier."
+    modalities = ("image",)
+    def __init__(self, config, problem, backbone):
+        super().__init__(config, problem, backbone)
+        self.hash = nn.Linear(backbone.widths["image"], problem.bits)
+        self.classify = nn.Linear(problem.bits, problem.n_classes)
+    def forward(self, batch):
+        code = self.encode(batch, "image")
+        return Outputs(image_code=code, cli_scores=self.classify(code.tanh()))
+    def encode(self, batch, modality):
+        return self.hash(self.backbone(batch, modality).pooled)
+""",
+    "loss": """
+@LOSSES.register("cli_test_loss", needs=("image_code", "cli_scores"))
+class OwnLoss(HashLoss):
+    "Cross-entropy."
+    def forward(self, outputs, batch, progress):
+        share = batch.label / batch.label.sum(1, keepdim=True).clamp(min=1)
+        return Terms(classes=nn.functional.cross_entropy(outputs.cli_scores, share))
+""",
+    "any": """
+@LOSSES.register("cli_test_any", needs=("*_code",))
+class AnyLoss(HashLoss):
+    "Codes to +-1."
+    def forward(self, outputs, batch, progress):
+        return Terms(**{m: (code.abs() - 1).pow(2).mean() for m, code in outputs.codes().items()})
+""",
+}
+IMPORTS = """from torch import nn
+from common.registry import LOSSES, MODELS
+from models.base import HashLoss, HashModel, Outputs, Terms
+"""
+
+
+@pytest.mark.parametrize(
+    ("parts", "tried"),
+    [
+        (["model"], ["method=csq model.name=cli_test_model"]),
+        (["model", "loss"], ["method=csq model.name=cli_test_model loss.name=cli_test_loss"]),
+        (["any"], ["method=csq loss.name=cli_test_any", "method=dsph loss.name=cli_test_any"]),
+        (
+            ["model", "any"],
+            [
+                "method=csq model.name=cli_test_model loss.name=cli_test_any",
+                "method=dsph loss.name=cli_test_any",
+            ],
+        ),
+    ],
+)
+def test_check_of_a_plugin_tries_all_that_is_in_it(parts, tried, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(check, "CASES", check.CASES[:1])
+    file = tmp_path / "mine.py"
+    file.write_text(IMPORTS + "".join(PLUGIN[part] for part in parts))
+    with registered_as_before():
+        assert main.main(["check", str(file)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[::2] == [f"{words} plugins=[{file}]" for words in tried]
+    assert all(line.endswith("sound") for line in lines[1::2])
+
+
+def test_a_loss_whose_model_is_not_there(told, tmp_path):
+    (tmp_path / "mine.py").write_text(IMPORTS + PLUGIN["loss"])
+    with registered_as_before():
+        assert "it needs cli_scores" in told("check", tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize("yaml", ["", "backbone: {name: pixels, size: 8}"])
+def test_results_call_an_own_encoder_by_its_short_name(yaml, pictures, tmp_path, out, capfd):
+    words = [word for word in pictures if not word.startswith("backbone")]
+    chosen = ["backbone.name=pixels", "backbone.size=8"]
+    if yaml:
+        (tmp_path / "small.yaml").write_text(yaml)
+        chosen = [f"backbone={tmp_path / 'small.yaml'}"]
+    assert main.main(["train", "method=lsh", *words, *chosen, f"output={out}"]) == 0
+    folder = Path(capfd.readouterr().out.splitlines()[-1])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["run"]["backbone"] == ("small" if yaml else "pixels")
 
 
 def npz(path: Path, **arrays: object) -> Path:

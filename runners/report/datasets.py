@@ -14,6 +14,7 @@ import yaml
 
 from common import schema
 from common.code_store import CodeSet
+from common.layers import short_name
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from utils.errors import UserError
@@ -78,7 +79,7 @@ def _build(section: dict[str, Any]) -> HashDataset:
     entry = DATASETS.get(str(section.get("name")))
     own = {key: value for key, value in section.items() if key not in ("name", "config")}
     config: Any = schema.build(entry.config, own, "dataset", lambda path: "config.yaml")
-    name = Path(str(section.get("config", "dataset"))).stem
+    name = short_name(str(section.get("config", section.get("name", "dataset"))))
     return entry.target(config, name)
 
 

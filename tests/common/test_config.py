@@ -192,7 +192,7 @@ def test_methods_without_loss_have_no_optimizer():
         ("optim.groups.head.lr=x", "command line: optim.groups.head.lr='x' is not accepted; a"),
         ("optim.momentum=1", "command line: key 'optim.momentum' is not known."),
         ("eval.at=[all,0]", "command line: eval.at=['all', 0] is not accepted; a list of 'all'"),
-        ("plugins=3", "plugins is not accepted; a list of Python files is needed: plugins=["),
+        ("plugins=3", "command line: plugins=3 is not accepted; a list of Python files is needed"),
         ("plugins=[none.py]", "Plugin file 'none.py' does not exist"),
         ("dataset=none.yaml", "Config file 'none.yaml' does not exist."),
     ],

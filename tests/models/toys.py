@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common import schema
 from common.batch import Batch, Features
-from common.config import Component, _check_fit
+from common.config import misfit
 from common.problem import Problem
 from common.registry import LOSSES, MODELS
 from models.backbones.base import CachedBackbone
@@ -130,10 +130,7 @@ def fitting_pairs() -> list[tuple[str, str]]:
     pairs = []
     for loss in LOSSES.names():
         for model in MODELS.names():
-            parts = Component(MODELS.get(model), None), Component(LOSSES.get(loss), None)
-            try:
-                _check_fit(*parts)
-            except UserError:
+            if misfit(MODELS.get(model), LOSSES.get(loss)) is not None:
                 continue
             if any(p.requires_grad for p in make_model(model, toy_problem(16)).parameters()):
                 pairs.append((loss, model))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,11 @@ import yaml
 import main
 from common.config import compose
 from common.run_store import RunFolder
+from runners import experiment
+from runners.plan import together
 from runners.sweep import expand, read_sweep, run_sweep
-from tests.helpers import PIXELS, QUICK, outcome
+from tests.docs.test_guides import registered_as_before
+from tests.helpers import PIXELS, QUICK, ROOT, outcome, run
 
 TRAIN = dict(word.split("=") for word in QUICK)
 
@@ -99,10 +106,23 @@ def test_a_sweep_runs_skips_and_reports(small, capfd):
         ("hashnet", "8"), ("hashnet", "16"), ("lsh", "8"),
     ]  # fmt: skip
     assert len(list((out / "plots").glob("*.png"))) == 2
-    times = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+
+    def times(pattern: str) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.rglob(pattern)}
+
+    before, figures = times("metrics.json"), times("*.png")
     assert main.main(["sweep", str(file)]) == 0
     assert "3 runs: 3 done before, 0 to do" in capfd.readouterr().err
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")} == times
+    assert times("metrics.json") == before
+    assert times("*.png") == figures  # they show the same, so they are not drawn again
+    changed = next(out.glob("*hashnet-8bit*/metrics.json"))
+    content = json.loads(changed.read_text())
+    content["directions"]["i2i"]["pr_rank"]["precision"][0] /= 2
+    changed.write_text(json.dumps(content))
+    assert main.main(["sweep", str(file)]) == 0
+    capfd.readouterr()
+    redrawn = {path.name for path, time in times("*.png").items() if time != figures[path]}
+    assert redrawn == {"pr-folder-i2i-8bit.png"}
     assert main.main(["sweep", str(file), "--dry-run"]) == 0
     assert {line.split()[0] for line in capfd.readouterr().out.splitlines()} == {"done"}
 
@@ -141,6 +161,33 @@ def test_two_workers_compute_what_one_does(small, tmp_path):
     assert [o.state for o in run_sweep(configs, workers=2)] == ["skipped"] * 3
 
 
+def test_runs_of_a_worker_share_data_and_compute_what_they_would_alone(
+    captioned, tmp_path, monkeypatch
+):
+    words = [*(word for word in captioned if not word.startswith("bits")), *QUICK]
+    shared = [run("method=dcmht", *words, f"bits={k}", f"output={tmp_path / 'a'}") for k in (4, 8)]
+    kept = (list(experiment._datasets.values()), list(experiment._backbones.values()))
+    shared.append(run("method=dcmht", *words, "bits=16", f"output={tmp_path / 'a'}"))
+    assert len(kept[0]) == 1 and kept[0][0] is next(iter(experiment._datasets.values()))
+    assert len(experiment._datasets) == 1 and len(experiment._backbones) <= 1  # bounded
+    words = ["method=dcmht", *words, "bits=16", f"output={tmp_path / 'b'}"]
+    done = subprocess.run(
+        [sys.executable, "main.py", "train", *words], cwd=ROOT, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = RunFolder(tmp_path / "b" / shared[2].path.name)
+    assert outcome(alone) == outcome(shared[2])
+
+
+def test_runs_of_the_same_data_follow_each_other(tmp_path):
+    grid = {"bits": [8, 16], "dataset.root": ["a", "b"], "method": ["csq", "hashnet"]}
+    runs = expanded(write_sweep(tmp_path, ["dataset=folder", *PIXELS[:-1]], grid=grid))
+    order = [run.dataset.config.root for run in together(runs)]
+    assert order == ["a"] * 4 + ["b"] * 4
+    assert {run.run_name for run in together(runs)} == {run.run_name for run in runs}
+
+
 def test_a_worker_that_dies_fails_its_runs_only(tmp_path, pictures):
     plugin = tmp_path / "killer.py"
     plugin.write_text(
@@ -163,3 +210,59 @@ def test_no_workers(small):
 def test_training_keys_may_be_set_for_methods_without_gradient():
     plain, told = (compose(["method=itq", *words]) for words in ([], ["runner.epochs=7"]))
     assert plain.run_name == told.run_name and told.resolved["runner"]["epochs"] is None
+
+
+OWN_METHOD = """
+import dataclasses
+from common.registry import LOSSES
+from models.base import HashLoss, Terms
+
+@LOSSES.register("sweep_test_loss", needs=("image_code",))
+class Mine(HashLoss):
+    "Codes to +-1."
+    def forward(self, outputs, batch, progress):
+        return Terms(quant=(outputs.image_code.abs() - 1).pow(2).mean())
+"""
+
+
+@pytest.fixture
+def own_method(tmp_path):
+    """Return the YAML of a method whose loss lies in a plugin beside it."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own.py").write_text(OWN_METHOD)
+    file = tmp_path / "mine" / "own.yaml"
+    file.write_text(
+        "plugins: [own.py]\nmodel: {name: image_hash}\nloss: {name: sweep_test_loss}\n"
+        "optim: {name: adam, lr: 1.0e-3}\n"
+    )
+    with registered_as_before():
+        yield file
+
+
+def test_a_sweep_keeps_the_plugins_of_a_method_s_file(own_method, tmp_path):
+    grid = {"method": [str(own_method), "csq"], "dataset": ["folder"]}
+    plugin = str(own_method.with_suffix(".py"))
+    runs = expanded(write_sweep(tmp_path, grid=grid))
+    assert [r.method for r in runs] == ["own", "csq"]
+    assert [r.resolved["plugins"] for r in runs] == [[plugin], []]
+    named = expanded(write_sweep(tmp_path, grid=grid, plugins=["mine/own.py"]))  # beside the sweep
+    assert [r.resolved["plugins"] for r in named] == [[plugin]] * 2
+    assert named[0].run_name == runs[0].run_name
+    told = expanded(write_sweep(tmp_path, grid=grid, set={"plugins": [plugin]}))
+    assert [r.run_name for r in told] == [r.run_name for r in named]
+
+
+def test_workers_run_an_own_method_whose_file_is_gone(own_method, pictures, tmp_path, capfd):
+    words = [*pictures, *QUICK]
+    content = {"output": str(tmp_path / "out"), "grid": {"method": [str(own_method)]}}
+    file = write_sweep(tmp_path, words, **content)
+    configs = expanded(file)
+    own_method.unlink()
+    (ended,) = run_sweep(configs, workers=2)
+    assert ended.state == "done", ended.reason
+    folder = tmp_path / "out" / configs[0].run_name
+    assert main.main(["evaluate", str(folder)]) == 0
+    shown = ["--images", str(configs[0].dataset.config.root)]
+    assert main.main(["encode", str(folder), *shown, "--out", str(tmp_path / "codes.h5")]) == 0
+    assert main.main(["train", "--config", str(folder / "config.yaml")]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == str(folder)
