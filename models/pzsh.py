@@ -56,7 +56,7 @@ from common.registry import LOSSES, MODELS
 from models.backbones.build import frozen_modalities
 from models.backbones.towers import drop_text, freeze_tower
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from models.centers import center_distances
+from models.centers import far_apart
 from models.memories import Memory
 from utils.errors import UserError
 
@@ -333,7 +333,6 @@ def random_centers(n_classes: int, bits: int, seed: int) -> Tensor:
         for row in drawn:
             row[generator.choice(bits, bits // 2, replace=False)] = -1
         centers = torch.from_numpy(drawn)
-        smallest, mean = center_distances(centers)
-        if smallest > bits // 4 and mean >= bits / 2:
+        if far_apart(centers, bits // 4):
             break
     return centers
