@@ -31,6 +31,7 @@ Deviations from the released code
     * Tokens are told from rows by the order of the axes, as in :mod:`models.dimch`, and the pooled
       feature joins the picture's tokens only where it has their width. A text's padding is among
       its tokens, as released.
+    * On the CPU dropout decides with probability 19661/65536 for 0.3: :mod:`models.thinning`.
     * The decoder is as wide as the tokens. With ``model.hidden``, or where pictures and texts
       differ, a linear layer and ReLU make them so; the released one works for 512 alone.
     * Left out: the decoder without mixture of experts, separate decoders for the modalities (the
@@ -49,6 +50,7 @@ from torch import Tensor, nn
 from common.pairwise import share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
+from models.query_attention import QueryAttention
 from models.ranked_triplet import dcg_weight, ranked_triplet
 from models.set_similarity import (
     bag_similarity,
@@ -58,6 +60,7 @@ from models.set_similarity import (
 )
 from models.set_terms import diversity
 from models.soft_moe import SoftMoE
+from models.thinning import noise, thinned_relu, written_out
 from models.token_sequence import token_sequence
 from utils.errors import UserError
 
@@ -84,25 +87,43 @@ class DecoderLayer(nn.Module):
     def __init__(self, width: int, config: UMoEDModelConfig) -> None:
         super().__init__()
         options = {"dropout": config.dropout, "batch_first": True}
-        self.self_attention = nn.MultiheadAttention(width, config.heads, **options)
-        self.cross_attention = nn.MultiheadAttention(width, config.heads, **options)
+        self.self_attention = QueryAttention(width, config.heads, **options)
+        self.cross_attention = QueryAttention(width, config.heads, **options)
         self.linear = nn.Linear(width, config.feedforward)
         self.moe = SoftMoE(config.feedforward, width, config.experts, config.slots)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
-    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Return x [B,M,D] after looking at itself and at tokens [B,L,D]."""
-        attended, _ = self.self_attention(x, x, x, need_weights=False)
-        x = self.norms[0](x + self.dropout(attended))
-        attended, _ = self.cross_attention(x, tokens, tokens, need_weights=False)
-        x = self.norms[1](x + self.dropout(attended))
-        mixed = self.moe(self.dropout(F.relu(self.linear(x))))
-        return self.norms[2](x + self.dropout(mixed))
+    def forward(self, x: Tensor, *tokens: Tensor) -> Tensor:
+        """Return x after looking at itself and at lots of tokens.
+
+        Args:
+            x: queries [R,M,D], or [1,M,D] if all rows have the same.
+            *tokens: lots of rows, each [B,L,D] with a length of its own; R rows in all.
+
+        Returns:
+            [R,M,D].
+        """
+        x = self._joined(0, x, self.self_attention.within(x, sum(len(lot) for lot in tokens)))
+        x = self._joined(1, x, self.cross_attention.across(x, tokens))
+        return self._joined(2, x, self.moe(self._inner(x)))
+
+    def _inner(self, x: Tensor) -> Tensor:
+        """Return dropout(ReLU(W x))."""
+        inner = self.linear(x.flatten(0, 1))  # no view, which could not be overwritten
+        thinned = thinned_relu(inner, self.dropout if self.training else 0.0)
+        return thinned.unflatten(0, x.shape[:2])
+
+    def _joined(self, norm: int, x: Tensor, found: Tensor) -> Tensor:
+        """Return LN(x + dropout(found)), where it can be in place of what was found."""
+        thin = noise(found.shape, self.dropout, found) if self.training and self.dropout else None
+        if not written_out(found):
+            return self.norms[norm](x + (found if thin is None else found * thin))
+        return self.norms[norm]((found if thin is None else found.mul_(thin)).add_(x))
 
 
 class Decoder(nn.Module):
-    """Learned queries over tokens: [B,L,D] → [B,M,V]."""
+    """Learned queries over tokens: lots of rows [B_i,L_i,D] → [B_i,M,V] each."""
 
     def __init__(self, width: int, queries: int, words: int, config: UMoEDModelConfig) -> None:
         super().__init__()
@@ -110,12 +131,13 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(width, config) for _ in range(config.layers))
         self.classifier = nn.Linear(width, words)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits of the words for each query, [B,M,V]."""
-        x = self.queries.expand(len(tokens), -1, -1)
+    def forward(self, *tokens: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of the words for each query and row, lot by lot."""
+        rows = [len(lot) for lot in tokens]
+        x = self.queries[None]
         for layer in self.layers:
-            x = layer(x, tokens)
-        return self.classifier(x)
+            x = layer(x, *tokens)
+        return self.classifier(x.expand(sum(rows), -1, -1)).split(rows)
 
 
 def choice_codes(choices: Tensor) -> Tensor:
@@ -153,7 +175,11 @@ def choice_codes(choices: Tensor) -> Tensor:
     provides=("image_code", "text_code", "image_choices", "text_choices"),
 )
 class UMoED(HashModel):
-    """UMoED (TOMM 2025): a decoder with a mixture of experts that writes codes word by word."""
+    """UMoED (TOMM 2025): a decoder with a mixture of experts that writes codes word by word.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
 
     config: UMoEDModelConfig
     uses_tokens = True
@@ -166,6 +192,10 @@ class UMoED(HashModel):
             raise UserError(
                 f"model.set_size={queries} does not fit bits={problem.bits}: each query writes 1, "
                 f"2, 4, 8 or 16 bits; give {' or '.join(fitting)}."
+            )
+        if not 0 <= config.dropout < 1:
+            raise UserError(
+                f"model.dropout={config.dropout} is no share to leave out; give 0 or more, below 1."
             )
         widths = {m: backbone.token_widths[m] for m in self.modalities}
         width = self._width(widths)
@@ -189,16 +219,21 @@ class UMoED(HashModel):
 
     def choices(self, batch: Batch, modality: str) -> Tensor:
         """Return the logits of the words [B,M,V]."""
+        (choices,) = self.decoder(self.tokens(batch, modality))
+        return choices
+
+    def tokens(self, batch: Batch, modality: str) -> Tensor:
+        """Return what the queries look at, as wide as the decoder: [B,L,D]."""
         tokens = token_sequence(self.backbone, batch, modality)
         if modality in self.project:
             tokens = self.project[modality](tokens)
-        return self.decoder(tokens)
+        return tokens
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ``<modality>_choices`` [B,M,V] and ``<modality>_code`` [B,K]."""
         outputs = Outputs()
-        for modality in self.modalities:
-            choices = self.choices(batch, modality)
+        found = self.decoder(*(self.tokens(batch, modality) for modality in self.modalities))
+        for modality, choices in zip(self.modalities, found, strict=True):
             outputs[f"{modality}_choices"] = choices
             outputs[f"{modality}_code"] = choice_codes(choices)
         return outputs

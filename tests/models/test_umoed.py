@@ -100,6 +100,25 @@ def test_the_mixture_is_that_of_the_equations():
     torch.testing.assert_close(moe(tokens), y)
 
 
+@pytest.mark.parametrize(("rows", "length", "experts", "slots"), [(2, 6, 3, 2), (1, 1, 1, 1)])
+def test_the_gradients_of_the_mixture_are_those_of_autograd(rows, length, experts, slots):
+    torch.manual_seed(0)
+    moe = SoftMoE(5, 4, experts, slots).double()
+    tokens = torch.randn(rows, length, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *_: moe(tokens), (tokens, *moe.parameters()))
+
+
+def test_the_mixture_under_autocast_agrees():
+    torch.manual_seed(0)
+    moe, tokens = SoftMoE(16, 8, 4, 2), torch.randn(3, 6, 16)
+    for parameter in moe.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = moe(tokens)
+        half.sum().backward()
+    torch.testing.assert_close(half.float(), moe(tokens), rtol=0.05, atol=0.05)
+
+
 def test_the_mixture_starts_within_the_released_bounds():
     moe = SoftMoE(width=128, out_width=32, experts=4, slots=4)
     for parameter, bound in ((moe.phi, 1 / 4), (moe.weight, 1 / 64), (moe.bias, 1 / 64)):
@@ -114,6 +133,33 @@ def test_the_layer_is_that_of_pytorch_but_for_the_mixture():
     theirs.linear1, theirs.linear2 = layer.linear, layer.moe
     x, tokens = torch.randn(2, 4, 8), torch.randn(2, 5, 8)
     torch.testing.assert_close(layer(x, tokens), theirs(x, tokens))
+
+
+def test_both_modalities_together_are_each_their_own():
+    model = model_of(4, {"image": 6, "text": 8}, hidden=8).eval()
+    batch = batch_of(3, image=6)
+    outputs = model(batch)
+    for modality in ("image", "text"):
+        torch.testing.assert_close(outputs[f"{modality}_choices"], model.choices(batch, modality))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("half", [False, True])
+def test_every_parameter_gets_a_gradient(dropout, half):
+    model, batch = model_of(4, dropout=dropout).train(), batch_of(1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        outputs = model(batch)
+    (outputs.image_choices.float() ** 2 + outputs.text_choices.float() ** 2).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+
+
+def test_dropout_thins_in_training_alone():
+    model, batch = model_of(4), batch_of(3)
+    first, second = (model.train().choices(batch, "image") for _ in range(2))
+    assert not torch.equal(first, second)
+    first, second = (model.eval().choices(batch, "image") for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("form", ["cosine", "euclidean", "smooth_chamfer", "chamfer", "max", "avg"])
@@ -166,6 +212,7 @@ def test_the_terms_are_those_of_the_equations(rows, queries, words):
         (16, {"set_size": 5}, "set_size=5 does not fit bits=16.*give 16 or 8 or 4 or 2 or 1"),
         (48, {"set_size": 16}, "each query writes 1, 2, 4, 8 or 16 bits"),
         (32, {"set_size": 0}, "set_size=0"),
+        (16, {"dropout": 1.0}, "model.dropout=1.0 is no share to leave out"),
         (16, {"heads": 3}, "heads=3 does not divide the decoder's width 8"),
     ],
 )
