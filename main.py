@@ -264,9 +264,12 @@ def train_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Recompute the metrics of a run from its codes."""
     from runners.leaderboard import collect, print_tables, summarize
+    from runners.metric_table import print_cuts
     from runners.reevaluation import reevaluate
 
-    print_tables(summarize(collect([reevaluate(options.run, options.settings)])))
+    folder = reevaluate(options.run, options.settings)
+    print_tables(summarize(collect([folder])))
+    print_cuts(folder.metrics()["directions"])
 
 
 def metrics_command(options: argparse.Namespace) -> None:
@@ -376,6 +379,7 @@ def sweep_command(options: argparse.Namespace) -> int:
     """Run a sweep and print its leaderboard; exit code 1 when a run failed."""
     from runners.plan import plan, print_plan, summary
     from runners.sweep import expand, read_sweep, run_sweep, sweep_file
+    from utils.signals import terminated_like_ctrl_c
 
     path = sweep_file(options.sweep)
     sweep = read_sweep(path)
@@ -386,10 +390,11 @@ def sweep_command(options: argparse.Namespace) -> int:
         print_plan(states)
         print(summary(states, workers), file=sys.stderr)
         return 0
-    outcomes = run_sweep(
-        configs, workers, launcher=options.launcher, rules=sweep.rules, launch=sweep.launch,
-        again=options.retry_failed,
-    )  # fmt: skip
+    with terminated_like_ctrl_c():  # the workers are stopped too
+        outcomes = run_sweep(
+            configs, workers, launcher=options.launcher, rules=sweep.rules, launch=sweep.launch,
+            again=options.retry_failed,
+        )  # fmt: skip
     failed = [o for o in outcomes if o.state == "failed"]
     ended = [Path(o.config.output) / o.config.run_name for o in outcomes if o not in failed]
     _leaderboard(ended, Path(options.output or sweep.output))

@@ -44,7 +44,11 @@ class BaselineModelConfig:
 
 @MODELS.register("baseline", config=BaselineModelConfig, provides=("image_code", "text_code"))
 class Baseline(HeadModel):
-    """The toolkit's baseline: a two-layer head with tanh for each modality."""
+    """The toolkit's baseline: a two-layer head with tanh for each modality.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
 
     config: BaselineModelConfig
 

@@ -34,7 +34,11 @@ class MLPHashConfig:
 
 @MODELS.register("mlp_hash", config=MLPHashConfig, provides=("image_code", "text_code"))
 class MLPHash(StandardizedHeadModel):
-    """Two-layer heads with tanh on standardised features, for whatever modalities the data has."""
+    """Two-layer heads with tanh on standardised features, for whatever modalities the data has.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
 
     modalities: tuple[str, ...] = ()
     config: MLPHashConfig

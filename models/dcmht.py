@@ -76,7 +76,7 @@ class SelectHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the selection probabilities [B,2K]."""
         hidden = F.relu(self.fc(features))
-        weights, biases = zip(*(layer.parameters() for layer in self.bit_layers), strict=True)
+        weights, biases = zip(*((n.weight, n.bias) for n in self.bit_layers), strict=True)
         return pair_softmax(F.linear(hidden, torch.cat(weights), torch.cat(biases)))  # [2K,hidden]
 
 
@@ -107,7 +107,12 @@ class AttentionHead(nn.Module):
     provides=("image_code", "text_code", "image_pairs", "text_pairs"),
 )
 class DCMHT(HashModel):
-    """DCMHT (ACM MM 2022): every bit chosen by a softmax over a pair of outputs."""
+    """DCMHT (ACM MM 2022): every bit chosen by a softmax over a pair of outputs.
+
+    Under several processes the batch statistics of the attention head are of each process's own
+    rows, and the running ones of the first process's, so training ends a little elsewhere than in
+    one. The select head trains to the same.
+    """
 
     config: DCMHTModelConfig
 
@@ -149,7 +154,11 @@ class LinearHeadConfig:
 
 @MODELS.register("dcmht_linear", config=LinearHeadConfig, provides=("image_code", "text_code"))
 class DCMHTLinear(HeadModel):
-    """DCMHT's linear option: Linear, Dropout, tanh for each modality."""
+    """DCMHT's linear option: Linear, Dropout, tanh for each modality.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
 
     config: LinearHeadConfig
 

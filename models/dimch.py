@@ -95,7 +95,11 @@ class InstanceHead(nn.Module):
     provides=("image_code", "text_code", "image_instances", "text_instances"),
 )
 class DIMCH(HashModel):
-    """DIMCH (TIP 2025): a set of instances for each row, whose mean is the code."""
+    """DIMCH (TIP 2025): a set of instances for each row, whose mean is the code.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
 
     config: DIMCHModelConfig
     uses_tokens = True

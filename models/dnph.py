@@ -68,7 +68,11 @@ class DNPHModelConfig:
     provides=("image_code", "text_code", "image_logits", "text_logits"),
 )
 class DNPH(HeadModel):
-    """DNPH (TOMM 2024): a linear code and a linear classifier for each modality."""
+    """DNPH (TOMM 2024): a linear code and a linear classifier for each modality.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
 
     config: DNPHModelConfig
 

@@ -52,7 +52,11 @@ class DSPHModelConfig:
 
 @MODELS.register("dsph", config=DSPHModelConfig, provides=("image_code", "text_code"))
 class DSPH(HeadModel):
-    """DSPH (TCSVT 2024): one linear layer, dropout and tanh for each modality."""
+    """DSPH (TCSVT 2024): one linear layer, dropout and tanh for each modality.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
 
     config: DSPHModelConfig
 

@@ -47,7 +47,11 @@ CLOSEST = 1 - 1e-6  # cosine, of the arc margin
 
 @MODELS.register("orthohash", config=ImageHashConfig, provides=("image_code",))
 class OrthoHash(ImageHash):
-    """OrthoHash's network: a linear hash layer without bias and batch normalisation."""
+    """OrthoHash's network: a linear hash layer without bias and batch normalisation.
+
+    Under several processes the batch statistics are of each process's own rows, and the running
+    ones of the first process's, so training ends a little elsewhere than in one.
+    """
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (PyTorch's default initialisation) and batch normalisation."""

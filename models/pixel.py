@@ -158,7 +158,11 @@ class OverBothAxes(nn.Module):
     groups={"text": {}},
 )
 class PIXEL(HashModel):
-    """PIXEL (CIKM 2024): a hash head, and attributes of pictures aligned with those in words."""
+    """PIXEL (CIKM 2024): a hash head, and attributes of pictures aligned with those in words.
+
+    Under several processes each draws dropout and the words that it hides or swaps for its own
+    rows, so training ends a little elsewhere than in one, as with another seed.
+    """
 
     config: PixelConfig
     modalities = ("image",)

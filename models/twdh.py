@@ -89,6 +89,9 @@ def short_lengths(listed: Sequence[int], bits: int, long_bits: int) -> list[int]
 class TwDH(HashModel):
     """TwDH (TMM 2024): a long code, and short ones of any length by fixed transforms.
 
+    Under several processes the batch statistics are of each process's own rows, and the running
+    ones of the first process's, so training ends a little elsewhere than in one.
+
     Attributes:
         lengths: the short lengths, ascending.
     """

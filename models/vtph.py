@@ -191,7 +191,12 @@ class Prompts(nn.Module):
     "vtph", config=VTPHConfig, provides=("image_code", "text_code", *NEEDS, *POOLED, *TEXTS)
 )
 class VTPH(HashModel):
-    """VTPH (IJCAI 2024): texts prompted by a picture and its generated caption, MITH's heads."""
+    """VTPH (IJCAI 2024): texts prompted by a picture and its generated caption, MITH's heads.
+
+    Under several processes each draws dropout for its own rows, and with ``alone_share`` whether
+    its part of a batch is encoded alone; so training ends a little elsewhere than in one, as with
+    another seed.
+    """
 
     config: VTPHConfig
     uses_tokens = True

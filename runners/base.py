@@ -20,11 +20,12 @@ from common.code_store import CodeSet, write_codes
 from common.config import RunConfig
 from common.directions import sides, usual_directions
 from common.distributed import place
-from common.problem import Problem
 from common.run_store import RunFolder, now, surroundings
 from common.seeding import make_deterministic, seed_everything
-from runners.evaluation import encode, report_directions
-from runners.experiment import Experiment
+from dataset.pseudo_images import TGI
+from runners.costs import Clock, PeakMemory
+from runners.evaluation import count_directions, encode, report_counted
+from runners.experiment import Experiment, choose_device
 from runners.query_ap import query_ap, write_query_ap
 from runners.zero_shot import headline, zero_shot_report
 from utils.errors import UserError
@@ -66,6 +67,9 @@ class Runner(ABC):
         self.settings = config.runner.config
         self.folder = RunFolder(Path(config.output) / config.run_name)
         self.experiment: Experiment
+        self.of_train = Clock()
+        """What training was spent on, in seconds."""
+        self.peak: PeakMemory
 
     @abstractmethod
     def train(self) -> Selection:
@@ -142,38 +146,41 @@ class Runner(ABC):
         log.info("run %s", self.config.run_name)
         make_deterministic()
         seed_everything(self.config.seed)
-        timing = {}
-        start = time.perf_counter()
-        self.experiment = Experiment.build(self.config)
+        self.peak = PeakMemory(choose_device(self.config))
+        clock = Clock()
+        with clock.phase("setup_s"):
+            self.experiment = Experiment.build(self.config)
         log.info("%s", self.experiment.describe())
-        timing["setup_s"] = time.perf_counter() - start
-        start = time.perf_counter()
-        self.experiment.fit_model()
-        selection = self.train()
-        timing["train_s"] = time.perf_counter() - start
-        self._evaluate(selection, timing)
+        inputs = self.experiment.inputs_s
+        clock.add("setup_s", -inputs)
+        clock.add("inputs_s", inputs)
+        with clock.phase("train_s"):
+            with self.of_train.phase("fit_s"):
+                self.experiment.fit_model()
+            selection = self.train()
+        self._evaluate(selection, clock.seconds)
 
     def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
         config, experiment = self.config, self.experiment
-        start = time.perf_counter()
-        query, database = self.code_set("query"), self.code_set("database")
-        timing["encode_s"] = time.perf_counter() - start
-        directions = self.directions()
-        reports, seconds = report_directions(
-            query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant,
-            device=self.device,
-        )  # fmt: skip
-        per_query = query_ap(
-            query, database, directions, no_relevant=config.eval.no_relevant, device=self.device
-        )
-        split = experiment.split
-        zero_shot = zero_shot_report(
-            query, database, directions, seen_classes=_seen_classes(experiment.problem),
-            trained_rows=np.concatenate([split.train, split.val]), at=config.eval.at,
-            no_relevant=config.eval.no_relevant, device=self.device,
-        )  # fmt: skip
+        clock, split = Clock(), experiment.split
+        with clock.phase("encode_s"):
+            query, database = self.code_set("query"), self.code_set("database")
+        directions, no_relevant = self.directions(), config.eval.no_relevant
+        with clock.phase("time_s"):
+            counted = count_directions(query, database, directions, device=self.device)
+            reports = report_counted(counted, at=config.eval.at, no_relevant=no_relevant)
+            per_query = query_ap(counted, no_relevant=no_relevant)
+            zero_shot = zero_shot_report(
+                query, database, directions, seen_classes=_seen_classes(experiment),
+                trained_rows=np.concatenate([split.train, split.val]), at=config.eval.at,
+                no_relevant=no_relevant, device=self.device,
+            )  # fmt: skip
         if not self.is_main:
             return
+        with clock.phase("write_s"):
+            split.save(self.folder.path / "split.npz")
+            write_codes(self.folder.codes_file, query, database, split.hash)
+            write_query_ap(self.folder.path, per_query)
         metrics = {
             "run": {k: config.resolved[k] for k in ("method", "bits", "seed")}
             | {"dataset": config.dataset_name, "backbone": experiment.backbone_name},
@@ -181,11 +188,9 @@ class Runner(ABC):
             "split_hash": split.hash,
             "directions": reports,
             **({"zero_shot": zero_shot} if zero_shot else {}),
-            "timing": {"time_s": seconds, **timing},
+            "timing": {**timing, **clock.seconds, "of_train": self.of_train.seconds},
+            "memory": self.peak.read(),
         }
-        split.save(self.folder.path / "split.npz")
-        write_codes(self.folder.codes_file, query, database, split.hash)
-        write_query_ap(self.folder.path, per_query)
         write_json(self.folder.metrics_file, metrics)
         for direction, report in reports.items():
             at, value = next(iter(report["map"].items()))
@@ -242,12 +247,17 @@ class Runner(ABC):
         return CodeSet(codes, view.labels.to(torch.uint8).numpy(), view.rows)
 
 
-def _seen_classes(problem: Problem) -> list[int]:
-    """Return the classes that training rows may carry by the dataset's word, or do carry."""
-    seen = set(problem.seen_classes)
-    if problem.train_labels is not None:
-        seen |= set(problem.train_labels.any(0).nonzero().flatten().tolist())
-    return sorted(seen)
+def _seen_classes(experiment: Experiment) -> list[int]:
+    """Return the classes that training pictures may carry by the dataset's word, or do carry.
+
+    Painted pictures do not count: a class that has no other is an unseen one.
+    """
+    dataset = experiment.dataset
+    trained = experiment.split.train
+    if TGI in experiment.others:
+        trained = np.setdiff1d(trained, experiment.others[TGI].inputs.rows)
+    carried = dataset.labels[trained].any(0).nonzero()[0].tolist()
+    return sorted({*experiment.problem.seen_classes, *carried})
 
 
 def run_config(config: RunConfig, claim: Claim | None = None) -> RunFolder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,12 @@ from torch import Tensor
 from common.code_store import CodeSet
 from common.codes import sign
 from common.directions import sides
-from common.distributed import gather_rows
-from common.metrics import retrieval_report
+from common.distributed import gather_rows, own_share
+from common.metrics.average_precision import average_precision, mean_band
+from common.metrics.counting import count_histograms
+from common.metrics.histograms import Histograms
+from common.metrics.inputs import pack_sides
+from common.metrics.report import report_histograms
 from models.base import Batch, HashModel
 
 
@@ -42,23 +46,59 @@ def encode(
     return codes
 
 
+def count_directions(
+    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
+    device: torch.device | str | None = None,
+) -> dict[str, Histograms]:  # fmt: skip
+    """Return direction → histograms of all queries, from which every metric follows.
+
+    Under several processes, all of which hold all codes, each counts a share of the queries.
+    """
+    counted = {}
+    for direction in directions:
+        asks, answers = sides(direction)
+        rows, against = pack_sides(
+            query.codes[asks], query.labels, database.codes[answers], database.labels
+        )
+        own = count_histograms(rows.select(own_share(len(rows))), against, device=device)
+        counted[direction] = Histograms(gather_rows(own.rows), gather_rows(own.relevant))
+    return counted
+
+
+def report_counted(
+    counted: Mapping[str, Histograms], *, at: Sequence[int | str], no_relevant: str
+) -> dict[str, Any]:
+    """Return direction → metrics of what was counted."""
+    return {
+        direction: report_histograms(histograms, at=tuple(at), no_relevant=no_relevant)
+        for direction, histograms in counted.items()
+    }
+
+
 def report_directions(
     query: CodeSet, database: CodeSet, directions: Sequence[str], *,
     at: Sequence[int | str], no_relevant: str, device: torch.device | str | None = None,
 ) -> tuple[dict[str, Any], float]:  # fmt: skip
-    """Return direction → metrics, and the seconds that their computation took.
-
-    Under several processes, all of which hold all codes, each counts a share of the queries.
-    """
+    """Return direction → metrics, and the seconds that their computation took."""
     start = time.perf_counter()
-    reports = {}
-    for direction in directions:
-        asks, answers = sides(direction)
-        reports[direction] = retrieval_report(
-            query.codes[asks], query.labels, database.codes[answers], database.labels,
-            at=tuple(at), no_relevant=no_relevant, device=device,
-        )  # fmt: skip
+    counted = count_directions(query, database, directions, device=device)
+    reports = report_counted(counted, at=at, no_relevant=no_relevant)
     return reports, time.perf_counter() - start
+
+
+def map_directions(
+    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
+    no_relevant: str, device: torch.device | str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return direction → ``{"map": {"all": …}}``, the one part of a report that selection reads."""
+    found = {}
+    for direction, histograms in count_directions(
+        query, database, directions, device=device
+    ).items():
+        if no_relevant == "skip":
+            histograms = histograms.select(histograms.total_relevant > 0)
+        found[direction] = {"map": {"all": mean_band(average_precision(histograms))}}
+    return found
 
 
 def mean_map(reports: dict[str, Any]) -> float:

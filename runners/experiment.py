@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,7 @@ class Experiment:
         backbone_name: how results call the encoder.
         skipped: pictures that could not be read and were left out.
         others: further inputs that the model reads, by name.
+        inputs_s: seconds that decoding pictures, and finding or computing features took.
     """
 
     config: RunConfig
@@ -61,6 +63,7 @@ class Experiment:
     backbone_name: str
     skipped: int = 0
     others: dict[str, OtherSource] = dataclasses.field(default_factory=dict)
+    inputs_s: float = 0.0
 
     @classmethod
     def build(cls, config: RunConfig, device: torch.device | str | None = None) -> Experiment:
@@ -77,7 +80,9 @@ class Experiment:
         method, keys = config.model.entry.target, config.model.config
         backbone = load_backbone(config, method.towers_of(keys, modalities))
         method.prepare(keys, backbone)
+        start = time.perf_counter()
         sources, others, bad_rows, backbone = _sources(config, dataset, backbone, place)
+        inputs_s = time.perf_counter() - start
         split = _with_painted(_split(config, dataset), others).without(bad_rows)
         check_complete(others, split)
         problem = problem_of(config, dataset, split)
@@ -89,7 +94,7 @@ class Experiment:
             config, dataset, split, problem, model, loss.to(place) if loss else None, place,
             sources,
             str(config.resolved["backbone"].get("config", config.backbone.name)), len(bad_rows),
-            others,
+            others, inputs_s,
         )  # fmt: skip
 
     def describe(self) -> str:

@@ -26,6 +26,7 @@ class FitConfig:
     drop_last: bool | None = None
     checkpoint_every: int | None = None
     tensorboard: bool | None = None
+    pictures: int | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -8,15 +8,19 @@ import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common import schema
 from common.config import NOT_IDENTITY
 from common.run_store import RunFolder
-from runners.query_ap import read_query_ap
+from runners.query_ap import measured_rows, read_query_ap
 from runners.significance import Ranking, Sample, against_best, half_width, ranking
+from runners.zero_shot_columns import NAMES, NOTE, columns, measures_of
 from utils.errors import UserError
 from utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 log = logging.getLogger("hashing")
 
@@ -41,6 +45,7 @@ class Result:
     folder: Path
     report: dict[str, Any]
     variant: str = ""
+    zero_shot: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Row:
         p_seeds, p_queries: corrected, against the best of the column; see
             :mod:`runners.significance`.
         alike: whether it is not distinguishable from the best; None where no test can be made.
+        all_classes, unseen_only, harmonic: zero-shot measures, mAP@all; None where they do not
+            apply. See :mod:`runners.zero_shot`.
     """
 
     dataset: str
@@ -71,6 +78,12 @@ class Row:
     p_seeds: float | None = None
     p_queries: float | None = None
     alike: bool | None = None
+    all_classes: float | None = None
+    all_classes_std: float | None = None
+    unseen_only: float | None = None
+    unseen_only_std: float | None = None
+    harmonic: float | None = None
+    harmonic_std: float | None = None
 
     @property
     def label(self) -> str:
@@ -107,6 +120,7 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
     for folder in folders:
         metrics = folder.metrics()
         run, selected = metrics["run"], metrics["protocol"]["selected"]
+        zero_shot = (metrics.get("zero_shot") or {}).get("directions", {})
         for direction, report in metrics["directions"].items():
             value = report["map"].get("all") or next(iter(report["map"].values()))
             results.append(
@@ -118,6 +132,7 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
                     split_hash=metrics["split_hash"],
                     train_s=metrics["timing"].get("train_s", 0.0), folder=folder.path,
                     report=report, variant=variants[folder.path],
+                    zero_shot=measures_of(zero_shot.get(direction, {})),
                 )
             )  # fmt: skip
     return results
@@ -159,6 +174,7 @@ def summarize(results: Sequence[Result]) -> list[Row]:
                 train_s=statistics.fmean(m.train_s for m in members),
                 split_hashes=tuple(sorted({m.split_hash for m in members})),
                 ci95=half_width(values),
+                **columns([m.zero_shot for m in members]),
             )
         )
     rows = _compared(rows, [_sample(members) for members in groups.values()])
@@ -170,7 +186,7 @@ def _sample(members: Sequence[Result]) -> Sample:
     return Sample(
         {m.seed: m.map_all for m in members},
         {seed: values for seed, values in kept.items() if values is not None},
-        ";".join(sorted({m.split_hash for m in members})),
+        ";".join(sorted({measured_rows(m.folder) or m.split_hash for m in members})),
     )
 
 
@@ -232,16 +248,59 @@ def print_tables(rows: Sequence[Row]) -> None:
                 "≈ not distinguishable from the best: paired t tests over seeds and queries, "
                 "5 %, Holm's correction", style="dim",
             )  # fmt: skip
+        _print_zero_shot(console, [r for r in chosen if r.all_classes is not None])
         console.print()
+
+
+def _print_zero_shot(console: Console, rows: Sequence[Row]) -> None:
+    """Print what else is measured of zero-shot runs, by bit length, if there are any."""
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(
+        title=f"{rows[0].dataset}  {rows[0].direction}  zero-shot mAP@all (mean ± std over seeds)"
+    )
+    table.add_column("bits", justify="right")
+    table.add_column("method")
+    for heading in NAMES.values():
+        table.add_column(heading, justify="right")
+    for bits in sorted({r.bits for r in rows}):
+        own = sorted((r for r in rows if r.bits == bits), key=lambda r: -(r.all_classes or 0))
+        names = _names(rows)
+        for row in own:
+            cells = [_zero_shot_cell(row, own, measure) for measure in NAMES]
+            table.add_row(str(bits), names[row].replace("[", r"\["), *cells)
+        table.add_section()
+    console.print(table)
+    console.print(NOTE, style="dim")
+
+
+def _zero_shot_cell(row: Row, column: Sequence[Row], measure: str) -> str:
+    mean, std = getattr(row, measure), getattr(row, f"{measure}_std")
+    if mean is None:
+        return "–"
+    values = (getattr(other, measure) for other in column)
+    return _score(mean, std, mean == max(value for value in values if value is not None))
+
+
+def _names(rows: Sequence[Row]) -> dict[Row, str]:
+    """Return what to call each row: with its encoder where there are several."""
+    several = len({r.backbone for r in rows}) > 1
+    return {
+        r: " ".join(p for p in (r.label, f"[{r.backbone}]" if several else "") if p) for r in rows
+    }
+
+
+def _score(mean: float, std: float | None, best: bool, mark: str = "") -> str:
+    text = f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "") + mark
+    return f"[bold]{text}[/bold]" if best else text
 
 
 def _lines(rows: Sequence[Row], bits: Sequence[int]) -> list[list[str]]:
     best = {k: max((r.mean for r in rows if r.bits == k), default=0.0) for k in bits}
-    several_backbones = len({r.backbone for r in rows}) > 1
     by_name: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        backbone = f"[{row.backbone}]" if several_backbones else ""
-        name = " ".join(part for part in (row.method, row.variant, backbone) if part)
+    for row, name in _names(rows).items():
         by_name.setdefault(name, {})[row.bits] = row
     lines = []
     for name in sorted(by_name, key=lambda n: -max(r.mean for r in by_name[n].values())):
@@ -257,10 +316,7 @@ def _lines(rows: Sequence[Row], bits: Sequence[int]) -> list[list[str]]:
 def _cell(row: Row | None, best: float) -> str:
     if row is None:
         return "–"
-    text = f"{row.mean:.4f}" + (f" ± {row.std:.4f}" if row.std is not None else "")
-    if row.alike:
-        text += " ≈"
-    return f"[bold]{text}[/bold]" if row.mean == best else text
+    return _score(row.mean, row.std, row.mean == best, " ≈" if row.alike else "")
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

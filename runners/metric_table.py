@@ -40,6 +40,37 @@ def print_metrics(result: dict[str, Any]) -> None:
     console.print(f"measured in {result['timing']['time_s']:.3f} s")
 
 
+def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
+    """Print mAP at every cut, a line per direction; nothing where all rows are the only cut.
+
+    Args:
+        directions: direction → report, of ``metrics.json``.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    cuts = list(dict.fromkeys(at for report in directions.values() for at in report["map"]))
+    if cuts in ([], ["all"]):
+        return
+    console = Console(width=None if Console().is_terminal else 120)
+    table = Table(title="mAP by cut: expected over tie orders (worst to best)")
+    table.add_column("direction")
+    for at in cuts:
+        table.add_column(f"mAP@{at}", justify="right")
+    for direction, report in directions.items():
+        cells = [_band(report["map"][at]) if at in report["map"] else "–" for at in cuts]
+        table.add_row(direction, *cells)
+    console.print(table)
+    for direction, report in directions.items():
+        for note in _notes(report):
+            told = f"{direction}: {note}"
+            console.print(told, markup=False, highlight=False, soft_wrap=True, style="dim")
+
+
+def _band(value: dict[str, float]) -> str:
+    return f"{value['expected']:.4f} ({value['worst']:.4f} to {value['best']:.4f})"
+
+
 def _notes(report: dict[str, Any]) -> list[str]:
     """Return what a reader of the table should know about one direction."""
     notes = list(report.get("notes", ()))

@@ -81,7 +81,7 @@ def _seconds(folder: RunFolder, status: dict[str, Any]) -> float | None:
         timing = json.loads(folder.metrics_file.read_text(encoding="utf-8"))["timing"]
     except (OSError, ValueError, KeyError):
         return None
-    return float(sum(timing.values()))
+    return float(sum(seconds for seconds in timing.values() if isinstance(seconds, float)))
 
 
 def estimate(states: Sequence[RunState]) -> tuple[float | None, int]:

@@ -6,40 +6,30 @@ order of the query rows of ``codes.h5``; NaN where a query without a relevant ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.code_store import CodeSet
-from common.directions import sides
-from common.distributed import gather_rows, own_share
 from common.metrics.average_precision import average_precision
-from common.metrics.counting import count_histograms
 from common.metrics.histograms import Histograms
-from common.metrics.inputs import pack_sides
+from dataset.splits import SplitManifest
+from utils.errors import UserError
 from utils.files import atomic_path
 
 FILE = "query_ap.npz"
 
 
-def query_ap(
-    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
-    no_relevant: str, device: torch.device | str | None = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return direction → AP float32 [Q]; under several processes each counts a share."""
+def query_ap(counted: Mapping[str, Histograms], *, no_relevant: str) -> dict[str, np.ndarray]:
+    """Return direction → AP float32 [Q] of what was counted."""
     found = {}
-    for direction in directions:
-        asks, answers = sides(direction)
-        rows, against = pack_sides(
-            query.codes[asks], query.labels, database.codes[answers], database.labels
-        )
-        counted = count_histograms(rows.select(own_share(len(rows))), against, device=device)
-        counted = Histograms(gather_rows(counted.rows), gather_rows(counted.relevant))
-        values = average_precision(counted).expected.to(torch.float32)
+    for direction, histograms in counted.items():
+        values = average_precision(histograms).expected.to(torch.float32)
         if no_relevant == "skip":
-            values = values.masked_fill(counted.total_relevant == 0, torch.nan)
+            nothing = (histograms.total_relevant == 0).to(values.device)
+            values = values.masked_fill(nothing, torch.nan)
         found[direction] = values.cpu().numpy()
     return found
 
@@ -57,3 +47,17 @@ def read_query_ap(folder: Path, direction: str) -> np.ndarray | None:
             return file.get(direction)
     except (OSError, ValueError):
         return None
+
+
+def measured_rows(folder: Path) -> str | None:
+    """Return a hash of the query and database rows of a run, or None where they were not kept.
+
+    The split's own hash also covers the rows trained and selected on, which methods without an
+    epoch to choose divide otherwise; queries can be paired all the same.
+    """
+    try:
+        split = SplitManifest.load(folder / "split.npz")
+    except UserError:
+        return None
+    none = np.empty(0, np.int64)
+    return dataclasses.replace(split, train=none, val=none).hash

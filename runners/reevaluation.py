@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +13,15 @@ from common.directions import sides
 from common.layers import Layer, parse_overrides, read_layer
 from common.run_store import RunFolder
 from dataset.splits import SplitManifest
-from runners.evaluation import report_directions
+from runners.evaluation import count_directions, report_counted
+from runners.query_ap import query_ap, write_query_ap
 from runners.zero_shot import zero_shot_report
 from utils.errors import UserError
 from utils.files import write_json
 
 
 def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
-    """Recompute ``metrics.json`` of the run at ``path`` with other ``eval.*`` settings.
+    """Recompute ``metrics.json`` and ``query_ap.npz`` of a run with other ``eval.*`` settings.
 
     Raises:
         UserError: not a finished run, settings other than ``eval.*``, or a direction whose codes
@@ -44,19 +46,20 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
                 f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' "
                 "cannot be measured; train with eval.directions that need both."
             )
-    reports, seconds = report_directions(
-        query, database, directions, at=config.eval.at, no_relevant=config.eval.no_relevant
-    )
-    metrics["directions"] = reports
+    start, no_relevant = time.perf_counter(), config.eval.no_relevant
+    counted = count_directions(query, database, directions)
+    metrics["directions"] = report_counted(counted, at=config.eval.at, no_relevant=no_relevant)
     if "zero_shot" in metrics:
         split = SplitManifest.load(folder.path / "split.npz")
         metrics["zero_shot"] = zero_shot_report(
             query, database, directions, seen_classes=metrics["zero_shot"]["seen_classes"],
             trained_rows=np.concatenate([split.train, split.val]), at=config.eval.at,
-            no_relevant=config.eval.no_relevant,
+            no_relevant=no_relevant,
         )  # fmt: skip
+    per_query = query_ap(counted, no_relevant=no_relevant)
+    metrics["timing"]["time_s"] = time.perf_counter() - start
     metrics["split_hash"] = split_hash
-    metrics["protocol"]["queries_without_relevant"] = config.eval.no_relevant
-    metrics["timing"]["time_s"] = seconds
+    metrics["protocol"]["queries_without_relevant"] = no_relevant
+    write_query_ap(folder.path, per_query)
     write_json(folder.metrics_file, metrics)
     return folder

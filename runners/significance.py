@@ -32,9 +32,9 @@ def half_width(values: Sequence[float], confidence: float = 1 - LEVEL) -> float 
     """Return half the width of the t interval of the mean, or None for fewer than two values."""
     if len(values) < 2:
         return None
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
 
-    quantile = float(t.ppf((1 + confidence) / 2, len(values) - 1))
+    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
@@ -47,9 +47,14 @@ def paired_test(differences: Sequence[float] | np.ndarray) -> float | None:
     mean, deviation = values.mean(), values.std(ddof=1)
     if deviation <= 1e-12 * max(abs(mean), 1.0):  # all alike
         return 1.0 if abs(mean) <= 1e-12 else 0.0
-    from scipy.stats import t
+    return _two_sided(abs(mean) / (deviation / math.sqrt(len(values))), len(values) - 1)
 
-    return float(2 * t.sf(abs(mean) / (deviation / math.sqrt(len(values))), len(values) - 1))
+
+def _two_sided(t: float, freedom: int) -> float:
+    """Return the probability that Student's t is as far from 0 as ``t`` ≥ 0, or farther."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(freedom, -t))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -73,7 +78,7 @@ class Sample:
     Attributes:
         maps: seed → mAP.
         queries: seed → AP of each query [Q], where it was kept.
-        split: the splits' hash; queries of different splits are not paired.
+        split: hash of the query and database rows; queries of different ones are not paired.
     """
 
     maps: Mapping[int, float]
@@ -155,9 +160,7 @@ def _t_test(difference: float, error: float, freedom: int) -> float:
     """Return the two-sided p value of a difference with a standard error."""
     if error <= 1e-12 * max(abs(difference), 1.0):
         return 1.0 if abs(difference) <= 1e-12 else 0.0
-    from scipy.stats import t
-
-    return float(2 * t.sf(abs(difference) / error, freedom))
+    return _two_sided(abs(difference) / error, freedom)
 
 
 def _over_queries(one: Sample, two: Sample) -> float | None:

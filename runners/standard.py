@@ -21,7 +21,8 @@ from common.seeding import rng_state, set_rng_state
 from dataset.loader import make_loader, set_epoch
 from models.base import Batch, Progress, Terms
 from runners.base import Runner, Selection, set_threads
-from runners.evaluation import mean_map, report_directions
+from runners.board import Board, Measured, draw_results
+from runners.evaluation import map_directions, mean_map
 from runners.experiment import choose_device
 from runners.micro_batches import is_out_of_memory, step_in_parts
 from runners.optimization import Optimization
@@ -48,6 +49,7 @@ class StandardConfig:
     drop_last: bool = False
     checkpoint_every: int = 1  # epochs between checkpoints; the last epoch always has one
     tensorboard: bool = True
+    pictures: int = 4  # validation rows whose nearest rows TensorBoard shows; 0 = none
     device: str = "auto"
     threads: int = 0  # CPU threads; 0 = PyTorch's choice
 
@@ -80,6 +82,11 @@ class StandardRunner(Runner):
                     f"runner.{name}={getattr(self.settings, name)} is not accepted; at least 1 is "
                     "needed."
                 )
+        if self.settings.pictures < 0:
+            raise UserError(
+                f"runner.pictures={self.settings.pictures} is not accepted; give a number of "
+                "queries, or 0 for no pictures."
+            )
         self.accelerator = self._accelerator()
         self.micro_batch: int | None = None
 
@@ -127,21 +134,27 @@ class StandardRunner(Runner):
             rank=accelerator.process_index, world=accelerator.num_processes,
         )  # fmt: skip
         steps = len(loader)
-        writer = self._writer()
+        self.board = Board(
+            self._writer(), self.experiment,
+            epoch=state.epoch, epochs=settings.epochs, pictures=settings.pictures,
+        )  # fmt: skip
         with progress_bar(self.config.run_name, settings.epochs) as advance:
             advance(state.epoch)
             for epoch in range(state.epoch, settings.epochs):
                 start = time.perf_counter()
                 set_epoch(loader, epoch)
-                means = self._train_epoch(loader, epoch, steps)
+                with self.of_train.phase("step_s"):  # less what batches are waited for
+                    means = self._train_epoch(loader, epoch, steps)
                 state.epoch = epoch + 1
                 seconds = time.perf_counter() - start
-                score = self._evaluate_epoch(state)
-                self._log_epoch(writer, epoch, means, score, seconds)
+                with self.of_train.phase("select_s"):
+                    score = self._evaluate_epoch(state)
+                with self.of_train.phase("board_s"):
+                    self._log_epoch(epoch, means, score, seconds)
                 advance(1, note=f"loss {means['total']:.4f}")
-                self._checkpoint(state)
-        if writer is not None:
-            writer.close()
+                with self.of_train.phase("write_s"):
+                    self._checkpoint(state)
+        self.board.close()
 
     def _train_epoch(self, loader: Any, epoch: int, batches: int) -> dict[str, float]:
         """Do one epoch; return the mean of every term, of the total, and the learning rates."""
@@ -150,7 +163,7 @@ class StandardRunner(Runner):
         steps = math.ceil(batches / together)  # of the optimisers, in an epoch
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
-        for number, batch in enumerate(loader):
+        for number, batch in enumerate(self.of_train.waiting("data_s", loader)):
             pulse()
             progress = Progress(epoch, epoch * steps + number // together, epochs, epochs * steps)
             rates = self.optimization.set_rates(progress)
@@ -237,15 +250,21 @@ class StandardRunner(Runner):
         if evaluation.select == "last" or (state.epoch % evaluation.every and not last):
             return None
         query, database = ("val", "train") if evaluation.select == "val" else ("query", "database")
-        reports, _ = report_directions(
-            self.code_set(query), self.code_set(database), self.directions(), at=("all",),
+        asking, answering = self.code_set(query), self.code_set(database)
+        reports = map_directions(
+            asking, answering, self.directions(),
             no_relevant=evaluation.no_relevant, device=self.device,
         )  # fmt: skip
+        with self.of_train.phase("board_s"):
+            self.board.measured(
+                state.epoch, Measured(evaluation.select, database, reports, asking, answering)
+            )
         score = mean_map(reports)
         if state.best_score is None or score > state.best_score:
             state.best_epoch, state.best_score = state.epoch, score
             if self.is_main:
-                checkpoint.save(self.folder.checkpoints / "best", self._modules())
+                with self.of_train.phase("write_s"):
+                    checkpoint.save(self.folder.checkpoints / "best", self._modules())
         return score
 
     def _checkpoint(self, state: _State) -> None:
@@ -303,6 +322,11 @@ class StandardRunner(Runner):
         assert self.experiment.loss is not None
         return {"model": self.experiment.model, "loss": self.experiment.loss}
 
+    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
+        super()._evaluate(selection, timing)
+        if self.is_main and self.settings.tensorboard:
+            draw_results(self.folder.path / "tensorboard", self.experiment, self.folder)
+
     def _writer(self) -> SummaryWriter | None:
         if not self.is_main or not self.settings.tensorboard:
             return None
@@ -311,21 +335,16 @@ class StandardRunner(Runner):
         return SummaryWriter(str(Path(self.folder.path) / "tensorboard"))
 
     def _log_epoch(
-        self, writer: SummaryWriter | None, epoch: int, means: dict[str, float],
-        score: float | None, seconds: float,
-    ) -> None:  # fmt: skip
+        self, epoch: int, means: dict[str, float], score: float | None, seconds: float
+    ) -> None:
         epochs = self.settings.epochs
         selected = "" if score is None else f"  {self.config.eval.select} mAP {score:.4f}"
         line = f"epoch {epoch + 1}/{epochs}  loss {means['total']:.5f}{selected}  {seconds:.1f} s"
         log.debug("%s", line)
         if epoch + 1 == epochs or (epoch + 1) % max(epochs // 10, 1) == 0:
             log.info("%s", line)
-        if writer is not None:
-            for name, value in means.items():
-                tag = name if name.startswith("lr/") else f"loss/{name}"
-                writer.add_scalar(tag, value, epoch + 1)
-            if score is not None:
-                writer.add_scalar(f"map/{self.config.eval.select}", score, epoch + 1)
+        measured = {} if score is None else {f"map/{self.config.eval.select}": score}
+        self.board.epoch(epoch + 1, {**means, "seconds/epoch": seconds, **measured})
 
 
 def check_finite(terms: Terms, progress: Progress) -> None:

@@ -81,6 +81,7 @@ def outcome(folder: RunFolder) -> dict[str, Any]:
     """Return what a run came to, without times: codes, labels, rows, metrics; for ``==``."""
     metrics = folder.metrics()
     metrics.pop("timing")
+    metrics.pop("memory")
     query, database, split_hash = read_codes(folder.codes_file)
     parts = {
         f"{name} {key}": array.tolist()

@@ -1,4 +1,4 @@
-"""Figures as PNG."""
+"""Figures as PNG. A file that shows the same already is left as it is: drawing takes longest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.files import atomic_path
+import numpy as np
 
+from utils.files import atomic_path, digest
+
+VERSION = "1"  # part of every mark: raise it when figures come to look different
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
@@ -36,6 +39,9 @@ def line_plot(curves: Curves, path: Path, x_label: str, y_label: str, title: str
 
 def panel_plot(panels: Sequence[Panel], path: Path, title: str = "") -> None:
     """Write plots side by side, all axes 0..1, to a PNG file."""
+    mark = _mark("panels", title, *(part for panel in panels for part in _parts(panel)))
+    if _is_drawn(path, mark):
+        return
     import matplotlib
 
     matplotlib.use("Agg")
@@ -54,7 +60,7 @@ def panel_plot(panels: Sequence[Panel], path: Path, title: str = "") -> None:
     if title:
         figure.suptitle(_plain(title))
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+        figure.savefig(temporary, dpi=120, format="png", metadata={"Comment": mark})
     plt.close(figure)
 
 
@@ -71,6 +77,9 @@ def rank_plot(
         path: of the file.
         title: stands above.
     """
+    mark = _mark("ranks", title, repr((list(ranks.items()), [list(g) for g in groups], difference)))
+    if _is_drawn(path, mark):
+        return
     import matplotlib
 
     matplotlib.use("Agg")
@@ -103,8 +112,31 @@ def rank_plot(
         axes.plot(x, [-0.25 * level] * 2, color="black", linewidth=3.5, solid_capstyle="butt")
     axes.set_title(_plain(title), fontsize="medium")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png", bbox_inches="tight")
+        figure.savefig(
+            temporary, dpi=120, format="png", bbox_inches="tight", metadata={"Comment": mark}
+        )
     plt.close(figure)
+
+
+def _parts(panel: Panel) -> list[str | bytes]:
+    """Return all that a plot shows."""
+    texts: list[str | bytes] = [panel.x_label, panel.y_label, panel.title, panel.marker]
+    for name, curve in panel.curves.items():
+        texts += [name, *(np.asarray(values, np.float64).tobytes() for values in curve)]
+    return texts
+
+
+def _mark(*shown: str | bytes) -> str:
+    """Return a hash of all that a figure shows, which its file carries as a comment."""
+    return f"drawn from {digest(VERSION, *shown)}"
+
+
+def _is_drawn(path: Path, mark: str) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return mark.encode() in stream.read(2048)  # comments stand before the pixels
+    except OSError:
+        return False
 
 
 def _plain(text: str) -> str:

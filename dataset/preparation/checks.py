@@ -72,6 +72,7 @@ def verify_dataset(dataset: HashDataset, quick: bool = False) -> list[Finding]:
         quick: whether pictures are not opened.
     """
     findings = [
+        *count_findings(dataset),
         *split_findings(dataset),
         *label_findings(dataset),
         *caption_findings(dataset),
@@ -81,6 +82,48 @@ def verify_dataset(dataset: HashDataset, quick: bool = False) -> list[Finding]:
         findings += picture_findings(dataset, pictures)
         findings += twin_findings(dataset, pictures.digests)
     return findings
+
+
+def counts_of(dataset: HashDataset) -> dict[str, int]:
+    """Return the numbers of rows, of classes and of the rows of every part that has some."""
+    parts = {part: n for part, n in dataset.split.counts.items() if n or part != "val"}
+    return {"rows": len(dataset), "classes": dataset.labels.shape[1], **parts}
+
+
+def counted(name: str) -> str:
+    """Return what to call a number of :func:`counts_of`."""
+    return {"rows": "rows in all", "classes": "classes"}.get(name, f"{name} rows")
+
+
+def count_findings(dataset: HashDataset) -> Iterator[Finding]:
+    """Rows, classes, the rows of every part, and the split's hash; nothing to hold them to."""
+    for name, count in counts_of(dataset).items():
+        yield Finding(counted(name), f"{count:,}")
+    used = np.unique(np.concatenate([getattr(dataset.split, part) for part in PARTS]))
+    yield Finding("rows in no part", f"{len(dataset) - len(used):,}")
+    yield from per_class_findings(dataset)
+    yield Finding("split hash", dataset.split.hash)
+
+
+def per_class_findings(
+    dataset: HashDataset, stated: Mapping[str, int] | None = None
+) -> Iterator[Finding]:
+    """Rows of every class in each part that has any of it; ``stated`` is what it should be."""
+    for part in ("train", "query", "database"):
+        counts = dataset.labels[getattr(dataset.split, part)].sum(0).astype(int)
+        there = np.flatnonzero(counts)
+        if not len(there):
+            continue
+        least, most = counts[there].min(), counts[there].max()
+        span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        found = f"{span} of {len(there)} classes"
+        expected = (stated or {}).get(part)
+        if expected is None:
+            yield Finding(f"{part} rows per class", found)
+            continue
+        wrong = [c for c in there if counts[c] != expected]
+        first = f"; {dataset.class_names[wrong[0]]} has {counts[wrong[0]]}" if wrong else ""
+        yield Finding(f"{part} rows per class", f"{found}{first}", f"{expected:,}", not wrong)
 
 
 def read_pictures(dataset: HashDataset) -> Pictures:
@@ -127,9 +170,10 @@ def label_findings(dataset: HashDataset, unlabelled: int = 0) -> Iterator[Findin
     yield Finding(
         "rows without a label", _rows(dataset, bare), f"{unlabelled:,}", len(bare) == unlabelled
     )
-    width = f"{dataset.labels.shape[1]} columns, {counts.mean():.2f} labels a row"
-    named = len(dataset.class_names)
-    yield Finding("label width", width, f"{named} class names", dataset.labels.shape[1] == named)
+    width, names = dataset.labels.shape[1], len(dataset.class_names)
+    mean = f"{width} columns, {counts.mean():.2f} labels a row"
+    yield Finding("label width", mean, f"{names} class names", width == names)
+    yield Finding("labels per row", f"{counts.min():.0f} to {counts.max():.0f}")
     if not dataset.multi_label:
         several = int((counts > 1).sum())
         yield Finding("rows with several labels", f"{several:,}", "0", several == 0)

@@ -16,8 +16,11 @@ from dataset.preparation.checks import (
     Finding,
     Pictures,
     caption_findings,
+    counted,
+    counts_of,
     label_findings,
     named,
+    per_class_findings,
     picture_findings,
     read_pictures,
     split_findings,
@@ -61,7 +64,7 @@ def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding
     dataset = as_dataset(config, source.name, selection, split)
     findings += [
         *_figures(config, protocol, dataset),
-        *_per_class(protocol, dataset),
+        *per_class_findings(dataset, protocol.per_class),
         *_manifest(config, dataset, root),
         *_sizes(dataset, index, selection),
     ]
@@ -82,20 +85,15 @@ def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding
 
 def _figures(config: PreparedConfig, protocol: Protocol, dataset: HashDataset) -> Iterator[Finding]:
     """Counts against the published ones; numbers that the user gave take their place."""
-    counts = {
-        "rows": len(dataset),
-        "classes": dataset.labels.shape[1],
-        **{part: len(getattr(dataset.split, part)) for part in ("train", "query", "database")},
-    }
     given = {part for part in ("train", "query") if getattr(config.choice, part) is not None}
-    for name, count in counts.items():
+    for name, count in counts_of(dataset).items():
         stated = None if name in given else protocol.published.get(name)
         if name in given:
             yield Finding(f"{name} rows", f"{count:,}", "(number given by dataset.split)")
         elif stated is None:
-            yield Finding(_counted(name), f"{count:,}")
+            yield Finding(counted(name), f"{count:,}")
         else:
-            yield Finding(_counted(name), f"{count:,}", f"{stated:,}", count == stated)
+            yield Finding(counted(name), f"{count:,}", f"{stated:,}", count == stated)
 
 
 def _left_out(index: Index, selection: Selection) -> Iterator[Finding]:
@@ -105,29 +103,6 @@ def _left_out(index: Index, selection: Selection) -> Iterator[Finding]:
     yield Finding("rows of the index left out", f"{len(rest):,} of {len(index.rows):,}")
     names = [index.rows.paths[row] for row in bare]
     yield Finding("rows of the index without any label", named(names))
-
-
-def _counted(name: str) -> str:
-    return {"rows": "rows in all", "classes": "classes"}.get(name, f"{name} rows")
-
-
-def _per_class(protocol: Protocol, dataset: HashDataset) -> Iterator[Finding]:
-    """Rows of every class in each part that has any of it."""
-    for part in ("train", "query", "database"):
-        counts = dataset.labels[getattr(dataset.split, part)].sum(0).astype(int)
-        there = np.flatnonzero(counts)
-        if not len(there):
-            continue
-        least, most = counts[there].min(), counts[there].max()
-        span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-        found = f"{span} of {len(there)} classes"
-        stated = protocol.per_class.get(part)
-        if stated is None:
-            yield Finding(f"{part} rows per class", found)
-            continue
-        wrong = [c for c in there if counts[c] != stated]
-        first = f"; {dataset.class_names[wrong[0]]} has {counts[wrong[0]]}" if wrong else ""
-        yield Finding(f"{part} rows per class", f"{found}{first}", f"{stated:,}", not wrong)
 
 
 def _changed(dataset: HashDataset, pictures: Pictures, known: np.ndarray) -> Iterator[Finding]:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from common.code_store import CodeSet, read_codes
-from common.codes import pack_codes
 from common.directions import sides
 from dataset.base import BadImageError, HashDataset
+from runners.nearest import nearest, spread
 from runners.report.study import Line, Place, Study
 from utils.errors import UserError
 
@@ -113,11 +113,17 @@ def _shown(
     some = next(iter(codes.values()))[0]
     asks, answers = sides(place[1])
     shown: list[dict[str, Any]] = []
-    for q in _spread(some, queries):
+    chosen = spread(some, queries)
+    hits = {
+        name: nearest(query, database, chosen, asks=asks, answers=answers, top=TOP)
+        for name, (query, database) in codes.items()
+    }
+    for number, q in enumerate(chosen):
         row = int(some.rows[q])
-        found: list[dict[str, Any]] = []
-        for name, (query, database) in codes.items():
-            found.append({"method": name, "top": _nearest(query, database, q, asks, answers)})
+        found: list[dict[str, Any]] = [
+            {"method": name, "top": [hit._asdict() for hit in own[number]]}
+            for name, own in hits.items()
+        ]
         told = _item(place[0], dataset, row, asks, thumbnails)
         if asks == "image" and "picture" not in told:
             break  # the budget is spent
@@ -125,33 +131,6 @@ def _shown(
             hit.update(_item(place[0], dataset, hit["row"], answers, thumbnails))
         shown.append({"query": told, "methods": found})
     return {"queries": shown}
-
-
-def _spread(query: CodeSet, count: int) -> list[int]:
-    """Return positions of queries, of as many classes as there are, seeded."""
-    order = np.random.RandomState(0).permutation(len(query.rows))
-    taken: list[int] = []
-    classes = np.flatnonzero(query.labels.any(0))
-    for c in np.random.RandomState(1).permutation(classes):
-        own = [int(q) for q in order if query.labels[q, c] and int(q) not in taken]
-        taken += own[:1]
-        if len(taken) >= count:
-            return taken
-    rest = [int(q) for q in order if int(q) not in taken]
-    return (taken + rest)[:count]
-
-
-def _nearest(
-    query: CodeSet, database: CodeSet, q: int, asks: str, answers: str
-) -> list[dict[str, Any]]:
-    asked = pack_codes(query.codes[asks][q : q + 1])
-    distances = np.bitwise_count(pack_codes(database.codes[answers]) ^ asked).sum(1, dtype=np.int64)
-    relevant = (database.labels.astype(np.int64) @ query.labels[q].astype(np.int64)) > 0
-    top = np.argsort(distances, kind="stable")[:TOP]
-    return [
-        {"row": int(database.rows[i]), "distance": int(distances[i]), "right": bool(relevant[i])}
-        for i in top
-    ]
 
 
 def _item(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from runners.report.published import Comparison
 from runners.report.study import Line, Study
+from runners.zero_shot_columns import NAMES, NOTE
 
 BEST, ALIKE = "best", "alike"
 SAME = "not distinguishable from the best (paired t tests over seeds and queries, 5 %, Holm)"
@@ -34,6 +35,10 @@ class Table:
 def all_tables(study: Study, comparison: Comparison | None = None) -> list[Table]:
     """Return the leaderboards, time, and the comparison with published numbers if there is one."""
     tables = [_leaderboard(place, lines) for place, lines in study.places.items()]
+    for place, lines in study.places.items():
+        measured = [line for line in lines if line.row.all_classes is not None]
+        if measured:
+            tables.append(_zero_shot(place, measured))
     tables.append(_costs(study))
     if comparison is not None:
         tables.append(_published(comparison))
@@ -71,6 +76,18 @@ def _score_cell(line: Line | None, best: float) -> Cell:
         return Cell("–")
     mark = BEST if line.row.mean == best else ALIKE if line.row.alike else ""
     return Cell(score(line.row.mean, line.row.std), mark)
+
+
+def _zero_shot(place: tuple[str, str], lines: Sequence[Line]) -> Table:
+    rows = []
+    for line in sorted(lines, key=lambda x: (x.row.bits, -(x.row.all_classes or 0))):
+        cells = [Cell(str(line.row.bits)), Cell(line.name)]
+        for measure in NAMES:
+            mean, std = getattr(line.row, measure), getattr(line.row, f"{measure}_std")
+            cells.append(Cell("–" if mean is None else score(mean, std)))
+        rows.append(tuple(cells))
+    title = f"{place[0]}, {place[1]}, zero-shot mAP@all"
+    return Table(title, ("bits", "method", *NAMES.values()), tuple(rows), (NOTE,))
 
 
 def _costs(study: Study) -> Table:

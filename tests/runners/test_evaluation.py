@@ -10,7 +10,8 @@ import torch
 
 from common.code_store import CodeSet, read_codes
 from common.directions import sides
-from runners.evaluation import encode, mean_map, report_directions
+from runners.evaluation import encode, map_directions, mean_map, report_directions
+from runners.query_ap import read_query_ap
 from runners.reevaluation import reevaluate
 from tests.helpers import QUICK, run
 from tests.models.toys import make_model, take, toy_batch, toy_problem
@@ -75,6 +76,23 @@ def test_each_direction_compares_its_own_sides():
     )
 
 
+@pytest.mark.parametrize("no_relevant", ["zero", "skip"])
+def test_the_map_alone_is_that_of_the_report(no_relevant):
+    rng = np.random.default_rng(1)
+    query, database = (
+        CodeSet(
+            {"image": rng.choice(np.array([-1, 1], np.int8), (n, 6))},
+            (rng.random((n, 4)) < 0.3).astype(np.uint8), np.arange(n),
+        )
+        for n in (9, 30)
+    )  # fmt: skip
+    query.labels[3] = 0  # nothing is relevant to it
+    alone = map_directions(query, database, ["i2i"], no_relevant=no_relevant)
+    reports, _ = report_directions(query, database, ["i2i"], at=["all"], no_relevant=no_relevant)
+    assert alone["i2i"]["map"]["all"] == reports["i2i"]["map"]["all"]
+    assert mean_map(alone) == mean_map(reports)
+
+
 @pytest.fixture
 def finished(captioned, tmp_path):
     return run("method=dsph", *QUICK, *captioned, f"output={tmp_path}")
@@ -99,6 +117,13 @@ def test_measuring_with_other_settings(finished):
     assert after["directions"]["t2i"]["map"]["all"] == before["directions"]["t2i"]["map"]["all"]
     assert after["protocol"]["queries_without_relevant"] == "skip"
     assert after["protocol"]["selected"] == before["protocol"]["selected"]
+    assert read_query_ap(finished.path, "i2t") is None
+    for direction, report in after["directions"].items():
+        values = read_query_ap(finished.path, direction)
+        assert len(values) == report["queries"]
+        assert np.isnan(values).sum() == report["queries_without_relevant"]
+        mean = report["map"]["all"]["expected"]
+        assert np.nanmean(values, dtype=np.float64) == pytest.approx(mean, abs=1e-6)
 
 
 def test_only_what_concerns_the_evaluation(finished):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from runners.launchers.local import LocalLauncher, LocalOptions, shares, visible
 from runners.plan import plan
 from runners.store import Rules, Session
 from runners.sweep import expand, make_launcher, read_sweep, run_sweep
-from tests.helpers import QUICK, outcome
+from tests.helpers import QUICK, ROOT, outcome
 from utils.errors import UserError
 
 
@@ -177,3 +178,31 @@ def test_ray_with_workers_killed_at_random(runs, tmp_path):
     assert {s.state for s in plan(configs, 1)} == {"done"}
     said = json.loads((tmp_path / "out" / configs[0].run_name / "status.json").read_text())
     assert said["attempts"] >= 1
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_sweep_that_is_terminated_stops_its_workers(runs, tmp_path):
+    configs = runs("out", 1, epochs=100_000)
+    command = [sys.executable, str(ROOT / "main.py"), "sweep", str(tmp_path / "sweep.yaml")]
+    with subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True) as sweep:
+        try:
+            limit = time.monotonic() + 240  # on a busy machine
+            while len(workers := holders(tmp_path / "out", configs)) < 2:
+                assert sweep.poll() is None and time.monotonic() < limit
+                time.sleep(0.1)
+            sweep.terminate()
+            told = sweep.communicate(timeout=60)[1]
+        finally:
+            sweep.kill()
+    assert sweep.returncode == 130
+    assert "interrupted; the same command goes on where it stopped" in told
+    assert not any(is_running(pid) for pid in workers)
+    assert {s.state for s in plan(configs, 1)} <= {"interrupted", "to do"}
+    assert list((tmp_path / "out").glob(".*")) == []  # of the session

@@ -12,6 +12,7 @@ import yaml
 
 import main
 from common.run_store import RunFolder
+from dataset.splits import SplitManifest
 from runners.leaderboard import (
     collect,
     find_runs,
@@ -49,6 +50,8 @@ def write_run(
         "split_hash": keys["split"], "directions": {keys["direction"]: report},
         "timing": {"time_s": 0.1, "train_s": 2.0 + seed},
     }  # fmt: skip
+    if "zero_shot" in keys:
+        metrics["zero_shot"] = {"directions": {keys["direction"]: keys["zero_shot"]}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "status.json").write_text(json.dumps({"state": more.get("state", "done")}))
@@ -195,3 +198,71 @@ def test_ranks_over_datasets_are_printed_and_drawn(tmp_path, capsys):
     assert (tmp_path / "plots" / "ranks.png").read_bytes().startswith(b"\x89PNG")
     assert rank_methods(rows_of(tmp_path)).datasets == 3
     assert rank_methods([]) is None
+
+
+def measured(all_classes, unseen_only=None, harmonic=None):
+    """Return the zero-shot measures of a direction, as ``metrics.json`` holds them."""
+    cuts = {"all": {"expected": all_classes, "worst": 0.0, "best": 1.0}}
+    report = {"all_classes": cuts}
+    if unseen_only is not None:
+        report["unseen_only"] = {"all": {**cuts["all"], "expected": unseen_only}}
+    if harmonic is not None:
+        report["generalised"] = {"unseen": cuts, "seen": cuts, "harmonic": {"all": harmonic}}
+    return report
+
+
+def test_zero_shot_measures_have_columns(tmp_path, capsys):
+    for seed, scores in enumerate(((0.25, 0.5, 0.375), (0.75, 0.5, 0.625))):
+        write_run(tmp_path, scores[0], seed, zero_shot=measured(*scores))
+    write_run(tmp_path, 0.375, method="itq", zero_shot=measured(0.375, 0.75))
+    write_run(tmp_path, 0.9, method="old")  # measured before there was such a thing
+    write_run(tmp_path, 0.3, bits=32, backbone="clip[x]", zero_shot=measured(0.3, 0.4, 0.35))
+    rows = {(row.method, row.bits): row for row in rows_of(tmp_path)}
+    csq, itq, old = (rows[name, 16] for name in ("csq", "itq", "old"))
+    assert (csq.all_classes, csq.unseen_only, csq.harmonic) == (0.5, 0.5, 0.5)
+    assert csq.all_classes_std == pytest.approx(0.125**0.5) and csq.unseen_only_std == 0
+    assert (itq.unseen_only, itq.unseen_only_std, itq.harmonic) == (0.75, None, None)
+    assert old.all_classes is old.unseen_only is old.harmonic is None
+    print_tables(list(rows.values()))
+    printed = capsys.readouterr().out
+    table = printed[printed.index("zero-shot mAP@all") :].splitlines()
+    assert [word in table[2] for word in ("all classes", "unseen only", "harmonic mean")]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if "│" in line]
+    assert cells == [
+        ["16", "csq [pixels]", "0.5000 ± 0.3536", "0.5000 ± 0.0000", "0.5000 ± 0.1768"],
+        ["16", "itq [pixels]", "0.3750", "0.7500", "–"],
+        ["32", "csq [clip[x]]", "0.3000", "0.4000", "0.3500"],
+    ]
+    write_csv(list(rows.values()), tmp_path / "board.csv")
+    with open(tmp_path / "board.csv", newline="") as stream:
+        written = {(row["method"], row["bits"]): row for row in csv.DictReader(stream)}
+    assert float(written["csq", "16"]["harmonic"]) == 0.5
+    assert written["itq", "16"]["harmonic"] == "" == written["old", "16"]["all_classes"]
+
+
+def test_a_measure_that_one_seed_lacks_is_no_mean(tmp_path, capsys):
+    write_run(tmp_path, 0.25, 0, zero_shot=measured(0.25, 0.5))
+    write_run(tmp_path, 0.75, 1)
+    (row,) = rows_of(tmp_path)
+    assert row.mean == 0.5 and row.all_classes is None
+    print_tables([row])
+    assert "zero-shot" not in capsys.readouterr().out
+
+
+def test_queries_are_paired_whatever_rows_were_trained_on(tmp_path):
+    rng, rows = np.random.default_rng(0), np.arange(60)
+    base = rng.uniform(0.4, 0.6, 40)
+    splits = {  # validation rows; queries in another order; another database
+        "csq": SplitManifest(rows[:10], rows[:40], rows[40:], val=rows[10:12]),
+        "itq": SplitManifest(rows[:12], rows[:40], rows[40:]),
+        "lsh": SplitManifest(rows[:12], rows[39::-1], rows[40:]),
+        "dhn": SplitManifest(rows[:12], rows[:40], rows[41:]),
+    }
+    for method, split in splits.items():
+        values = base + 0.1 * (method == "csq") + rng.normal(0, 0.01, 40)
+        folder = write_run(tmp_path, float(values.mean()), method=method, split=split.hash)
+        split.save(folder / "split.npz")
+        write_query_ap(folder, {"i2i": values.astype(np.float32)})
+    tested = {row.method: row.p_queries for row in rows_of(tmp_path)}
+    assert tested["itq"] is not None and tested["itq"] < 1e-6
+    assert tested["lsh"] is None and tested["dhn"] is None

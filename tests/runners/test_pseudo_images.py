@@ -103,6 +103,7 @@ def test_results_say_what_was_seen(painted, tmp_path, words, alignment, tgi, row
     assert told["synthetic_rows_of_unseen_classes"].startswith(tgi)
     assert told["names_of_unseen_classes_used_in_training"] == (rows == 100)
     assert told["rows"]["train"] == rows
+    assert metrics["zero_shot"]["seen_classes"] == list(range(SEEN))  # painted ones are unseen
     assert set(metrics["directions"]["i2i"]["map"]) == {"all", "1000", "4000", "5000"}
 
 

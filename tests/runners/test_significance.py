@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from common.code_store import CodeSet
+from runners.evaluation import count_directions
 from runners.query_ap import query_ap, read_query_ap, write_query_ap
 from runners.significance import Sample, against_best, half_width, holm, paired_test, ranking
 
@@ -136,7 +137,8 @@ def test_ap_of_each_query(tmp_path):
         for n in (7, 40)
     ]  # fmt: skip
     sides[0].labels[2] = 0
-    found = query_ap(*sides, ("i2t", "t2i"), no_relevant="zero")
+    counted = count_directions(*sides, ("i2t", "t2i"))
+    found = query_ap(counted, no_relevant="zero")
     query, database = sides[0].codes["image"].astype(int), sides[1].codes["text"].astype(int)
     for q in range(7):
         distance = (8 - database @ query[q]) // 2
@@ -148,7 +150,7 @@ def test_ap_of_each_query(tmp_path):
             precision = np.cumsum(hits) / np.arange(1, 41)
             orders.append((precision * hits).sum() / max(hits.sum(), 1))
         assert found["i2t"][q] == pytest.approx(np.mean(orders), abs=0.03)
-    skipped = query_ap(*sides, ("i2t",), no_relevant="skip")["i2t"]
+    skipped = query_ap(counted, no_relevant="skip")["i2t"]
     assert np.isnan(skipped[2]) and np.isfinite(skipped[[0, 1, 3]]).all()
     write_query_ap(tmp_path, found)
     assert read_query_ap(tmp_path, "t2i").dtype == np.float32

@@ -278,7 +278,15 @@ def test_the_run_folder_is_complete(captioned, tmp_path):
         "versions",
         "git_revision",
     }
-    assert set(folder.metrics()["timing"]) >= {"time_s", "setup_s", "train_s", "encode_s"}
+    metrics = folder.metrics()
+    timing = dict(metrics["timing"])
+    of_train = timing.pop("of_train")
+    assert list(timing) == ["setup_s", "inputs_s", "train_s", "encode_s", "time_s", "write_s"]
+    assert set(of_train) == {"fit_s", "data_s", "step_s", "select_s", "board_s", "write_s"}
+    assert min(timing.values()) > 0 and min(of_train.values()) >= 0
+    assert sum(of_train.values()) <= timing["train_s"]
+    assert sum(timing.values()) <= folder.status()["seconds"]
+    assert metrics["memory"]["peak_mb"] > 50
     assert compose([], folder.config_file).run_name == folder.path.name
 
 

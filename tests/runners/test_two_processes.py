@@ -3,6 +3,8 @@
 Model and loss are wrapped as training wraps them. Each process is handed half of the batch; losses,
 gradients and memories must be those of the whole batch. Heads run in evaluation mode: dropout draws
 per process, and batch statistics are those of a process's own rows.
+
+``tests/bench/two_processes_table.py`` prints the differences, also of heads in training mode.
 """
 
 import pytest
@@ -35,12 +37,15 @@ def first_pairs():
     return sorted(chosen.items())
 
 
-def steps(loss_name, model_name, wrap):
-    """Return what two steps give: terms, gradients, and the loss's buffers after them."""
+def steps(loss_name, model_name, wrap, training=False):
+    """Return what two steps give: terms, gradients, and the loss's buffers after them.
+
+    ``training``: the mode of the heads.
+    """
     problem = problem_of(16, multi=True)
     module = TrainingModule(make_model(model_name, problem), make_loss(loss_name, problem)).double()
     module.train()
-    module.model.eval()
+    module.model.train(training)
     wrapped = wrap(module)
     batch = take(toy_batch(multi=True), own_share(ROWS))
     for modality in ("image", "text"):
@@ -63,13 +68,13 @@ def steps(loss_name, model_name, wrap):
     return found | gradients | dict(module.loss.named_buffers())
 
 
-def work(rank, world, folder, pairs):
+def work(rank, world, folder, pairs, training=False):
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(folder / "store"), world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     for loss, model in pairs:
         found = steps(
-            loss, model, lambda module: DistributedDataParallel(module, find_unused_parameters=True)
+            loss, model, lambda m: DistributedDataParallel(m, find_unused_parameters=True), training
         )
         torch.save(found, folder / f"{loss}{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -4,15 +4,22 @@ import dataclasses
 import shutil
 
 import h5py
+import numpy as np
 import pytest
 
 import main
+from common.config import compose
+from dataset.base import ArrayImages, HashDataset
+from dataset.preparation.checks import count_findings
 from dataset.preparation.index import index_file
 from dataset.preparation.prepare import prepare, splits_file
 from dataset.preparation.prepared import SplitChoice
 from dataset.preparation.source import Protocol
 from dataset.preparation.verify import verify_prepared
+from dataset.splits import SplitManifest
+from runners.datasets import verify
 from tests.dataset.preparation.toy import Toy, ToyConfig, write_toy
+from tests.helpers import write_captioned, write_mat
 
 
 @pytest.fixture
@@ -170,6 +177,58 @@ def test_any_dataset_can_be_verified(captioned, capsys):
     assert main.main(["verify", "folder", *words]) == 0
     told = capsys.readouterr().out
     assert "All is as stated." in told and "captions per row" in told
+
+
+def found_in(table):
+    """Return check → what was found, of the lines of a printed table with something found."""
+    cells = [line.split("│") for line in table.splitlines() if line.startswith("│")]
+    return {cell[2].strip(): cell[3].strip() for cell in cells if cell[3].strip()}
+
+
+def test_own_pictures_are_counted(tmp_path, capsys):
+    root = tmp_path / "own"
+    write_captioned(root, rows=20)
+    (root / "7.png").write_bytes(b"no picture")
+    words = ["dataset.csv=list.csv", "dataset.split.rule=permutation", "dataset.split.query=4"]
+    assert main.main(["verify", "folder", "--root", str(root), *words]) == 1
+    told = capsys.readouterr().out
+    table = found_in(told)
+    config = compose(["dataset=folder", f"dataset.root={root}", *words])
+    dataset = config.dataset.entry.target(config.dataset.config, "folder")
+    expected = {
+        "rows in all": "20", "classes": "3", "train rows": "16", "query rows": "4",
+        "database rows": "16", "rows in no part": "0", "split hash": dataset.split.hash,
+        "labels per row": "1 to 2", "rows without a label": "0",
+        "captions per row": "2 to 2, 2.00 on average", "missing pictures": "0",
+    }  # fmt: skip
+    assert {check: table[check] for check in expected} == expected
+    assert "differs: broken pictures: 1 (" in told and "7.png" in told
+
+
+def test_mat_files_are_counted(tmp_path):
+    columns = write_mat(tmp_path)["category"]
+    words = ["dataset.index_file=index.npy", "dataset.split.query=3", "dataset.split.train=5"]
+    findings = {f.check: f for f in verify("mat", str(tmp_path), words, quick=False)}
+    labels = columns.sum(1)
+    expected = {
+        "rows in all": "12", "classes": "3", "train rows": "5", "query rows": "3",
+        "database rows": "9", "rows in no part": "0", "broken pictures": "0",
+        "labels per row": f"{labels.min():.0f} to {labels.max():.0f}",
+    }  # fmt: skip
+    assert {check: findings[check].found for check in expected} == expected
+    assert all(finding.ok is not False for finding in findings.values())
+
+
+def test_validation_rows_and_rows_of_no_part_are_counted():
+    labels = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 1, 0]]
+    parts = {"train": [0], "val": [1, 3], "query": [2], "database": [4, 5]}
+    split = SplitManifest(**{part: np.array(rows) for part, rows in parts.items()})
+    pictures = ArrayImages(np.zeros((7, 2, 2, 3), np.uint8), "none")
+    dataset = HashDataset("toy", pictures, labels, ("a", "b"), False, split)
+    found = {f.check: f.found for f in count_findings(dataset)}
+    assert found["val rows"] == "2" and found["rows in no part"] == "1"
+    assert found["train rows per class"] == "1 of 1 classes"
+    assert found["database rows per class"] == "2 of 1 classes"
 
 
 def test_what_cannot_be_verified_at_all(tmp_path, capsys):

@@ -1,0 +1,62 @@
+"""TensorBoard's event files: taking out of them what is about to be written again.
+
+A run that was killed goes on from its last checkpoint, and may have told epochs after it. A new
+file does not replace what an old one says of the same step, and TensorBoard's own mark for that
+(``purge_step``) hides the steps of *all* curves of a folder, those of stages as well. So the events
+are taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.files import atomic_path
+
+FILES = "events.out.tfevents.*"
+
+
+def drop_events(folder: Path, unwanted: Callable[[str, int], bool]) -> int:
+    """Take values for which ``unwanted(tag, step)`` out of the event files right in ``folder``.
+
+    A file is replaced as a whole. What follows a torn record, the last one of a killed process, is
+    lost. A file without anything unwanted is left as it is, and so is one that cannot be read.
+
+    Returns:
+        How many values were taken out.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    dropped = 0
+    for file in sorted(folder.glob(FILES)):
+        kept, here = [], 0
+        for record in _records(file):
+            event = Event.FromString(record)
+            values = [v for v in event.summary.value if not unwanted(v.tag, event.step)]
+            gone = len(event.summary.value) - len(values)
+            here += gone
+            if not gone:
+                kept.append(record)
+            elif values:
+                del event.summary.value[:]
+                event.summary.value.extend(values)
+                kept.append(event.SerializeToString())
+        if here:
+            with atomic_path(file) as temporary, open(temporary, "wb") as stream:
+                writer = RecordWriter(stream)
+                for record in kept:
+                    writer.write(record)
+        dropped += here
+    return dropped
+
+
+def _records(file: Path) -> Iterator[Any]:
+    """Yield the serialised events of a file, up to the first one that is damaged."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+
+    try:
+        yield from RawEventFileLoader(str(file)).Load()
+    except Exception:  # the reader raises whatever it meets in a torn file
+        return
