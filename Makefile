@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint format bench clip-mini clean
+.PHONY: quickstart test lint format docs bench clip-mini clean
 
 quickstart: $(VENV)/.ready
 	$(RUN) main.py sweep quickstart
@@ -20,6 +20,11 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# regenerates what is generated, then builds docs/_build/index.html; a broken link fails
+docs: $(VENV)/.ready-dev
+	$(RUN) -m docs.generate
+	$(RUN) -m sphinx -b html -E -a -W --keep-going -q docs docs/_build
+
 bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_image_cache.py
 	$(RUN) tests/bench/bench_retrieval.py
@@ -29,6 +34,7 @@ bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_mith.py
 	$(RUN) tests/bench/bench_centers.py
 	$(RUN) tests/bench/bench_training_step.py
+	$(RUN) tests/bench/bench_sweep_overhead.py
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready
@@ -40,9 +46,9 @@ $(VENV)/.ready: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-docs.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf .cache runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .cache runs docs/_build .pytest_cache .ruff_cache .mypy_cache
