@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -237,6 +238,17 @@ def test_tables_escape_what_they_hold(study_root):
     odd = tables[0].__class__("a_b & <i>", ("x|y", "50 %"), (), ("~",))
     assert "### a\\_b &amp; &lt;i&gt;" in as_markdown([odd]) and "x\\|y" in as_markdown([odd])
     assert r"a\_b \& \textless{}i\textgreater{}" in as_latex([odd]) and r"50 \%" in as_latex([odd])
+
+
+def test_zero_shot_measures_are_a_table_of_their_own(study_root):
+    plain = study(study_root)
+    line = plain.places["folder", "i2t"][0]
+    row = dataclasses.replace(line.row, all_classes=0.5, all_classes_std=0.1, harmonic=0.25)
+    whole = dataclasses.replace(plain, lines=(dataclasses.replace(line, row=row),))
+    markdown = as_markdown(all_tables(whole))
+    assert "### folder, i2t, zero-shot mAP@all" in markdown
+    told = next(line for line in markdown.splitlines() if "0.5000 ± 0.1000" in line)
+    assert told.endswith("| 0.5000 ± 0.1000 | – | 0.2500 |")
 
 
 def test_the_command_writes_all_files(study_root, tmp_path, capsys):
