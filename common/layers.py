@@ -228,7 +228,7 @@ def _settled(layer: Layer, names: Mapping[str, str | None]) -> Layer:
         elif isinstance(value, str) and key in NAMED:
             values[key] = {"name": value}
         elif key in names and isinstance(value, Mapping) and "config" in value:
-            kept = value if value["config"] == names[key] else {}
+            kept = value if value["config"] in (None, names[key]) else {}
             values[key] = {k: v for k, v in kept.items() if k != "config" or layer.is_whole}
     if layer.is_whole and "method" in names and layer.values["method"] != names["method"]:
         values = {key: value for key, value in values.items() if key not in RECIPE}

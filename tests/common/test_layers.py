@@ -143,6 +143,11 @@ def test_another_component_is_called_by_its_own_name():
     assert same == compose(["method=csq", "dataset=folder"])
 
 
+def test_no_config_with_a_name_keeps_the_other_keys():
+    config = compose([*BASE[:3], "backbone.name=pixels", "backbone.config=null", "backbone.size=8"])
+    assert (config.backbone.name, config.backbone.config.size) == ("pixels", 8)
+
+
 def test_a_run_with_a_component_of_its_own_name_composes_to_itself(tmp_path):
     # open_clip is what the encoder chosen by configs/base.yaml is registered as
     for name in ("timm", "open_clip"):

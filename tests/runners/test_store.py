@@ -314,10 +314,13 @@ def test_interrupting_leaves_runs_that_resume(sweep_file, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
+    # a shell's background job, as tests may be, ignores SIGINT from birth
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         supervise(launcher, lambda name: None)
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 40
     thread.join()
     session.remove()
