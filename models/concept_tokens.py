@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from common.batch import Features
 from models.base import Backbone
+from models.clip_block import SelfAttention, quick_gelu
 from utils.errors import UserError
-
-QUICK_GELU = 1.702  # x · sigmoid(1.702 x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,31 +209,15 @@ class TransformerBlock(nn.Module):
                 f"model.attention_heads={heads} does not divide the {width} features of a token."
             )
         self.norm1 = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the tokens [B,L,D] become, of the same shape."""
-        x = x + self._attend(self.norm1(x))
-        return x + self._mlp(self.norm2(x))
-
-    def _attend(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        attention = self.attention
-        joint = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)  # [B,L,3D]
-        query, key, value = (
-            part.view(batch, length, attention.num_heads, -1).transpose(1, 2)
-            for part in joint.chunk(3, dim=-1)
-        )  # [B,heads,L,D/heads] each
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return attention.out_proj(attended.transpose(1, 2).reshape(batch, length, width))
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        # x σ(a x) = silu(a x) / a: with a in the weights, one fused pass over [B,L,4D] is left
-        hidden = F.linear(x, QUICK_GELU * self.fc1.weight, QUICK_GELU * self.fc1.bias)
-        return F.linear(F.silu(hidden), self.fc2.weight / QUICK_GELU, self.fc2.bias)
+        x = x + self.attention.attend(self.norm1(x))
+        return x + self.fc2(quick_gelu(self.fc1(self.norm2(x))))
 
 
 def default_heads(width: int) -> int:

@@ -7,12 +7,12 @@ lot. Where all rows still have the same queries, these are projected once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.clip_block import cut_heads
 from models.thinning import noise
 
 
@@ -32,7 +32,7 @@ class QueryAttention(nn.MultiheadAttention):
         Returns:
             [R,M,D]; without dropout as many rows as x.
         """
-        q, k, v = _heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3, self.num_heads)
+        q, k, v = cut_heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3, self.num_heads)
         return self.out_proj(self._seen(q, k, v, rows).transpose(1, 2).flatten(2))
 
     def across(self, x: Tensor, tokens: Sequence[Tensor]) -> Tensor:
@@ -48,14 +48,14 @@ class QueryAttention(nn.MultiheadAttention):
         width, heads = self.embed_dim, self.num_heads
         own, other = self.in_proj_weight.split([width, 2 * width])
         own_bias, other_bias = self.in_proj_bias.split([width, 2 * width])
-        (q,) = _heads(F.linear(x, own, own_bias), 1, heads)
+        (q,) = cut_heads(F.linear(x, own, own_bias), 1, heads)
         flat = F.linear(torch.cat([lot.flatten(0, 1) for lot in tokens]), other, other_bias)
         rows = [len(lot) for lot in tokens]
         queries = q.expand(sum(rows), -1, -1, -1).split(rows)
         pairs = flat.split([lot.shape[0] * lot.shape[1] for lot in tokens])
         seen = []
         for lot, query, pair in zip(tokens, queries, pairs, strict=True):
-            k, v = _heads(pair.view(*lot.shape[:2], -1), 2, heads)
+            k, v = cut_heads(pair.view(*lot.shape[:2], -1), 2, heads)
             seen.append(self._seen(query, k, v, len(lot)).transpose(1, 2))
         return self.out_proj(torch.cat(seen).flatten(2))
 
@@ -69,27 +69,3 @@ class QueryAttention(nn.MultiheadAttention):
             return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         weight = (q @ k.mT).mul_(q.shape[3] ** -0.5).softmax(3)
         return (weight * noise((rows, *weight.shape[1:]), dropout, weight)) @ v
-
-
-def _heads(x: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
-    """Cut [B,M,count·D] into count tensors [B,H,M,D/H], each in one piece."""
-    found: tuple[Tensor, ...] = _Heads.apply(x, count, heads)
-    return found
-
-
-class _Heads(torch.autograd.Function):
-    """The cut above, which autograd would undo with two copies where one will do."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
-        ctx.count = count
-        cut = x.unflatten(2, (count, heads, -1)).permute(2, 0, 3, 1, 4)  # [count,B,H,M,D/H]
-        return tuple(part.contiguous() for part in cut)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        rows, heads, queries, width = gradients[0].shape
-        joined = gradients[0].new_empty(rows, queries, ctx.count, heads, width)
-        for part, gradient in zip(joined.unbind(2), gradients, strict=True):
-            part.copy_(gradient.transpose(1, 2))
-        return joined.flatten(2), None, None

@@ -28,6 +28,7 @@ from models.backbones.open_clip_towers import (
     TextEncode,
     hugging_face_text,
     image_encode_for,
+    with_lean_blocks,
 )
 from models.backbones.towers import CLIP_MEAN, CLIP_STD, TowerBackbone, image_settings
 from utils.errors import UserError
@@ -148,11 +149,13 @@ def open_clip_backbone(config: OpenCLIPConfig, modalities: tuple[str, ...]) -> B
         architecture["vision_cfg"]["image_size"] = config.image_size
     _require_local(architecture["text_cfg"].get("hf_model_name"), what)
     with files.library_errors(what, source):
-        network = open_clip.CustomTextCLIP(
-            architecture["embed_dim"],
-            architecture["vision_cfg"],
-            architecture["text_cfg"],
-            quick_gelu=architecture.get("quick_gelu", False),
+        network = with_lean_blocks(
+            open_clip.CustomTextCLIP(
+                architecture["embed_dim"],
+                architecture["vision_cfg"],
+                architecture["text_cfg"],
+                quick_gelu=architecture.get("quick_gelu", False),
+            )
         )
     if state is None:
         files.warn_random(what)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from common.batch import Features
 from models.backbones.towers import map_to_tokens
+from models.clip_block import QuickGELU, SelfAttention
 
 
 class ImageEncode(Protocol):
@@ -94,6 +95,21 @@ def timm_tokens(trunk: Any, features: Tensor) -> Tensor:
     if getattr(trunk, "output_fmt", "NCHW") == "NHWC":
         return features.flatten(1, 2)
     return map_to_tokens(features)
+
+
+def with_lean_blocks(network: Any) -> Any:
+    """Give OpenAI's transformer blocks our attention and QuickGELU; parameters keep their names."""
+    from open_clip.transformer import QuickGELU as UsualQuickGELU
+    from open_clip.transformer import ResidualAttentionBlock
+
+    for block in network.modules():
+        if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):
+            continue
+        if block.attn.batch_first:
+            block.attn = SelfAttention.like(block.attn)
+        if isinstance(block.mlp.gelu, UsualQuickGELU):
+            block.mlp.gelu = QuickGELU()
+    return network
 
 
 class ClipText:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from common.batch import Features
 from models.backbones.base import CachedBackbone
@@ -116,7 +117,7 @@ def test_one_encoder_serves_both_modalities():
 def by_pytorch(block, x):
     """Return what the block computes, by nn.MultiheadAttention and x · sigmoid(1.702 x)."""
     y = block.norm1(x)
-    x = x + block.attention(y, y, y, need_weights=True)[0]
+    x = x + nn.MultiheadAttention.forward(block.attention, y, y, y, need_weights=True)[0]
     hidden = block.fc1(block.norm2(x))
     return x + block.fc2(hidden * torch.sigmoid(1.702 * hidden))
 
