@@ -42,28 +42,28 @@ NOT_IDENTITY = (
 class DataConfig:
     """Section ``data``: how rows reach the model."""
 
-    augment: Literal["none", "flip", "crop_flip", "resized_crop_flip"] = "none"
+    augment: Literal["none", "flip", "crop_flip", "resized_crop_flip"] = "none"  # of training
     train_geometry: Literal["squash", "crop"] = "squash"  # crop: short side, then centre crop
-    eval_geometry: Literal["squash", "crop"] = "squash"
+    eval_geometry: Literal["squash", "crop"] = "squash"  # how a picture becomes square
     captions: Literal["random", "first"] = "random"  # drawn at each training access, or fixed
-    on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_image: Literal["error", "skip"] = "error"  # one that cannot be read
     feature_cache: Literal["auto", "off"] = "auto"  # auto: whenever the encoder is frozen
     caption_noise: float = 0.0  # share of training rows whose captions are shuffled among them
     generated: str | None = None  # folder of `main.py generate`: captions, painted query pictures
-    workers: int = 0
-    eval_batch_size: int = 256
+    workers: int = 0  # processes that load; 0: none beside the main one
+    eval_batch_size: int = 256  # rows, where nothing is trained
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """Section ``eval``: what is measured, and on what the epoch is selected."""
 
-    select: Literal["val", "query", "last"] = "val"
+    select: Literal["val", "query", "last"] = "val"  # rows that choose the epoch; last: no choice
     val_size: int | float = 0.1  # rows, or a fraction of the training rows, when select=val
     every: int = 1  # epochs between evaluations while training
     directions: list[Literal["i2i", "i2t", "t2i", "t2t"]] | None = None  # None: by modalities
-    at: list[int | str] = dataclasses.field(default_factory=lambda: ["all"])
-    no_relevant: Literal["zero", "skip"] = "zero"
+    at: list[int | str] = dataclasses.field(default_factory=lambda: ["all"])  # cuts
+    no_relevant: Literal["zero", "skip"] = "zero"  # what a query without relevant rows counts
 
 
 @dataclasses.dataclass(frozen=True)

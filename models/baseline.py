@@ -38,8 +38,8 @@ LARGEST_PRODUCT = 64.0
 class BaselineModelConfig:
     """Keys of ``model`` with ``name: baseline``."""
 
-    hidden: int = 256
-    dropout: float = 0.3
+    hidden: int = 256  # width of the inner layer
+    dropout: float = 0.3  # behind the inner layer
 
 
 @MODELS.register("baseline", config=BaselineModelConfig, provides=("image_code", "text_code"))
@@ -65,7 +65,7 @@ class Baseline(HeadModel):
 class BaselineLossConfig:
     """Keys of ``loss`` with ``name: baseline``."""
 
-    quan_alpha: float = 1e-3
+    quan_alpha: float = 1e-3  # weight of the quantisation term
 
 
 @LOSSES.register("baseline", config=BaselineLossConfig, needs=("image_code", "text_code"))

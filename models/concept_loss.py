@@ -34,7 +34,7 @@ NEEDS = tuple(f"{m}_{part}" for m in MODALITIES for part in ("pooled_code", "tok
 class ConceptLossConfig:
     """Keys of ``loss`` that MITH and VTPH share."""
 
-    lambda_intra: float = 1.0
+    lambda_intra: float = 1.0  # weight of the likelihood within a modality
     lambda_inter: float = 10.0  # β
     lambda_quant: float = 8.0  # γ
     lambda_contrast: float = 50.0  # δ

@@ -30,7 +30,7 @@ class ConceptHeadConfig:
 
     top_k: int = 8  # concepts that a token may contribute to
     mlp_layers: int = 2  # residual blocks of the concept encoder
-    transformer_layers: int = 2
+    transformer_layers: int = 2  # between the concepts of a row
     attention_heads: int | None = None  # None: one per 64 features
 
     def __post_init__(self) -> None:

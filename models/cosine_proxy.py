@@ -27,9 +27,9 @@ from models.pairs import masked_mean
 class MLPHashConfig:
     """Keys of ``model`` with ``name: mlp_hash``."""
 
-    hidden: int = 512
-    dropout: float = 0.3
-    standardize: bool = True
+    hidden: int = 512  # width of the inner layer
+    dropout: float = 0.3  # behind the inner layer
+    standardize: bool = True  # features first, by their training statistics
 
 
 @MODELS.register("mlp_hash", config=MLPHashConfig, provides=("image_code", "text_code"))
@@ -55,7 +55,7 @@ class MLPHash(StandardizedHeadModel):
 class CosineProxyConfig:
     """Keys of ``loss`` with ``name: cosine_proxy``."""
 
-    margin: float = 0.1
+    margin: float = 0.1  # cosine to a class that a row has not, from which it is pushed away
 
 
 @LOSSES.register(

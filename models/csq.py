@@ -37,7 +37,7 @@ class CSQConfig:
     """Keys of ``loss`` with ``name: csq``."""
 
     lambda_quant: float = 1e-4  # λ
-    centers: CenterKind = "hadamard"
+    centers: CenterKind = "hadamard"  # how they are made, see models/centers.py
 
 
 @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))

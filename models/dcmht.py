@@ -57,7 +57,7 @@ from models.softmax_code import pair_softmax, pairs_to_code
 class DCMHTModelConfig:
     """Keys of ``model`` with ``name: dcmht``."""
 
-    head: Literal["select", "attention"] = "select"
+    head: Literal["select", "attention"] = "select"  # see above
     hidden: int = 128  # width of the select head
     attention_heads: int = 8  # of the attention head; no effect on what it computes
 
@@ -149,7 +149,7 @@ class DCMHT(HashModel):
 class LinearHeadConfig:
     """Keys of ``model`` with ``name: dcmht_linear``."""
 
-    dropout: float = 0.2
+    dropout: float = 0.2  # before the tanh
 
 
 @MODELS.register("dcmht_linear", config=LinearHeadConfig, provides=("image_code", "text_code"))
@@ -173,7 +173,7 @@ class DCMHTLinear(HeadModel):
 class DCMHTLossConfig:
     """Keys of ``loss`` with ``name: dcmht`` or ``dcmht_linear``."""
 
-    similarity: Literal["euclidean", "cosine", "cosine_likelihood"] = "euclidean"
+    similarity: Literal["euclidean", "cosine", "cosine_likelihood"] = "euclidean"  # of L
     power: Literal[1, 2] = 2  # l1 or l2
     vartheta: float = 0.75  # ϑ of the margin √(2Kϑ)
     threshold: float = 0.1  # of the two cosine forms; 0 means 0.05 in `cosine`, as released

@@ -60,7 +60,7 @@ class DIMCHModelConfig:
     """Keys of ``model`` with ``name: dimch``."""
 
     set_size: int = 8  # M
-    dropout: float = 0.3
+    dropout: float = 0.3  # inside the heads
 
 
 class InstanceHead(nn.Module):
@@ -137,19 +137,19 @@ class DIMCHLossConfig:
     """Keys of ``loss`` with ``name: dimch``."""
 
     triplet_alpha: float = 50.0  # weight of the triplets of sets
-    token_triplet_margin: float = 0.3
+    token_triplet_margin: float = 0.3  # of sets
     hash_triplet_alpha: float = 50.0  # weight of the triplets of codes
     triplet_margin: float = 0.3  # of codes
-    mmd_alpha: float = 1.0
+    mmd_alpha: float = 1.0  # weight of the mmd of both modalities' instances
     mmd_gamma: float = 0.5  # γ of the kernel exp(-γ ‖u - v‖)
     unif_alpha: float = 0.3  # weight of div
     uniformity_t: float = 20.0  # t of exp(-t ‖u - v‖²)
-    diversity: DiversityForm = "flattened"
-    quan_alpha: float = 1.0
-    similarity: BagForm = "smooth_chamfer"
+    diversity: DiversityForm = "flattened"  # as released, or within each set
+    quan_alpha: float = 1.0  # weight of the quantisation term
+    similarity: BagForm = "smooth_chamfer"  # of two sets
     temperature: float = 16.0  # τ
     temperature_txt_scale: float = 1.0  # ρ, on τ in the sum over the first set's instances
-    denominator: float = 2.0
+    denominator: float = 2.0  # of the two sums of that similarity
 
 
 @LOSSES.register(

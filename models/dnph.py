@@ -59,7 +59,7 @@ from models.label_entropy import first_label, label_entropy
 class DNPHModelConfig:
     """Keys of ``model`` with ``name: dnph``."""
 
-    dropout: float = 0.2
+    dropout: float = 0.2  # before the tanh
 
 
 @MODELS.register(

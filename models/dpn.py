@@ -44,9 +44,9 @@ class DPNConfig:
     """Keys of ``loss`` with ``name: dpn``."""
 
     margin: float = 1.0  # m
-    targets: Literal["fixed", "adaptive"] = "fixed"
+    targets: Literal["fixed", "adaptive"] = "fixed"  # adaptive: DPN-A
     centers: CenterKind = "balanced"  # the first targets
-    over_bits: Literal["mean", "sum"] = "mean"
+    over_bits: Literal["mean", "sum"] = "mean"  # of the hinge
     lambda_norm: float = 0.0  # λ
 
 

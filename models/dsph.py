@@ -47,7 +47,7 @@ from utils.errors import UserError
 class DSPHModelConfig:
     """Keys of ``model`` with ``name: dsph``."""
 
-    dropout: float = 0.2
+    dropout: float = 0.2  # before the tanh
 
 
 @MODELS.register("dsph", config=DSPHModelConfig, provides=("image_code", "text_code"))
@@ -73,7 +73,7 @@ class DSPHLossConfig:
 
     alpha: float = 0.8  # α, weight of the irrelevant pairs
     threshold: float | None = None  # θ; None: from the table of code distances
-    proxy_seed: int = 0
+    proxy_seed: int = 0  # of the proxies' first values, whatever the run's seed
 
 
 PROXY_OPTIMIZER = {

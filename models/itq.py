@@ -29,7 +29,7 @@ from models.lsh import FittedProjection
 class ITQConfig:
     """Keys of ``model`` with ``name: itq``."""
 
-    iterations: int = 50
+    iterations: int = 50  # of the rotation
     ridge: float = 0.1  # λ of the whitening; cross-modal only
 
 

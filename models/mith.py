@@ -95,7 +95,7 @@ class MITHLossConfig(ConceptLossConfig):
     """Keys of ``loss`` with ``name: mith``."""
 
     alpha: float = 0.01  # α, of the contrast between the concepts of one row
-    temperature: float = 0.07
+    temperature: float = 0.07  # of both contrasts
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

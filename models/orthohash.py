@@ -66,7 +66,7 @@ class OrthoHashConfig:
     form: Literal["cosine", "arc"] = "cosine"  # of the margin
     margin: float | None = None  # m; None: 0.3 for the cosine, 0.2 for the arc
     scale: float = 8.0  # s
-    centers: CenterKind = "spread"
+    centers: CenterKind = "spread"  # how they are made, see models/centers.py
     lambda_quant: float = 0.0  # λ
 
 

@@ -109,16 +109,16 @@ IMAGE_ATTRIBUTES = "image_attributes"
 class PixelConfig:
     """Keys of ``model`` with ``name: pixel``; see the top of ``models/pixel.py``."""
 
-    variant: Literal["fixed", "released"] = "fixed"
+    variant: Literal["fixed", "released"] = "fixed"  # of two faults, see above
     embedding: int = 512  # E
     template: str | None = None  # of sentences; null: the one that knows the attributes
-    prompt: Literal["template", "learned"] = "template"
+    prompt: Literal["template", "learned"] = "template"  # the words around attributes
     context: int = 4  # learned words, with prompt=learned
     text: EncoderConfig = EncoderConfig()
     text_length: int | None = None  # tokens; null: the longest text of a class, 180 at most
-    mask_rate: float = 0.208
-    swap_rate: float = 0.015
-    adapter: int = 0
+    mask_rate: float = 0.208  # share of words hidden in training
+    swap_rate: float = 0.015  # share replaced by others
+    adapter: int = 0  # width of the layers before both heads; 0: none
     standardize: bool = False  # features first, by their training statistics; for frozen encoders
 
 
@@ -287,12 +287,12 @@ class PIXEL(HashModel):
 class PixelLossConfig:
     """Keys of ``loss`` with ``name: pixel``; the weights are those for AwA2."""
 
-    variant: Literal["fixed", "released"] = "fixed"
+    variant: Literal["fixed", "released"] = "fixed"  # of two faults, see above
     form: Literal["cosine", "arc"] = "cosine"  # of the margin
     margin: float = 0.2  # m
     scale: float = 10.0  # s
-    w_semantic: float = 3.0
-    w_regression: float = 0.4
+    w_semantic: float = 3.0  # weight of L_sd
+    w_regression: float = 0.4  # weight of L_reg
 
 
 @LOSSES.register(

@@ -228,7 +228,7 @@ class PZSHLossConfig:
     lambda_quant: float = 1e-4  # λ
     temperature: float = 0.07  # τ
     proxy_warmup: int = 10  # epochs without the proxy term
-    center_seed: int = 42
+    center_seed: int = 42  # of the centres' draw, whatever the run's seed
 
     def __post_init__(self) -> None:
         """Refuse a temperature that nothing can be divided by."""

@@ -24,25 +24,15 @@ PADDING, MASK = "[PAD]", "[MASK]"
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Keys of ``model.text``.
+    """Keys of ``model.text``."""
 
-    Attributes:
-        kind: ``bert`` or ``clip``.
-        weights: ``random``; for a BERT a folder or name of Hugging Face, for a CLIP a file or tag
-            of open_clip.
-        model: architecture of the CLIP: open_clip's name or JSON file.
-        layers: of the BERT, its first ones; null: 6, or as many as a pretrained one has if fewer.
-        width, heads: of a random BERT.
-        train: whether it learns; null: yes, but for a pretrained one under a learned prompt.
-    """
-
-    kind: Literal["bert", "clip"] = "bert"
-    weights: str = RANDOM
-    model: str = "models/backbones/clip_mini.json"
-    layers: int | None = None
-    width: int = 768
-    heads: int = 12
-    train: bool | None = None
+    kind: Literal["bert", "clip"] = "bert"  # of the encoder
+    weights: str = RANDOM  # random; a BERT's folder or name of Hugging Face; a CLIP's file or tag
+    model: str = "models/backbones/clip_mini.json"  # of a CLIP: a name of open_clip or a JSON
+    layers: int | None = None  # of a BERT, its first; null: 6, or all if it has fewer
+    width: int = 768  # of a random BERT
+    heads: int = 12  # likewise
+    train: bool | None = None  # null: yes, but for a pretrained one under a learned prompt
 
 
 class SentenceEncoder(nn.Module, ABC):

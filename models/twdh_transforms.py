@@ -132,12 +132,12 @@ def regression(long: Tensor, short: Tensor, label: Tensor, ridge: float) -> Tens
 class ReleasedConfig:
     """The authors' recipe; their command line has ``lr`` 0.1, their default was 0.001."""
 
-    lr: float = 0.1
-    weight_decay: float = 0.2
-    warmup: float = 0.1
+    lr: float = 0.1  # of its optimiser
+    weight_decay: float = 0.2  # likewise
+    warmup: float = 0.1  # share of the steps
     l1: float = 1e-3  # α, weight of the sum of absolute entries
-    epochs: int = 100
-    batch_size: int = 200
+    epochs: int = 100  # of the training rows
+    batch_size: int = 200  # rows
 
 
 class ReleasedTransform:

@@ -73,12 +73,12 @@ class UMoEDModelConfig:
 
     set_size: int | None = None  # M, number of queries; None: one for each bit
     hidden: int | None = None  # width of the decoder; None: that of the tokens
-    layers: int = 6
+    layers: int = 6  # N, of the decoder
     heads: int = 8  # of attention
-    feedforward: int = 2048
-    experts: int = 8
+    feedforward: int = 2048  # width inside its feed-forward part
+    experts: int = 8  # of the mixture that ends it
     slots: int = 8  # of each expert
-    dropout: float = 0.3
+    dropout: float = 0.3  # after every part of a layer
 
 
 class DecoderLayer(nn.Module):
@@ -247,8 +247,8 @@ class UMoED(HashModel):
 class UMoEDLossConfig:
     """Keys of ``loss`` with ``name: umoed``."""
 
-    triplet_alpha: float = 1.0
-    token_triplet_margin: float = 0.1
+    triplet_alpha: float = 1.0  # weight of trip
+    token_triplet_margin: float = 0.1  # of trip
     unif_alpha: float = 0.8  # weight of div
     uniformity_t: float = 20.0  # t of exp(-t ‖u - v‖²)
     # the first two position by position, the others as bags: models/set_similarity.py

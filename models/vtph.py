@@ -95,8 +95,8 @@ class VTPHConfig(ConceptHeadConfig):
     prompt_layers: int = 2  # of T_i and T_t
     prompt_heads: int | None = None  # None: 16 if they divide the width
     adapter_reduction: int = 4  # TAP's hidden width is D over this
-    adapter_dropout: float = 0.2
-    db_text: Literal["paired", "text_only"] = "paired"
+    adapter_dropout: float = 0.2  # inside the adapter of texts
+    db_text: Literal["paired", "text_only"] = "paired"  # text_only: database texts stand alone
     alone_share: float = 0.0  # of training batches whose texts are encoded alone; ours
 
     def __post_init__(self) -> None:
@@ -292,8 +292,8 @@ class VTPHLossConfig(ConceptLossConfig):
     affinity: Literal["jeffreys_mean", "js"] = "jeffreys_mean"  # released code; paper's figure
     temperature: float = 0.07  # of texts that equal their caption
     gamma: float | None = None  # γ; None: 500, for `js` 8·500/D
-    lambda_triplet: float = 1.0
-    margin: float = 1.0
+    lambda_triplet: float = 1.0  # weight of the triplets
+    margin: float = 1.0  # of the triplets
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

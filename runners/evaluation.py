@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -78,12 +77,10 @@ def report_counted(
 def report_directions(
     query: CodeSet, database: CodeSet, directions: Sequence[str], *,
     at: Sequence[int | str], no_relevant: str, device: torch.device | str | None = None,
-) -> tuple[dict[str, Any], float]:  # fmt: skip
-    """Return direction → metrics, and the seconds that their computation took."""
-    start = time.perf_counter()
+) -> dict[str, Any]:  # fmt: skip
+    """Return direction → metrics."""
     counted = count_directions(query, database, directions, device=device)
-    reports = report_counted(counted, at=at, no_relevant=no_relevant)
-    return reports, time.perf_counter() - start
+    return report_counted(counted, at=at, no_relevant=no_relevant)
 
 
 def map_directions(

@@ -16,17 +16,17 @@ class FitConfig:
     mean nothing here: they are set to None, and runs that differ in them alone are the same run.
     """
 
-    device: str = "auto"
-    threads: int = 0
-    epochs: int | None = None
-    batch_size: int | None = None
-    accumulate: int | None = None
-    clip_norm: float | None = None
-    precision: str | None = None
-    drop_last: bool | None = None
-    checkpoint_every: int | None = None
-    tensorboard: bool | None = None
-    pictures: int | None = None
+    device: str = "auto"  # auto: a GPU where there is one
+    threads: int = 0  # CPU threads; 0 = PyTorch's choice
+    epochs: int | None = None  # no meaning here
+    batch_size: int | None = None  # no meaning here
+    accumulate: int | None = None  # no meaning here
+    clip_norm: float | None = None  # no meaning here
+    precision: str | None = None  # no meaning here
+    drop_last: bool | None = None  # no meaning here
+    checkpoint_every: int | None = None  # no meaning here
+    tensorboard: bool | None = None  # no meaning here
+    pictures: int | None = None  # no meaning here
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

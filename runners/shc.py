@@ -47,7 +47,7 @@ log = logging.getLogger("hashing")
 class ClassifierConfig:
     """Keys of ``runner.classifier``; optimiser and schedule are those of the hashing network."""
 
-    epochs: int = 100
+    epochs: int = 100  # of the classifier, the first stage
     lr: float | None = None  # of every parameter group; None: as for the hashing network
     cross_entropy: Literal["probabilities", "logits"] = "probabilities"  # what its softmax is of
 

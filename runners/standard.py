@@ -41,16 +41,16 @@ log = logging.getLogger("hashing")
 class StandardConfig:
     """Keys of ``runner`` with ``name: standard``."""
 
-    epochs: int = 30
+    epochs: int = 30  # passes over the training rows
     batch_size: int = 128  # over all processes
     accumulate: int = 1  # batches whose gradients are added before a step
     clip_norm: float = 0.0  # of the gradient of all parameters together; 0 = off
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    drop_last: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of forward and backward
+    drop_last: bool = False  # leave out an epoch's last, smaller batch
     checkpoint_every: int = 1  # epochs between checkpoints; the last epoch always has one
-    tensorboard: bool = True
+    tensorboard: bool = True  # write curves for it
     pictures: int = 4  # validation rows whose nearest rows TensorBoard shows; 0 = none
-    device: str = "auto"
+    device: str = "auto"  # auto: a GPU where there is one
     threads: int = 0  # CPU threads; 0 = PyTorch's choice
 
 

@@ -63,7 +63,7 @@ def zero_shot_report(
     def measure(asking: CodeSet, answering: CodeSet) -> dict[str, Any]:
         if not len(asking.rows) or not len(answering.rows):
             return {}
-        reports, _ = report_directions(
+        reports = report_directions(
             asking, answering, directions, at=cuts, no_relevant=no_relevant, device=device
         )
         return {direction: report["map"] for direction, report in reports.items()}

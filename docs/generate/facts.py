@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import fnmatch
 import functools
+import itertools
 import re
 import types
 import typing
@@ -182,7 +183,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _comments(schema: type) -> dict[str, str]:
-    """Return field → the comment on its line (or on the line above, standing alone)."""
+    """Return field → the comment on its line, or else the one above it, standing alone."""
     found: dict[str, str] = {field.name: "" for field in dataclasses.fields(schema)}
     for base in reversed(schema.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -194,7 +195,15 @@ def _comments(schema: type) -> dict[str, str]:
                 _, hash_sign, comment = line.partition("#")
                 if hash_sign and not comment.strip().startswith(("type:", "noqa", "fmt:")):
                     found[node.target.id] = comment.strip()
+                else:
+                    found[node.target.id] = _comment_above(lines[: node.lineno - 1])
     return found
+
+
+def _comment_above(lines: Sequence[str]) -> str:
+    """Return the comment that the lines end with, or nothing."""
+    ending = itertools.takewhile(lambda line: line.strip().startswith("#"), reversed(lines))
+    return " ".join(line.strip().lstrip("# ") for line in reversed(list(ending)))
 
 
 def _class_body(schema: type) -> Sequence[ast.stmt]:

@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from common.layers import config_names
+from common.registry import LOSSES, MODELS, RUNNERS
 from docs.generate import docstrings, facts, markdown
 from docs.generate.docstrings import Section, parse
 from docs.generate.pages import method_page, pages
@@ -133,11 +134,22 @@ class Outer:
     kind: Literal["a", "b"] = "a"  # which
     several: tuple[int, ...] = (1, 2)
     absent: str | None = None  # None: "nothing # at all"
+    # where both
+    # are equal
+    above: int = 1
     inner: Inner = Inner(5)
 
 
 def test_a_title_does_not_end_at_an_initial():
     assert parse("Mixtures: J. Doe, 2024.\n\nText.", {}.get).title == "Mixtures: J. Doe, 2024"
+
+
+@pytest.mark.parametrize("registry", [MODELS, LOSSES, RUNNERS], ids=["model", "loss", "runner"])
+def test_every_option_says_what_it_is(registry):
+    for name in registry.names():
+        schema = registry.get(name).config
+        silent = [option.key for option in facts.options(schema) if not option.meaning]
+        assert not silent, f"{registry.kind} {name}: a comment behind {silent} is missing"
 
 
 def test_options_are_the_fields():
@@ -146,6 +158,7 @@ def test_options_are_the_fields():
         ("kind", "`a`, `b`", "`a`", "which"),
         ("several", "list of int", "`[1, 2]`", ""),
         ("absent", "text or `null`", "`null`", 'None: "nothing # at all"'),
+        ("above", "int", "`1`", "where both are equal"),
         ("inner.width", "int", "`5`", "of the middle"),
     ]
 
