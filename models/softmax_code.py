@@ -12,7 +12,9 @@ from torch import Tensor
 
 def pair_softmax(logits: Tensor) -> Tensor:
     """Return softmax over each pair of ``logits`` [B,2K], so that each pair sums to 1."""
-    return logits.unflatten(1, (-1, 2)).softmax(2).flatten(1)
+    # as σ(z₁ - z₀): a softmax over an axis of two takes six times as long on a processor
+    pairs = logits.unflatten(1, (-1, 2))
+    return (pairs - pairs.flip(2)).sigmoid().flatten(1)
 
 
 def pairs_to_code(pairs: Tensor) -> Tensor:
