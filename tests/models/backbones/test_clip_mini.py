@@ -9,6 +9,7 @@ import torch
 from models.backbones.build import build_backbone
 from models.backbones.open_clip import OpenCLIPConfig
 from models.backbones.weights import PROJECT_ROOT
+from models.clip_block import SelfAttention
 from runners.clip_mini import ARCHITECTURE, Pairs, learning_rate, recall, save, train
 
 WEIGHTS = "models/backbones/clip_mini.safetensors"
@@ -26,6 +27,11 @@ def test_the_shipped_weights_load_from_any_folder(tmp_path, monkeypatch):
     assert features.pooled.isfinite().all() and features.tokens.shape[::2] == (2, 128)
     ids, mask = backbone.tokenize(["a red beast on the sand", "snow"])
     assert backbone.encode_text(ids, mask, tokens=True).tokens.shape == (2, 32, 128)
+
+
+def test_blocks_of_its_text_tower_are_the_lean_ones():
+    blocks = build_backbone("open_clip", CONFIG, BOTH).text.transformer.resblocks
+    assert len(blocks) == 3 and all(isinstance(block.attn, SelfAttention) for block in blocks)
 
 
 def toy_pairs(rows):
