@@ -10,11 +10,9 @@ which leaves means exactly as they were. On other devices it is ``Tensor.bernoul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _VALUES = 2**16
@@ -56,32 +54,18 @@ def _dropped(probability: float) -> int:
     return min(max(round(probability * _VALUES), 1), _VALUES - 1)
 
 
-def thinned_relu(x: Tensor, probability: float) -> Tensor:
-    """Return dropout(ReLU(x)); on the CPU x, which must be no view, is overwritten with it.
+def thin_relu_(x: Tensor, probability: float) -> float:
+    """Overwrite x, which lies in one piece on the CPU, with dropout(ReLU(x)).
 
-    There the noise is not kept for the backward pass: what is above 0 was not dropped.
+    No noise has to be kept for the backward pass: what is above 0 was not dropped.
+
+    Returns:
+        What was kept is multiplied by it: the derivative where the result is above 0.
     """
-    if not written_out(x):
-        return F.dropout(F.relu(x), probability)
-    result: Tensor = _ThinnedReLU.apply(x, probability)
-    return result
-
-
-class _ThinnedReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
-        ctx.mark_dirty(x)
-        ctx.scale = 1.0
-        if probability > 0:
-            for part in x.view(-1).split(_PART):
-                part.mul_(noise(part.shape, probability, part))
-            ctx.scale = _VALUES / (_VALUES - _dropped(probability)) if probability < 1 else 0.0
-        x.relu_()
-        ctx.save_for_backward(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (y,) = ctx.saved_tensors
-        passed = torch.ops.aten.threshold_backward(gradients[0], y, 0)
-        return passed if ctx.scale == 1 else passed.mul_(ctx.scale), None
+    scale = 1.0
+    if probability > 0:
+        for part in x.view(-1).split(_PART):
+            part.mul_(noise(part.shape, probability, part))
+        scale = _VALUES / (_VALUES - _dropped(probability)) if probability < 1 else 0.0
+    x.relu_()
+    return scale

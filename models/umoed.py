@@ -59,8 +59,8 @@ from models.set_similarity import (
     sequence_similarity,
 )
 from models.set_terms import diversity
-from models.soft_moe import SoftMoE
-from models.thinning import noise, thinned_relu, written_out
+from models.soft_moe import SoftMoE, feed_forward
+from models.thinning import noise, written_out
 from models.token_sequence import token_sequence
 from utils.errors import UserError
 
@@ -106,13 +106,8 @@ class DecoderLayer(nn.Module):
         """
         x = self._joined(0, x, self.self_attention.within(x, sum(len(lot) for lot in tokens)))
         x = self._joined(1, x, self.cross_attention.across(x, tokens))
-        return self._joined(2, x, self.moe(self._inner(x)))
-
-    def _inner(self, x: Tensor) -> Tensor:
-        """Return dropout(ReLU(W x))."""
-        inner = self.linear(x.flatten(0, 1))  # no view, which could not be overwritten
-        thinned = thinned_relu(inner, self.dropout if self.training else 0.0)
-        return thinned.unflatten(0, x.shape[:2])
+        dropout = self.dropout if self.training else 0.0
+        return self._joined(2, x, feed_forward(x, self.linear, self.moe, dropout))
 
     def _joined(self, norm: int, x: Tensor, found: Tensor) -> Tensor:
         """Return LN(x + dropout(found)), where it can be in place of what was found."""

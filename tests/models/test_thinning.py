@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.thinning import noise, thinned_relu
+from models.thinning import noise, thin_relu_
 
 
 @pytest.mark.parametrize("probability", [0.001, 0.3, 0.5, 0.9])
@@ -47,28 +47,20 @@ def test_it_draws_from_the_generator_of_pytorch():
 def test_nothing_and_everything():
     assert bool((noise((9,), 0.0, torch.zeros(1)) == 1).all())
     assert bool((noise((9,), 1.0, torch.zeros(1)) == 0).all())
-    x = torch.randn(4, 5, requires_grad=True)
-    torch.testing.assert_close(thinned_relu(x * 1, 0.0), x.relu())
-    thinned_relu(x * 1, 1.0).sum().backward()
-    assert float(x.grad.abs().max()) == 0
+    x = torch.randn(4, 5)
+    kept = x.clone()
+    assert thin_relu_(kept, 0.0) == 1
+    assert torch.equal(kept, x.relu())
+    assert thin_relu_(kept, 1.0) == 0
+    assert float(kept.abs().max()) == 0
 
 
-def test_what_is_left_is_scaled_and_so_is_its_gradient():
-    x = torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
+def test_what_is_left_is_scaled():
+    x = torch.randn(40, 50, dtype=torch.float64)
     torch.manual_seed(1)
-    y = thinned_relu(x * 1, 0.3)
+    found = x.clone()
+    scale = thin_relu_(found, 0.3)
     torch.manual_seed(1)
-    expected = x.relu() * noise(x.shape, 0.3, x)
-    torch.testing.assert_close(y, expected)
-    weight = torch.randn_like(x)
-    (found,) = torch.autograd.grad((y * weight).sum(), x)
-    torch.testing.assert_close(found, torch.autograd.grad((expected * weight).sum(), x)[0])
-
-
-def test_under_autocast_it_is_the_dropout_of_pytorch():
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.manual_seed(0)
-        x = torch.randn(2000)
-        y = thinned_relu(x, 0.3)
-    assert not torch.equal(x, y)  # not overwritten
-    assert abs(float((y > 0).float().mean()) - 0.35) < 0.05
+    thin = noise(x.shape, 0.3, x)
+    torch.testing.assert_close(found, x.relu() * thin)
+    assert scale == float(thin.max())
