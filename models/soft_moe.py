@@ -26,9 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.thinning import thin_relu_, written_out
-
-_PART = 2**20  # entries that stay in the cache
+from models.thinning import PART, thin_relu_, written_out
 
 
 class SoftMoE(nn.Module):
@@ -115,7 +113,7 @@ class _FeedForward(torch.autograd.Function):
         d_logits += _softmax_gradient(h @ d_slots.mT, dispatch, 1)
         flat = h.flatten(0, 1)
         d_phi = (d_logits.flatten(0, 1).mT @ flat).mT
-        count = max(_PART // h[0].numel(), 1)
+        count = max(PART // h[0].numel(), 1)
         for rows in (slice(first, first + count) for first in range(0, len(h), count)):
             change = (d_logits[rows] @ phi.mT).baddbmm_(dispatch[rows], d_slots[rows])
             # above 0 is what was neither dropped nor negative

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _VALUES = 2**16
-_PART = 2**20  # entries whose noise stays in the cache
+PART = 2**20  # entries that stay in the cache
 
 
 def noise(shape: Sequence[int], probability: float, like: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def thin_relu_(x: Tensor, probability: float) -> float:
     """
     scale = 1.0
     if probability > 0:
-        for part in x.view(-1).split(_PART):
+        for part in x.view(-1).split(PART):
             part.mul_(noise(part.shape, probability, part))
         scale = _VALUES / (_VALUES - _dropped(probability)) if probability < 1 else 0.0
     x.relu_()

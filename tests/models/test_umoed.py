@@ -116,7 +116,7 @@ def feed_forward_parts(width, inner, experts, slots):
 def test_the_feed_forward_part_is_that_of_autograd(
     rows, length, experts, slots, dropout, part, monkeypatch
 ):
-    monkeypatch.setattr(soft_moe, "_PART", part)
+    monkeypatch.setattr(soft_moe, "PART", part)
     linear, moe = (module.double() for module in feed_forward_parts(3, 5, experts, slots))
     x = torch.randn(rows, length, 3, dtype=torch.float64, requires_grad=True)
     torch.manual_seed(7)
