@@ -93,10 +93,10 @@ class BertAdam(Optimizer):
 class BertAdamConfig:
     """Keys of ``optim`` with ``name: bertadam``; the papers' values."""
 
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    weight_decay: float = 0.2
+    beta1: float = 0.9  # decay of the mean of gradients
+    beta2: float = 0.98  # decay of the mean of their squares
+    eps: float = 1e-6  # added to the root of the latter
+    weight_decay: float = 0.2  # of every tensor, times the rate
     max_grad_norm: float = 1.0  # per tensor; 0 = no clipping
 
 
@@ -111,10 +111,10 @@ def bertadam(parameters: Iterable[Tensor], lr: float, config: BertAdamConfig) ->
 class AdamConfig:
     """Keys of ``optim`` with ``name: adam`` (decay added to the gradient)."""
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    beta1: float = 0.9  # decay of the mean of gradients
+    beta2: float = 0.999  # decay of the mean of their squares
+    eps: float = 1e-8  # added to the root of the latter
+    weight_decay: float = 0.0  # added to the gradient
 
 
 @OPTIMIZERS.register("adam", config=AdamConfig)
@@ -129,10 +129,10 @@ def adam(parameters: Iterable[Tensor], lr: float, config: AdamConfig) -> Optimiz
 class AdamWConfig:
     """Keys of ``optim`` with ``name: adamw`` (decoupled decay)."""
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    beta1: float = 0.9  # decay of the mean of gradients
+    beta2: float = 0.999  # decay of the mean of their squares
+    eps: float = 1e-8  # added to the root of the latter
+    weight_decay: float = 0.01  # of every tensor, times the rate
 
 
 @OPTIMIZERS.register("adamw", config=AdamWConfig)
@@ -147,9 +147,9 @@ def adamw(parameters: Iterable[Tensor], lr: float, config: AdamWConfig) -> Optim
 class SGDConfig:
     """Keys of ``optim`` with ``name: sgd``."""
 
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    nesterov: bool = False
+    momentum: float = 0.0  # share of the last step that is kept
+    weight_decay: float = 0.0  # added to the gradient
+    nesterov: bool = False  # look ahead along the momentum
 
 
 @OPTIMIZERS.register("sgd", config=SGDConfig)
@@ -164,10 +164,10 @@ def sgd(parameters: Iterable[Tensor], lr: float, config: SGDConfig) -> Optimizer
 class RMSpropConfig:
     """Keys of ``optim`` with ``name: rmsprop``."""
 
-    alpha: float = 0.99
-    eps: float = 1e-8
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    alpha: float = 0.99  # decay of the mean of squared gradients
+    eps: float = 1e-8  # added to its root
+    momentum: float = 0.0  # share of the last step that is kept
+    weight_decay: float = 0.0  # added to the gradient
 
 
 @OPTIMIZERS.register("rmsprop", config=RMSpropConfig)

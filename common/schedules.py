@@ -21,9 +21,9 @@ def constant(config: object, step: int, total_steps: int, epoch: int, epochs: in
 
 @dataclasses.dataclass(frozen=True)
 class WarmupConfig:
-    """``warmup``: share of all steps over which the rate rises linearly from 0 (BERT's w)."""
+    """Keys of the schedules that begin with a rise."""
 
-    warmup: float = 0.1
+    warmup: float = 0.1  # share of all steps over which the rate rises linearly from 0 (BERT's w)
 
 
 @SCHEDULERS.register("warmup_cosine", config=WarmupConfig)
@@ -58,9 +58,9 @@ def warmup_linear(
 
 @dataclasses.dataclass(frozen=True)
 class CosineConfig:
-    """``floor``: the factor at the end (η_min / η)."""
+    """Keys of ``cosine``."""
 
-    floor: float = 0.0
+    floor: float = 0.0  # the factor at the end (η_min / η)
 
 
 @SCHEDULERS.register("cosine", config=CosineConfig)
@@ -71,10 +71,10 @@ def cosine(config: CosineConfig, step: int, total_steps: int, epoch: int, epochs
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """``every``: epochs between drops; ``gamma``: factor of each drop."""
+    """Keys of ``step``."""
 
-    every: int = 30
-    gamma: float = 0.1
+    every: int = 30  # epochs between drops
+    gamma: float = 0.1  # factor of each drop
 
     def __post_init__(self) -> None:
         """Refuse what cannot be counted."""

@@ -108,16 +108,17 @@ def _components(section: str, components: registry.Registry) -> Iterator[str]:
         yield f"### {section}.name: standard"
         yield inline(standard.summary, no_link)
         yield keys_table(section, list(options(standard.config)), no_link)
-    without = []
+    together: dict[tuple[Option, ...], list[str]] = {}
     for name in components.names():
-        entry = components.get(name)
-        keys = [key for key in options(entry.config) if key not in usual]
-        if keys and section != "runner":
-            yield f"### {section}.name: {name}"
-            yield inline(entry.summary, no_link)
-            yield keys_table(section, keys, no_link)
-        elif not keys and name != "standard":
-            without.append(f"`{name}`")
+        keys = tuple(key for key in options(components.get(name).config) if key not in usual)
+        together.setdefault(keys, []).append(name)
+    without = [f"`{name}`" for name in together.pop((), []) if name != "standard"]
+    for keys, names in together.items() if section != "runner" else ():
+        yield f"### {section}.name: {', '.join(names)}"
+        summaries = [inline(components.get(name).summary, no_link) for name in names]
+        listed = [f"- `{name}`: {told}" for name, told in zip(names, summaries, strict=True)]
+        yield "\n".join(summaries if len(names) == 1 else listed)
+        yield keys_table(section, keys, no_link)
     if without:
         yield f"Without {'further ' if usual else ''}keys: {', '.join(without)}."
 

@@ -8,7 +8,9 @@ above an indented list) and the roles ``:mod:``, ``:func:`` and their like.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+import textwrap
 from collections.abc import Callable
 
 LinkTo = Callable[[str], str | None]
@@ -59,6 +61,21 @@ def parse(text: str, link: LinkTo) -> Docstring:
             citation = candidate
             sections[0] = Section("", sections[0].blocks[1:])
     return Docstring(inline(title.rstrip("."), link), citation, tuple(sections))
+
+
+def attributes(text: str) -> dict[str, str]:
+    r"""Return name → meaning of what a class's docstring (dedented) lists under ``Attributes``.
+
+    >>> attributes("A class.\n\nAttributes:\n    a, b: two of\n        them.\n    c: one.")
+    {'a': 'two of them', 'b': 'two of them', 'c': 'one'}
+    """
+    _, _, rest = text.partition("\nAttributes:\n")
+    lines = itertools.takewhile(lambda line: line[0] in " \n", rest.splitlines(keepends=True))
+    listed = textwrap.dedent("".join(lines))
+    found: dict[str, str] = {}
+    for names, meaning in re.findall(r"^(\w+(?:, \w+)*): (.*(?:\n(?: .*)?)*)", listed, re.M):
+        found |= dict.fromkeys(names.split(", "), " ".join(meaning.split()).removesuffix("."))
+    return found
 
 
 def inline(text: str, link: LinkTo) -> str:

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import fnmatch
 import functools
+import inspect
 import itertools
 import re
 import types
@@ -20,6 +21,7 @@ import yaml
 
 from common import registry
 from common.layers import config_file, config_names, read_layer
+from docs.generate.docstrings import attributes
 from tests.golden import harness
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,18 +163,24 @@ def components(method: Method) -> list[tuple[str, registry.Entry]]:
 def options(schema: type, prefix: str = "", instance: Any = MISSING) -> Iterator[Option]:
     """Yield the keys of a dataclass, those of nested ones with dotted names.
 
-    Meanings are the comments behind the fields.
+    Meanings are the comments behind the fields, or what the docstring says under ``Attributes``.
     """
-    hints, comments = typing.get_type_hints(schema), _comments(schema)
+    hints, meanings = typing.get_type_hints(schema), _meanings(schema)
     for field in dataclasses.fields(schema):
         default = getattr(instance, field.name, _default(field))
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from options(hint, f"{prefix}{field.name}.", default)
+        hint, key = hints[field.name], f"{prefix}{field.name}"
+        choices = typing.get_args(hint) or (hint,)
+        nested = [kind for kind in choices if dataclasses.is_dataclass(kind)]
+        if nested and choices == (hint,):
+            yield from options(hint, f"{key}.", default)
+        elif nested:  # the mapping, or one word in its place
+            words = [_accepted(kind) for kind in choices if kind not in nested]
+            accepted = " or ".join([*words, "keys as below"])
+            yield Option(key, accepted, "", meanings[field.name])
+            for kind in nested:
+                yield from options(kind, f"{key}.", default)
         else:
-            yield Option(
-                f"{prefix}{field.name}", _accepted(hint), _shown(default), comments[field.name]
-            )
+            yield Option(key, _accepted(hint), _shown(default), meanings[field.name])
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -182,12 +190,13 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return MISSING if factory is dataclasses.MISSING else factory()
 
 
-def _comments(schema: type) -> dict[str, str]:
-    """Return field → the comment on its line, or else the one above it, standing alone."""
+def _meanings(schema: type) -> dict[str, str]:
+    """Return field → the comment on its line or above it, or else the docstring's words for it."""
     found: dict[str, str] = {field.name: "" for field in dataclasses.fields(schema)}
     for base in reversed(schema.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
+        told = attributes(inspect.cleandoc(base.__doc__ or ""))
         lines = Path(registry._source_file(base)).read_text(encoding="utf-8").split("\n")
         for node in _class_body(base):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -196,7 +205,8 @@ def _comments(schema: type) -> dict[str, str]:
                 if hash_sign and not comment.strip().startswith(("type:", "noqa", "fmt:")):
                     found[node.target.id] = comment.strip()
                 else:
-                    found[node.target.id] = _comment_above(lines[: node.lineno - 1])
+                    above = _comment_above(lines[: node.lineno - 1])
+                    found[node.target.id] = above or told.get(node.target.id, "")
     return found
 
 
@@ -236,6 +246,8 @@ def _shown(value: Any) -> str:
         return "to be given"
     if value is None:
         return "`null`"
+    if value == "":
+        return "empty"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, (list, tuple)):

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
+from common import registry
 from common.layers import config_names
-from common.registry import LOSSES, MODELS, RUNNERS
 from docs.generate import docstrings, facts, markdown
 from docs.generate.docstrings import Section, parse
 from docs.generate.pages import method_page, pages
@@ -130,6 +130,13 @@ class Inner:
 
 @dataclasses.dataclass(frozen=True)
 class Outer:
+    """Keys.
+
+    Attributes:
+        needed: in
+            words.
+    """
+
     needed: float
     kind: Literal["a", "b"] = "a"  # which
     several: tuple[int, ...] = (1, 2)
@@ -138,28 +145,34 @@ class Outer:
     # are equal
     above: int = 1
     inner: Inner = Inner(5)
+    short: Inner | str = Inner(7)  # a word for it, or the whole
 
 
 def test_a_title_does_not_end_at_an_initial():
     assert parse("Mixtures: J. Doe, 2024.\n\nText.", {}.get).title == "Mixtures: J. Doe, 2024"
 
 
-@pytest.mark.parametrize("registry", [MODELS, LOSSES, RUNNERS], ids=["model", "loss", "runner"])
-def test_every_option_says_what_it_is(registry):
-    for name in registry.names():
-        schema = registry.get(name).config
+REGISTRIES = [found for found in vars(registry).values() if isinstance(found, registry.Registry)]
+
+
+@pytest.mark.parametrize("components", REGISTRIES, ids=lambda components: components.kind)
+def test_every_option_says_what_it_is(components):
+    for name in components.names():
+        schema = components.get(name).config
         silent = [option.key for option in facts.options(schema) if not option.meaning]
-        assert not silent, f"{registry.kind} {name}: a comment behind {silent} is missing"
+        assert not silent, f"{components.kind} {name}: what {silent} is stands nowhere"
 
 
 def test_options_are_the_fields():
     assert [dataclasses.astuple(option) for option in facts.options(Outer)] == [
-        ("needed", "float", "to be given", ""),
+        ("needed", "float", "to be given", "in words"),
         ("kind", "`a`, `b`", "`a`", "which"),
         ("several", "list of int", "`[1, 2]`", ""),
         ("absent", "text or `null`", "`null`", 'None: "nothing # at all"'),
         ("above", "int", "`1`", "where both are equal"),
         ("inner.width", "int", "`5`", "of the middle"),
+        ("short", "text or keys as below", "", "a word for it, or the whole"),
+        ("short.width", "int", "`7`", "of the middle"),
     ]
 
 
