@@ -16,6 +16,7 @@ import torch
 
 from common.metrics import count_torch
 from common.metrics.histograms import GradedHistograms, Histograms
+from common.metrics.labels import check_comparable
 from common.metrics.packed import PackedRows
 from utils.errors import UserError, unknown_name
 
@@ -98,7 +99,7 @@ def _count(
     counts = np.zeros((len(query), (query.bits + 1) * levels), np.int64)
     rows = 0
     for block in (database,) if isinstance(database, PackedRows) else database:
-        check_fit(query, block)
+        check_comparable((query.bits, block.bits), (query.classes, block.classes))
         rows += len(block)
         pairs = len(query) * len(block)
         if _is_compiled(backend, where, pairs if whole else _WORTH_COMPILED):
@@ -118,30 +119,6 @@ def _is_compiled(backend: str, device: torch.device, pairs: int) -> bool:
         return backend == "numba"
     there = importlib.util.find_spec("numba") is not None
     return there and device.type == "cpu" and pairs >= _WORTH_COMPILED
-
-
-def check_fit(query: PackedRows, database: PackedRows) -> None:
-    """Refuse rows that cannot be compared.
-
-    Raises:
-        UserError: different numbers of bits or classes, or labels of two kinds.
-    """
-    if query.bits != database.bits:
-        raise UserError(
-            f"Query codes have {query.bits} bits and database codes {database.bits}; both need "
-            "the same number."
-        )
-    if (query.classes is None) != (database.classes is None):
-        kinds = {True: "class numbers [N]", False: "0/1 labels [N,C]"}
-        raise UserError(
-            f"The query has {kinds[query.classes is None]} and the database "
-            f"{kinds[database.classes is None]}; both need the same kind."
-        )
-    if query.classes != database.classes:
-        raise UserError(
-            f"Query labels have {query.classes} classes and database labels {database.classes}; "
-            "both need the same number."
-        )
 
 
 def _checked_device(device: torch.device | str | None) -> torch.device:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.metrics.counting import check_fit, count_histograms
+from common.metrics.counting import count_histograms
 from common.metrics.histograms import Histograms
+from common.metrics.labels import check_comparable
 from common.metrics.packed import PackedRows, pack_rows
 from utils.errors import UserError
 
@@ -63,7 +64,7 @@ def pack_sides(
     """
     query = _packed("query", query_codes, query_labels, strict)
     database = _packed("database", database_codes, database_labels, strict)
-    check_fit(query, database)
+    check_comparable((query.bits, database.bits), (query.classes, database.classes))
     return query, database
 
 

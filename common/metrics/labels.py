@@ -44,3 +44,31 @@ def as_labels(array: Any) -> NDArray[np.int64] | NDArray[np.bool_]:
             "numbers as a flat array [N]."
         )
     return marks
+
+
+def check_comparable(bits: tuple[int, int], classes: tuple[int | None, int | None]) -> None:
+    """Refuse a query and a database that cannot be compared.
+
+    Args:
+        bits: of a code of the query and of the database.
+        classes: numbers of classes of their 0/1 labels, None for class numbers.
+
+    Raises:
+        UserError: they differ in the number of bits or classes or in the kind of labels.
+    """
+    if bits[0] != bits[1]:
+        raise UserError(
+            f"Query codes have {bits[0]} bits and database codes {bits[1]}; both need the same "
+            "number."
+        )
+    if (classes[0] is None) != (classes[1] is None):
+        kinds = {True: "class numbers [N]", False: "0/1 labels [N,C]"}
+        raise UserError(
+            f"The query has {kinds[classes[0] is None]} and the database "
+            f"{kinds[classes[1] is None]}; both need the same kind."
+        )
+    if classes[0] != classes[1]:
+        raise UserError(
+            f"Query labels have {classes[0]} classes and database labels {classes[1]}; both need "
+            "the same number."
+        )

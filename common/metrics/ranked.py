@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.hamming import hamming_distance
-from common.metrics.labels import as_labels
+from common.metrics.labels import as_labels, check_comparable
 from common.metrics.ordering import stable_order
 from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
 from utils.errors import UserError
@@ -104,16 +104,7 @@ def check_pairs(
     """
     query, query_marks = _side("query", query_codes, query_labels)
     database, marks = _side("database", database_codes, database_labels)
-    if query.shape[1] != database.shape[1]:
-        raise UserError(
-            f"Query codes have {query.shape[1]} bits and database codes {database.shape[1]}; both "
-            "need the same number."
-        )
-    if query_marks.shape[1:] != marks.shape[1:]:
-        raise UserError(
-            f"Query labels are {list(query_marks.shape)} and database labels {list(marks.shape)}; "
-            "both need class numbers [N], or 0/1 [N,C] with the same C."
-        )
+    check_comparable((query.shape[1], database.shape[1]), (_classes(query_marks), _classes(marks)))
     bits = all(bool(((codes == 0) | (codes == 1)).all()) for codes in (query, database))
     if bits and not (query.all() and database.all()):
         raise UserError(
@@ -125,6 +116,10 @@ def check_pairs(
     if distance == "hamming":
         query, database = query.sign(), database.sign()
     return RankedPairs(query, database, query_marks, marks, distance)
+
+
+def _classes(labels: Tensor) -> int | None:
+    return labels.shape[1] if labels.ndim == 2 else None
 
 
 def _side(side: str, codes: Any, labels: Any) -> tuple[Tensor, Tensor]:

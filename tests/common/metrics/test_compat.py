@@ -207,8 +207,8 @@ def test_a_single_row_within_the_radius_counts_as_two():
     ("change", "word"),
     [
         ({"dc": np.ones((60, 16))}, "12 bits"),
-        ({"dl": np.ones((60, 5))}, "same C"),
-        ({"dl": np.zeros(60, int)}, "same C"),
+        ({"dl": np.ones((60, 5))}, "4 classes and database labels 5"),
+        ({"dl": np.zeros(60, int)}, "the database class numbers"),
         ({"ql": np.ones((4, 4))}, "7 rows of codes and 4"),
         ({"qc": np.ones((0, 12)), "ql": np.ones((0, 4))}, "at least one row"),
         ({"dc": np.ones((60, 0))}, "at least one row"),
