@@ -81,3 +81,24 @@ def share_label(a: Tensor, b: Tensor) -> Tensor:
     double = torch.float64 in (a.dtype, b.dtype)
     dtype = torch.float64 if double else torch.float32
     return (a.to(dtype) @ b.to(dtype).mT > 0).to(dtype)  # [N,M]
+
+
+def label_overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Return the share of the labels of two rows that both have (Jaccard's index).
+
+    Args:
+        a: [N,C] multi-hot labels of any real, integer or bool dtype.
+        b: [M,C] multi-hot labels.
+
+    Returns:
+        [N,M] in 0..1, in float64 if either input is float64, else float32; above 0 exactly where
+        :func:`share_label` is 1.
+
+    >>> label_overlap(torch.tensor([[1, 1, 0], [0, 0, 0]]), torch.tensor([[0, 1, 1]]))
+    tensor([[0.3333],
+            [0.0000]])
+    """
+    double = torch.float64 in (a.dtype, b.dtype)
+    a, b = (labels.to(torch.float64 if double else torch.float32) for labels in (a, b))
+    shared = a @ b.mT
+    return shared / (a.sum(1)[:, None] + b.sum(1) - shared).clamp_min(1)
