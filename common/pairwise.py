@@ -78,9 +78,8 @@ def share_label(a: Tensor, b: Tensor) -> Tensor:
     tensor([[1.],
             [0.]])
     """
-    double = torch.float64 in (a.dtype, b.dtype)
-    dtype = torch.float64 if double else torch.float32
-    return (a.to(dtype) @ b.to(dtype).mT > 0).to(dtype)  # [N,M]
+    a, b = _as_floats(a, b)
+    return (a @ b.mT > 0).to(a.dtype)  # [N,M]
 
 
 def label_overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -98,7 +97,12 @@ def label_overlap(a: Tensor, b: Tensor) -> Tensor:
     tensor([[0.3333],
             [0.0000]])
     """
-    double = torch.float64 in (a.dtype, b.dtype)
-    a, b = (labels.to(torch.float64 if double else torch.float32) for labels in (a, b))
+    a, b = _as_floats(a, b)
     shared = a @ b.mT
     return shared / (a.sum(1)[:, None] + b.sum(1) - shared).clamp_min(1)
+
+
+def _as_floats(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in float64 if either is, else in float32: sums of many labels are exact then."""
+    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+    return a.to(dtype), b.to(dtype)

@@ -34,7 +34,7 @@ Deviations from the released code
       that group (seen on scenes that all had a place: 59 codes for 4,500 pictures). The others are
       to differ in ϑK bits, and of codes that differ in more than half of their bits there are few
       (M. Plotkin, 1960): two for ϑ = 0.75. On creatures_scenes both keep the loss near ITQ at 64
-      bits; ``relevance: graded`` with ϑ = 0.5 gains 0.07 (docs/cross_modal.md).
+      bits; ``relevance: graded`` with ϑ = 0.5 gains 0.05 to 0.07 (docs/cross_modal.md).
     * Unlabelled rows: the reference falls back to the identity as labels; our datasets refuse such
       rows.
 """
@@ -185,6 +185,13 @@ class DCMHTLossConfig:
     threshold: float = 0.1  # of the two cosine forms; 0 means 0.05 in `cosine`, as released
     quan_alpha: float = 0.0  # weight of the quantisation term; 0.001 in the toolkit
 
+    def __post_init__(self) -> None:
+        if self.relevance == "graded" and self.similarity != "euclidean":
+            raise UserError(
+                f"loss.relevance=graded places pairs by distance, and loss.similarity="
+                f"{self.similarity} has no margin for that; give loss.similarity=euclidean."
+            )
+
 
 def similarity_terms(
     first: Tensor, second: Tensor, similar: Tensor, bits: int, config: DCMHTLossConfig
@@ -223,11 +230,6 @@ class _SimilarityLoss(HashLoss):
 
     def __init__(self, config: DCMHTLossConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        if config.relevance == "graded" and config.similarity != "euclidean":
-            raise UserError(
-                f"loss.relevance=graded places pairs by distance, and loss.similarity="
-                f"{config.similarity} has no margin for that; give loss.similarity=euclidean."
-            )
         self.bits = problem.bits
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:

@@ -171,16 +171,13 @@ def options(schema: type, prefix: str = "", instance: Any = MISSING) -> Iterator
         hint, key = hints[field.name], f"{prefix}{field.name}"
         choices = typing.get_args(hint) or (hint,)
         nested = [kind for kind in choices if dataclasses.is_dataclass(kind)]
-        if nested and choices == (hint,):
-            yield from options(hint, f"{key}.", default)
-        elif nested:  # the mapping, or one word in its place
-            words = [_accepted(kind) for kind in choices if kind not in nested]
+        if not nested:
+            yield Option(key, _accepted(hint), _shown(default), meanings[field.name])
+        elif words := [_accepted(kind) for kind in choices if kind not in nested]:
             accepted = " or ".join([*words, "keys as below"])
             yield Option(key, accepted, "", meanings[field.name])
-            for kind in nested:
-                yield from options(kind, f"{key}.", default)
-        else:
-            yield Option(key, _accepted(hint), _shown(default), meanings[field.name])
+        for kind in nested:
+            yield from options(kind, f"{key}.", default)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -44,14 +44,29 @@ def test_cosine():
     assert torch.autograd.grad(similarity.sum(), zero)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32, torch.float64])
-def test_share_label(dtype):
+every_label_dtype = pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.bool, torch.float32, torch.float64]
+)
+
+
+def drawn_labels():
+    """Return labels [6,4] and [3,4]; row 2 of the first has none."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randint(0, 2, (6, 4), generator=generator)
     b = torch.randint(0, 2, (3, 4), generator=generator)
     a[2] = 0
+    return a, b
+
+
+def result_dtype(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@every_label_dtype
+def test_share_label(dtype):
+    a, b = drawn_labels()
     shared = share_label(a.to(dtype), b.to(dtype))
-    assert shared.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert shared.dtype == result_dtype(dtype)
     for i in range(6):
         for j in range(3):
             assert bool(shared[i, j]) == any(x and y for x, y in zip(a[i], b[j], strict=True))
@@ -63,14 +78,11 @@ def test_share_label_of_many_int8_labels_does_not_overflow():
     assert share_label(ones, ones).item() == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32, torch.float64])
+@every_label_dtype
 def test_label_overlap(dtype):
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randint(0, 2, (6, 4), generator=generator)
-    b = torch.randint(0, 2, (3, 4), generator=generator)
-    a[2] = 0
+    a, b = drawn_labels()
     overlap = label_overlap(a.to(dtype), b.to(dtype))
-    assert overlap.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert overlap.dtype == result_dtype(dtype)
     for i in range(6):
         for j in range(3):
             first, second = set(a[i].nonzero()[:, 0].tolist()), set(b[j].nonzero()[:, 0].tolist())
