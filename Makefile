@@ -38,7 +38,7 @@ bench: $(VENV)/.ready-dev
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready
-	$(RUN) -m runners.clip_mini
+	$(RUN) -m runners.training.clip_mini
 
 $(VENV)/.ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -232,7 +232,7 @@ def _metrics_options(command: argparse.ArgumentParser) -> None:
 
 def list_command(options: argparse.Namespace) -> None:
     """Print the registered names, with a line on each."""
-    from runners.listing import listing, print_listing
+    from runners.commands.list import listing, print_listing
 
     tables = listing([options.kind] if options.kind else list(KINDS), options.plugin)
     if options.json:
@@ -243,7 +243,7 @@ def list_command(options: argparse.Namespace) -> None:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train one run; the last line printed is its folder."""
-    from common.config import compose
+    from common.config.run_config import compose
 
     config = compose(options.settings, options.config)
     if options.print_config:
@@ -252,7 +252,7 @@ def train_command(options: argparse.Namespace) -> None:
         print(yaml.safe_dump(dict(config.resolved), sort_keys=False), end="")
         return
     from runners.base import run_config
-    from runners.leaderboard import collect, print_tables, summarize
+    from runners.results.leaderboard import collect, print_tables, summarize
 
     folder = run_config(config)
     if os.environ.get("RANK", "0") != "0":
@@ -263,9 +263,9 @@ def train_command(options: argparse.Namespace) -> None:
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """Recompute the metrics of a run from its codes."""
-    from runners.leaderboard import collect, print_tables, summarize
-    from runners.metric_table import print_cuts
-    from runners.reevaluation import reevaluate
+    from runners.evaluation.reevaluate import reevaluate
+    from runners.results.leaderboard import collect, print_tables, summarize
+    from runners.results.metric_table import print_cuts
 
     folder = reevaluate(options.run, options.settings)
     print_tables(summarize(collect([folder])))
@@ -274,7 +274,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def metrics_command(options: argparse.Namespace) -> None:
     """Measure codes in files."""
-    from runners.metric_table import check_plot_path, plot_metrics, print_metrics
+    from runners.results.metric_table import check_plot_path, plot_metrics, print_metrics
     from utils.files import write_json
 
     if options.plot:
@@ -292,7 +292,7 @@ def metrics_command(options: argparse.Namespace) -> None:
 
 def _similarity(path: str | None) -> Any:
     """Return the similarity of classes in an .npy file, if there is one."""
-    from common.codes_file import read_array
+    from common.code_files import read_array
 
     what = "a similarity of classes is an npy of C×C numbers"
     return None if path is None else read_array(path, what)
@@ -300,7 +300,7 @@ def _similarity(path: str | None) -> Any:
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     """Return the metrics of the one or two files given."""
-    from common.codes_file import compare_files, compare_pair, open_mat, open_run
+    from common.code_files import compare_files, compare_pair, open_mat, open_run
 
     settings = {
         "at": options.at.split(","),
@@ -344,8 +344,8 @@ def _ranks(text: str | None) -> list[int] | None:
 
 def export_command(options: argparse.Namespace) -> None:
     """Write the codes of a file as an index of FAISS."""
-    from common.codes_file import open_codes
-    from common.faiss_index import build_index, save_index
+    from common.code_files import open_codes
+    from common.code_files.faiss_index import build_index, save_index
 
     source = open_codes(options.codes, labelled=False)
     save_index(build_index(source.packed_codes(), options.kind, source.bits), options.faiss)
@@ -354,7 +354,7 @@ def export_command(options: argparse.Namespace) -> None:
 
 def encode_command(options: argparse.Namespace) -> None:
     """Write the codes of a folder of pictures or of a file of texts."""
-    from runners.search.command import encode_files
+    from runners.search.search import encode_files
 
     found = encode_files(options.run, options.images, options.texts, options.out, options.device)
     print(f"{len(found)} codes of {found.bits} bits: {options.out}")
@@ -362,7 +362,7 @@ def encode_command(options: argparse.Namespace) -> None:
 
 def search_command(options: argparse.Namespace) -> None:
     """Print the nearest rows of what is searched."""
-    from runners.search.command import print_found, search_run, write_search_page
+    from runners.search.search import print_found, search_run, write_search_page
 
     found = search_run(
         options.run, query=options.query, text=options.text, image=options.image,
@@ -377,8 +377,8 @@ def search_command(options: argparse.Namespace) -> None:
 
 def sweep_command(options: argparse.Namespace) -> int:
     """Run a sweep and print its leaderboard; exit code 1 when a run failed."""
-    from runners.plan import plan, print_plan, summary
-    from runners.sweep import expand, read_sweep, run_sweep, sweep_file
+    from runners.sweeps.status import plan, print_plan, summary
+    from runners.sweeps.sweep import expand, read_sweep, run_sweep, sweep_file
     from utils.signals import terminated_like_ctrl_c
 
     path = sweep_file(options.sweep)
@@ -406,8 +406,8 @@ def sweep_command(options: argparse.Namespace) -> int:
 
 
 def _leaderboard(runs: list[Path], output: Path) -> None:
-    from common.run_store import RunFolder
-    from runners.leaderboard import (
+    from common.storage.run_folder import RunFolder
+    from runners.results.leaderboard import (
         collect,
         plot_curves,
         plot_ranks,
@@ -434,7 +434,8 @@ def _leaderboard(runs: list[Path], output: Path) -> None:
 
 def report_command(options: argparse.Namespace) -> None:
     """Print the leaderboard of finished runs."""
-    from runners.leaderboard import (
+    from runners.report.files import read_published, write_report
+    from runners.results.leaderboard import (
         collect,
         find_runs,
         plot_curves,
@@ -445,7 +446,6 @@ def report_command(options: argparse.Namespace) -> None:
         summarize,
         write_csv,
     )  # fmt: skip
-    from runners.report.files import read_published, write_report
 
     published = read_published(options.published)
     results = collect(find_runs(options.runs))
@@ -469,7 +469,7 @@ def report_command(options: argparse.Namespace) -> None:
 
 def prepare_command(options: argparse.Namespace) -> None:
     """Make a dataset ready; the last line printed is the path of its index."""
-    from runners.datasets import prepare_dataset
+    from runners.commands.data import prepare_dataset
 
     for line in prepare_dataset(options.dataset, options.root, options.settings, options.download):
         print(line)
@@ -477,7 +477,7 @@ def prepare_command(options: argparse.Namespace) -> None:
 
 def verify_command(options: argparse.Namespace) -> int:
     """Print a table of findings; exit code 1 when something differs."""
-    from runners.datasets import print_findings, verify
+    from runners.commands.data import print_findings, verify
 
     findings = verify(options.dataset, options.root, options.settings, options.quick)
     print_findings(findings, options.dataset)
@@ -486,7 +486,7 @@ def verify_command(options: argparse.Namespace) -> int:
 
 def generate_command(options: argparse.Namespace) -> None:
     """Make captions and pictures; the last line printed is their folder."""
-    from runners.generation.command import generate
+    from runners.generation.generate import generate
     from runners.generation.options import Options
 
     values = {name: value for name, value in vars(options).items() if name != "command"}
@@ -499,7 +499,7 @@ def generate_command(options: argparse.Namespace) -> None:
 
 def check_command(options: argparse.Namespace) -> int:
     """Check a method, or all that a plugin file registers."""
-    from runners.check import check
+    from runners.commands.check import check
 
     return 0 if check(options.target, options.settings) else 1
 

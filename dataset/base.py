@@ -108,7 +108,8 @@ class HashDataset:
             that read them; ``second``: a caption made from the row's picture; ``virtual``: a
             picture painted from the text of a query row and the caption of that picture;
             ``pseudo``: a picture painted of the class of a training row; ``tgi``: rows in no part
-            of the split, painted, for methods that train on them (:mod:`dataset.pseudo_images`).
+            of the split, painted, for methods that train on them
+            (:mod:`dataset.auxiliary.pseudo_images`).
     """
 
     name: str

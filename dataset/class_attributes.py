@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.preparation.source import Attributes
-from dataset.sources.tables import read_matrix, read_pairs
+from dataset.tables import read_matrix, read_pairs
 from utils.errors import UserError
 
 CLASS_COLUMN = "class"

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL import __version__ as pillow_version
 
-from common.cache import cache_root, locked
+from common.storage.cache import cache_root, locked
 from dataset.base import ArrayImages, BadImageError, ImageSource
 from utils.errors import UserError
 from utils.files import atomic_path, digest

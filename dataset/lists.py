@@ -17,8 +17,8 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.images import FileImages
 from dataset.preparation.lists import ListedRows, find_list, read_list
-from dataset.sources.tables import read_lines
 from dataset.splits import SplitManifest
+from dataset.tables import read_lines
 from utils.errors import UserError
 from utils.files import file_digest
 

@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.claims import Claim, ClaimLostError
-from common.code_store import CodeSet, write_codes
-from common.config import RunConfig
+from common.code_files.run_codes import CodeSet, write_codes
+from common.config.run_config import RunConfig
 from common.directions import sides, usual_directions
 from common.distributed import place
-from common.run_store import RunFolder, now, surroundings
 from common.seeding import make_deterministic, seed_everything
-from dataset.pseudo_images import TGI
-from runners.costs import Clock, PeakMemory
-from runners.evaluation import count_directions, encode, report_counted
+from common.storage.leases import Claim, ClaimLostError
+from common.storage.run_folder import RunFolder, now, surroundings
+from dataset.auxiliary.pseudo_images import TGI
+from runners.evaluation.measure import count_directions, encode, report_counted
+from runners.evaluation.query_ap import query_ap, write_query_ap
+from runners.evaluation.zero_shot import headline, zero_shot_report
 from runners.experiment import Experiment, choose_device
-from runners.query_ap import query_ap, write_query_ap
-from runners.zero_shot import headline, zero_shot_report
+from runners.training.costs import Clock, PeakMemory
 from utils.errors import UserError
 from utils.files import write_json
+from utils.heartbeat import guarded
 from utils.logs import logging_to
-from utils.pulse import guarded
 
 log = logging.getLogger("hashing")
 

@@ -12,26 +12,26 @@ import numpy as np
 import torch
 
 from common.batch import Batch
-from common.config import RunConfig
+from common.config.run_config import RunConfig
 from common.devices import find_device
 from common.distributed import own_share
 from common.problem import Problem
 from common.seeding import seed_everything
+from dataset.auxiliary.captions import with_generated
+from dataset.auxiliary.pseudo_images import TGI
 from dataset.base import HashDataset
 from dataset.caption_noise import shuffled_captions
-from dataset.generated import with_generated
 from dataset.images import Geometry, ImageCache
 from dataset.loader import SplitView, flatten_captions
-from dataset.pseudo_images import TGI
 from dataset.splits import SplitManifest
 from dataset.stacked import sources_of, stack
 from models.backbones.base import CachedBackbone
 from models.backbones.build import build_backbone
 from models.base import Backbone, HashLoss, HashModel, TrainFeatures
-from runners import features
-from runners.other_inputs import OtherSource, check_complete, chosen_inputs, other_source
+from runners.inputs import features
+from runners.inputs.auxiliary import OtherSource, check_complete, chosen_inputs, other_source
 from utils.errors import UserError
-from utils.pulse import pulse
+from utils.heartbeat import pulse
 
 log = logging.getLogger("hashing")
 

@@ -18,27 +18,27 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common.config import Component, OptimGroup, RunConfig
+from common.config.run_config import Component, OptimGroup, RunConfig
 from common.distributed import gather_rows
 from common.registry import RUNNERS
 from common.seeding import seed_everything
-from models.centers import CenterKind, make_centers
-from models.class_similarity import OwnClass, Weighting, class_similarity
-from models.image_hash import ImageHashConfig
-from models.semantic_centers import (
+from models.centers.class_similarity import OwnClass, Weighting, class_similarity
+from models.centers.hash_centers import CenterKind, make_centers
+from models.centers.semantic import (
     CenterReport,
     center_report,
     gilbert_varshamov,
     semantic_centers,
 )
-from models.shc import Classifier, ClassifierLoss, SHCLoss
+from models.image.image_hash import ImageHashConfig
+from models.image.shc import Classifier, ClassifierLoss, SHCLoss
 from runners.base import Selection
 from runners.experiment import Experiment
 from runners.stage_keys import data_identity, settings_identity
-from runners.stages import Report, Stage, Stages, StageTraining, curves
+from runners.staged import Report, Stage, Stages, StageTraining, curves
 from runners.standard import StandardConfig, StandardRunner
+from runners.tensorboard.figures import distance_histogram, heat_maps
 from utils.errors import UserError
-from utils.matrix_plots import distance_histogram, heat_maps
 
 log = logging.getLogger("hashing")
 
@@ -57,11 +57,11 @@ class SHCRunnerConfig(StandardConfig):
     """Keys of ``runner`` with ``name: shc``, beside those of ``standard``."""
 
     classifier: ClassifierConfig = ClassifierConfig()
-    own_class: OwnClass = "label"  # of a row, see models/class_similarity.py
+    own_class: OwnClass = "label"  # of a row, see models/centers/class_similarity.py
     weighting: Weighting = "sum"  # of the rows of a class
     centers: Literal["semantic", CenterKind] = "semantic"  # others: without the first two stages
     min_distance: int | None = None  # d; None: the bound of Gilbert and Varshamov
-    mu: float = 0.0  # μ, see models/semantic_centers.py
+    mu: float = 0.0  # μ, see models/centers/semantic.py
     effort: float = 1.0  # of the search for centres; 1: some seconds
 
 

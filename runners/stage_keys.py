@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from common import schema
-from common.config import NOT_IDENTITY, RunConfig
+from common.config.run_config import NOT_IDENTITY, RunConfig, schema
 from runners.experiment import Experiment
 from utils.files import digest, file_digest
 

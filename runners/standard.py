@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from common import checkpoint
-from common.config import RunConfig
+from common.config.run_config import RunConfig
 from common.registry import RUNNERS
 from common.seeding import rng_state, set_rng_state
+from common.storage import checkpoint
 from dataset.loader import make_loader, set_epoch
 from models.base import Batch, Progress, Terms
 from runners.base import Runner, Selection, set_threads
-from runners.board import Board, Measured, draw_results
-from runners.evaluation import map_directions, mean_map
+from runners.evaluation.measure import map_directions, mean_map
 from runners.experiment import choose_device
-from runners.micro_batches import is_out_of_memory, step_in_parts
-from runners.optimization import Optimization
-from runners.training_module import TrainingModule
+from runners.tensorboard.run_writer import Board, Measured, draw_results
+from runners.training.micro_batches import is_out_of_memory, step_in_parts
+from runners.training.module import TrainingModule
+from runners.training.optimization import Optimization
 from utils.errors import UserError
+from utils.heartbeat import pulse
 from utils.progress import progress_bar
-from utils.pulse import pulse
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -17,14 +17,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from common import checkpoint
-from common.config import RunConfig
+from common.config.run_config import RunConfig
 from common.registry import RUNNERS
-from models.twdh import TwDH, TwDHLoss
-from models.twdh_transforms import ReleasedConfig, projection, regression, released, reproduced
+from common.storage import checkpoint
+from models.centers.twdh_transforms import (
+    ReleasedConfig,
+    projection,
+    regression,
+    released,
+    reproduced,
+)
+from models.cross_modal.twdh import TwDH, TwDHLoss
 from runners.base import Selection
 from runners.stage_keys import array_digest, data_identity, settings_identity
-from runners.stages import Report, Stage, Stages, StageTraining
+from runners.staged import Report, Stage, Stages, StageTraining
 from runners.standard import StandardConfig, StandardRunner
 from utils.errors import UserError
 
@@ -36,7 +42,7 @@ TRANSFORM_KEYS = ("transform", "ridge", "released")
 class TwDHConfig(StandardConfig):
     """Keys of ``runner`` with ``name: twdh``, beside those of ``standard``."""
 
-    transform: Recipe = "regression"  # see models/twdh_transforms.py
+    transform: Recipe = "regression"  # see models/centers/twdh_transforms.py
     ridge: float = 0.1  # λ of `regression`
     released: ReleasedConfig = ReleasedConfig()  # of `released`
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.code_store import read_codes
-from common.config import compose
-from common.run_store import RunFolder
+from common.code_files.run_codes import read_codes
+from common.config.run_config import compose
+from common.storage.run_folder import RunFolder
 from runners.base import run_config
 
 ROOT = Path(__file__).resolve().parents[1]

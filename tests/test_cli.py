@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import main
-from common.config import compose
-from runners import check
+from common.config.run_config import compose
+from runners.commands import check
 from tests.docs.test_guides import registered_as_before
 from tests.helpers import QUICK, ROOT, write_class_folders, write_mat
 
@@ -572,7 +572,7 @@ def test_strict_metrics(told, codes, capfd):
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_export(codes, capfd, kind):
-    from common.faiss_index import load_index, search
+    from common.code_files.faiss_index import load_index, search
 
     file = codes / "new" / "codes.faiss"
     for given in ("d.npz", "d.npy", "both.h5:d"):

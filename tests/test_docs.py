@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from common.layers import config_names
+from common.config.layers import config_names
 from tests.helpers import ROOT
 
 
@@ -23,7 +23,7 @@ def test_the_readme_names_every_method():
 
 @pytest.mark.parametrize("document", ["README.md"])
 def test_sweeps_in_documents_are_valid(document, tmp_path):
-    from runners.sweep import expand, read_sweep
+    from runners.sweeps.sweep import expand, read_sweep
 
     blocks = code_blocks(document, "yaml")
     assert blocks

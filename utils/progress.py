@@ -6,14 +6,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from utils.pulse import pulse
+from utils.heartbeat import pulse
 
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
     """Yield ``advance(count, note="")``; shows nothing where stderr is no terminal.
 
-    Every call of it is a sign of life, see :mod:`utils.pulse`.
+    Every call of it is a sign of life, see :mod:`utils.heartbeat`.
     """
     if not sys.stderr.isatty():
         yield lambda count=1, note="": pulse()

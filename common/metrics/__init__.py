@@ -14,8 +14,13 @@ from common.metrics.average_precision import (
     average_precision_at,
     mean_band,
 )
-from common.metrics.compat import POLICIES, Policy, compat_map
-from common.metrics.counting import BACKENDS, count_grades, count_histograms
+from common.metrics.compat.average_precision import (
+    average_precision_first_k,
+    average_precision_in_top,
+)
+from common.metrics.compat.policies import POLICIES, Policy, compat_map
+from common.metrics.compat.stable_order import stable_order
+from common.metrics.counting.dispatch import BACKENDS, count_grades, count_histograms
 from common.metrics.curves import (
     Curve,
     curve_by_radius,
@@ -29,9 +34,7 @@ from common.metrics.curves import (
 from common.metrics.histograms import GradedHistograms, Histograms
 from common.metrics.inputs import build_histograms, pack_sides
 from common.metrics.labels import as_labels
-from common.metrics.ordering import stable_order
 from common.metrics.packed import PackedRows, pack_rows
-from common.metrics.ranking import average_precision_first_k, average_precision_in_top
 from common.metrics.report import (
     parse_cuts,
     protocol,

@@ -68,7 +68,7 @@ def average_precision_at(
         raise unknown_name("denominator of AP@R", denominator, DENOMINATORS)
     if at is not None and at < 1:
         raise UserError(f"AP@R needs a cut R of at least 1, but got {at}.")
-    from common.metrics import closed_forms_numba as compiled
+    from common.metrics.counting import closed_forms as compiled
 
     bands = np.zeros((histograms.queries, 3))
     if histograms.queries:

@@ -74,7 +74,7 @@ def relevant_above(histograms: Histograms, ranks: Sequence[int]) -> Tensor:
 
 def _relevant_above(histograms: Histograms, ranks: NDArray[np.int64]) -> Tensor:
     """Return the expected relevant rows above ascending ranks [1,P] or [Q,P], float64 [Q,P]."""
-    from common.metrics import closed_forms_numba as compiled
+    from common.metrics.counting import closed_forms as compiled
 
     found = np.zeros((histograms.queries, ranks.shape[1]))
     compiled.over_queries(compiled.relevant_above, *histograms.arrays(), ranks, found)
@@ -189,7 +189,7 @@ def discounted_gain(sizes: Tensor, gains: Tensor, cut: int) -> Tensor:
         gains: float64 [Q,P], their gains, summed.
         cut: the last rank.
     """
-    from common.metrics import closed_forms_numba as compiled
+    from common.metrics.counting import closed_forms as compiled
 
     sums = np.zeros(len(sizes))
     groups = as_integers(sizes), np.ascontiguousarray(gains.cpu().numpy())

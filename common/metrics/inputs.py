@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.metrics.counting import count_histograms
+from common.metrics.counting.dispatch import count_histograms
 from common.metrics.histograms import Histograms
 from common.metrics.labels import check_comparable
 from common.metrics.packed import PackedRows, pack_rows
@@ -33,7 +33,7 @@ def build_histograms(
         database_codes: [N,K].
         database_labels: [N,C] or [N], of the same kind.
         strict: refuse values other than ±1, 0 and 1 instead of taking their sign.
-        backend: what counts, see :func:`common.metrics.counting.count_histograms`.
+        backend: what counts, see :func:`common.metrics.counting.dispatch.count_histograms`.
         device: where to count; None = where ``query_codes`` are (the CPU for arrays).
         memory_mb: bound on temporary memory in MiB.
 

@@ -15,7 +15,7 @@ from common.metrics.average_precision import (
     average_precision_at,
     mean_band,
 )
-from common.metrics.counting import count_grades, count_histograms
+from common.metrics.counting.dispatch import count_grades, count_histograms
 from common.metrics.curves import (
     GAINS,
     Curve,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.metrics.counting import count_histograms
+from common.metrics.counting.dispatch import count_histograms
 from common.metrics.curves import discounted_gain
 from common.metrics.packed import PackedRows
 from utils.errors import UserError

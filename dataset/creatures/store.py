@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cache import cached
+from common.storage.cache import cached
 from dataset.creatures.drawing import SIZE
 from utils.errors import UserError
 from utils.files import digest, write_json

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cache import locked
+from common.storage.cache import locked
 from dataset.images import FileImages
 from dataset.mat import MatConfig
 from dataset.mat import build as build_mat

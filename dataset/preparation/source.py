@@ -2,9 +2,9 @@
 
 A file in ``dataset/sources/`` derives a :class:`Source`, whose :meth:`~Source.read` turns the
 official layout into :class:`Rows`, and registers a function that opens what was prepared
-(:func:`dataset.preparation.prepared.open_prepared`). ``main.py prepare`` fetches, unpacks and
-indexes it, ``main.py verify`` holds it to its protocols' published figures, and training draws the
-split that a :class:`Protocol` describes.
+(:func:`dataset.preparation.prepared_dataset.open_prepared`). ``main.py prepare`` fetches, unpacks
+and indexes it, ``main.py verify`` holds it to its protocols' published figures, and training draws
+the split that a :class:`Protocol` describes.
 """
 
 from __future__ import annotations

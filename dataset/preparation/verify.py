@@ -28,7 +28,7 @@ from dataset.preparation.checks import (
 )
 from dataset.preparation.index import OFFICIAL, Index, check_rows, read_index
 from dataset.preparation.prepare import read_mat, splits_file
-from dataset.preparation.prepared import PreparedConfig, as_dataset
+from dataset.preparation.prepared_dataset import PreparedConfig, as_dataset
 from dataset.preparation.selection import Selection, draw, select
 from dataset.preparation.source import Attributes, Protocol
 from dataset.splits import SplitManifest

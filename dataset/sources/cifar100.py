@@ -11,7 +11,7 @@ import dataclasses
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
-from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
 from dataset.preparation.source import OfficialFile, Protocol
 from dataset.sources.cifar_records import RecordSource
 

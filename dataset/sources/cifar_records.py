@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset.base import BadImageError, ImageSource
 from dataset.preparation.source import Rows, Source
-from dataset.sources.tables import one_hot, read_lines
+from dataset.tables import one_hot, read_lines
 from utils.errors import UserError
 from utils.files import digest
 

@@ -18,9 +18,9 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
-from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
 from dataset.preparation.source import ListFiles, OfficialFile, Protocol, Rows, Source
-from dataset.sources.tables import read_lines, whole_number
+from dataset.tables import read_lines, whole_number
 from utils.errors import UserError
 
 LABELS = (

@@ -13,10 +13,10 @@ import numpy as np
 
 from common.registry import DATASETS
 from dataset.base import HashDataset
-from dataset.preparation.prepared import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
 from dataset.preparation.source import OfficialFile, Rows, Source
 from dataset.sources import fine_grained
-from dataset.sources.tables import cell_words, one_hot
+from dataset.tables import cell_words, one_hot
 from utils.errors import UserError
 from utils.mat_file import read_variable
 

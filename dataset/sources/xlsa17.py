@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.preparation.source import Attributes, OfficialFile
-from dataset.sources.tables import cell_words
+from dataset.tables import cell_words
 from utils.errors import UserError
 from utils.mat_file import read_variables
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from common import registry
-from common.config import DataConfig, EvalConfig
+from common.config.run_config import DataConfig, EvalConfig
 from docs.generate.docstrings import LinkTo, inline
 from docs.generate.facts import ROOT, Option, options
 from docs.generate.markdown import MARK, table
-from runners.listing import listing
+from runners.commands.list import listing
 
 TITLES: Mapping[str, tuple[str, str]] = {
     "datasets": ("Datasets", "`dataset=NAME`; where to get them and which protocols there are: "

@@ -14,7 +14,8 @@ import textwrap
 from collections.abc import Callable
 
 LinkTo = Callable[[str], str | None]
-"""Module name (``models.pairs``) → where its page or file is, seen from the page; None: nowhere."""
+"""Module name (``models.losses.pair_terms``) → where its page or file is, seen from the page; None:
+nowhere."""
 
 _CODE = re.compile(r"``(.+?)``|:(\w+):`~?([^`]+)`")
 _ITEM = re.compile(r"(\*|\d+\.) +")

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from common import registry
-from common.layers import config_file, config_names, read_layer
+from common.config.layers import config_file, config_names, read_layer
 from docs.generate.docstrings import attributes
 from tests.golden import harness
 

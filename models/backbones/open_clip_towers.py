@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from common.batch import Features
+from models.backbones.clip_attention import QuickGELU, SelfAttention
 from models.backbones.towers import map_to_tokens
-from models.clip_block import QuickGELU, SelfAttention
 
 
 class ImageEncode(Protocol):

@@ -16,7 +16,7 @@ from dataset.base import HashDataset
 from dataset.creatures.drawing import SIZE
 from dataset.creatures.views import render_class_pictures
 from dataset.creatures.world import ATTRIBUTE_NAMES
-from runners.generation.painter import Painting, own_seed
+from runners.generation.image_model import Painting, own_seed
 from utils.errors import UserError
 
 NAME = "creatures"

@@ -11,7 +11,7 @@ folder, which a run reads as ``data.generated=DIR``::
     pictures.jsonl             class, number, prompt, seed, model and source row of every picture
     contact_sheets/<class>.png pictures with their prompts
     manifest.json              what made them; folders of classes, dataset, counts, versions
-    features.h5 train_list.txt of ``--features``, see :mod:`runners.generation.encoded`
+    features.h5 train_list.txt of ``--features``, see :mod:`runners.generation.image_features`
 
 Nothing of an unseen class is used but its name and, where the prompt asks for them or the stand-in
 painter draws from them, its attributes.
@@ -27,12 +27,23 @@ from typing import Any
 
 import numpy as np
 
-from common.config import RunConfig
+from common.config.run_config import RunConfig
 from dataset.base import BadImageError, HashDataset
+from runners.generation.contact_sheet import contact_sheet
 from runners.generation.creatures import NAME as CREATURES
 from runners.generation.creatures import CreaturesPainter
-from runners.generation.encoded import Encoder, write_features
-from runners.generation.folder import (
+from runners.generation.image_features import Encoder, write_features
+from runners.generation.image_model import (
+    KIND,
+    MARKER,
+    DiffusionPainter,
+    Painter,
+    Painting,
+    own_seed,
+)
+from runners.generation.model_files import check as check_model
+from runners.generation.options import Options
+from runners.generation.output_folder import (
     BYTES_PER_LINE,
     BYTES_PER_PIXEL,
     Lines,
@@ -42,19 +53,8 @@ from runners.generation.folder import (
     save_picture,
     space,
 )
-from runners.generation.options import Options
-from runners.generation.painter import (
-    KIND,
-    MARKER,
-    DiffusionPainter,
-    Painter,
-    Painting,
-    own_seed,
-)
 from runners.generation.prompts import check_template, fill, uses
-from runners.generation.sheet import contact_sheet
 from runners.generation.vtph import describe
-from runners.generation.weights import check as check_model
 from utils.errors import UserError, nearest
 from utils.files import digest
 from utils.progress import progress_bar

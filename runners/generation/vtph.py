@@ -1,7 +1,7 @@
 """What VTPH needs: a caption of every picture, and a picture with its caption for every text query.
 
-VTPH (models/vtph.py) reads a second text beside each row's own and, since a text query must not see
-its own picture, a picture painted from its text. The folder::
+VTPH (models/cross_modal/vtph.py) reads a second text beside each row's own and, since a text query
+must not see its own picture, a picture painted from its text. The folder::
 
     captions.jsonl        {"row": r, "text": ...}  a caption of the picture of every dataset row
     query_images/<r>.png  painted from the text of query row r (its first caption)
@@ -25,11 +25,15 @@ import numpy as np
 
 from dataset.base import BadImageError, HashDataset
 from dataset.images import decode_image
-from runners.generation.captioner import KIND as CAPTIONER_KIND
-from runners.generation.captioner import MARKER as CAPTIONER_MARKER
-from runners.generation.captioner import Captioner
+from runners.generation.caption_model import KIND as CAPTIONER_KIND
+from runners.generation.caption_model import MARKER as CAPTIONER_MARKER
+from runners.generation.caption_model import Captioner
+from runners.generation.contact_sheet import contact_sheet
 from runners.generation.creatures import NAME as CREATURES
-from runners.generation.folder import (
+from runners.generation.image_model import KIND, MARKER, DiffusionPainter, Painter, Painting
+from runners.generation.model_files import check as check_model
+from runners.generation.options import Options
+from runners.generation.output_folder import (
     BYTES_PER_LINE,
     BYTES_PER_PIXEL,
     Lines,
@@ -39,11 +43,7 @@ from runners.generation.folder import (
     save_picture,
     space,
 )
-from runners.generation.options import Options
-from runners.generation.painter import KIND, MARKER, DiffusionPainter, Painter, Painting
 from runners.generation.prompts import check_template, fill
-from runners.generation.sheet import contact_sheet
-from runners.generation.weights import check as check_model
 from utils.errors import UserError
 from utils.files import digest
 from utils.progress import progress_bar

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runners.leaderboard import Result, Row
 from runners.report import published as tables_of_papers
 from runners.report.page import write_page
 from runners.report.published import Published
 from runners.report.study import study_of
 from runners.report.tables import all_tables, as_latex, as_markdown
+from runners.results.leaderboard import Result, Row
 from utils.files import write_text
 
 
@@ -28,7 +28,7 @@ def write_report(
 
     Args:
         root: the folder of the runs, named on the page.
-        results: of the runs, from :func:`runners.leaderboard.collect`.
+        results: of the runs, from :func:`runners.results.leaderboard.collect`.
         rows: their summary.
         html: path of the page, if one is wanted.
         markdown: of the tables.

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from common.code_store import CodeSet, read_codes
+from common.code_files.run_codes import CodeSet, read_codes
 from common.directions import sides
 from dataset.base import BadImageError, HashDataset
-from runners.nearest import nearest, spread
+from runners.evaluation.nearest import nearest, spread
 from runners.report.study import Line, Place, Study
 from utils.errors import UserError
 

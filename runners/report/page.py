@@ -14,12 +14,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from runners.leaderboard import rank_methods
 from runners.report.curves import epochs, measures, retrieval_curves
 from runners.report.gallery import QUERIES, Thumbnails, gallery
 from runners.report.published import Comparison
 from runners.report.study import Line, Study
-from runners.report.zero_shot import RUNS_WITH_CLASSES, zero_shot
+from runners.report.zero_shot_section import RUNS_WITH_CLASSES, zero_shot
+from runners.results.leaderboard import rank_methods
 from utils.files import write_text
 
 ASSETS = Path(__file__).parent / "assets"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.registry import DATASETS
-from runners.report.datasets import run_config
+from runners.report.dataset_reader import run_config
 from runners.report.study import Line, Study
 from utils.errors import UserError
 

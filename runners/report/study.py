@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.run_store import RunFolder
-from runners.leaderboard import Result, Row
-from runners.report.datasets import DatasetReader
+from common.storage.run_folder import RunFolder
+from runners.report.dataset_reader import DatasetReader
 from runners.report.training import Curve, training_curves
+from runners.results.leaderboard import Result, Row
 
 Place = tuple[str, str]
 """Dataset and direction."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from runners.report.published import Comparison
 from runners.report.study import Line, Study
-from runners.zero_shot_columns import NAMES, NOTE
+from runners.results.zero_shot_columns import NAMES, NOTE
 
 BEST, ALIKE = "best", "alike"
 SAME = "not distinguishable from the best (paired t tests over seeds and queries, 5 %, Holm)"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.code_files.faiss_index import build_index, load_index, save_index, search
 from common.codes import pack_codes, unpack_codes
-from common.faiss_index import build_index, load_index, save_index, search
 from dataset.base import ImageSource
 from dataset.images import SUFFIXES, FileImages
 from utils.errors import UserError

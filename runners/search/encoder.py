@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import checkpoint
 from common.batch import Batch
-from common.config import RunConfig, compose_layers
-from common.layers import read_layer
-from common.run_store import RunFolder
+from common.config.layers import read_layer
+from common.config.run_config import RunConfig, compose_layers
 from common.seeding import make_deterministic, seed_everything
+from common.storage import checkpoint
+from common.storage.run_folder import RunFolder
 from dataset.base import BadImageError, ImageSource
 from dataset.images import Geometry
 from dataset.loader import SplitView
@@ -23,7 +23,7 @@ from dataset.splits import SplitManifest
 from models.backbones.base import Backbone, CachedBackbone
 from models.base import HashModel
 from runners import experiment as parts
-from runners.evaluation import encode
+from runners.evaluation.measure import encode
 from runners.experiment import Experiment
 from utils.errors import UserError
 from utils.files import digest

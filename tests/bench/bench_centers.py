@@ -20,8 +20,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from models.centers import hadamard_centers  # noqa: E402
-from models.semantic_centers import (  # noqa: E402
+from models.centers.hash_centers import hadamard_centers  # noqa: E402
+from models.centers.semantic import (  # noqa: E402
     center_report,
     gilbert_varshamov,
     mds_centers,

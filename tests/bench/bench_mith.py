@@ -28,7 +28,7 @@ from common.batch import Batch, Features  # noqa: E402
 from common.problem import Problem  # noqa: E402
 from models.backbones.base import CachedBackbone  # noqa: E402
 from models.base import Progress  # noqa: E402
-from models.mith import MITH, ConceptHeadConfig, MITHLoss, MITHLossConfig  # noqa: E402
+from models.cross_modal.mith import MITH, ConceptHeadConfig, MITHLoss, MITHLossConfig  # noqa: E402
 
 ROWS, CLASSES, BATCH, WIDTH = 4000, 24, 128, 512
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")

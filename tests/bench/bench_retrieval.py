@@ -209,7 +209,7 @@ def bare_count(case: Case) -> float:
     import numba
 
     from common.metrics import pack_rows
-    from common.metrics.count_numba import _popcount
+    from common.metrics.counting.numba_backend import _popcount
     from common.metrics.packed import planes
 
     @numba.njit(nogil=True)

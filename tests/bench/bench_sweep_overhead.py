@@ -89,8 +89,8 @@ def overhead(folder: Path, runs: int, workers: int) -> None:
 
 def copy_runs(file: Path, example: Path) -> int:
     """Make every run of a sweep look done, from one that is; return their number."""
-    from runners.store import folder_of
-    from runners.sweep import expand, read_sweep
+    from runners.sweeps.queue import folder_of
+    from runners.sweeps.sweep import expand, read_sweep
 
     configs = expand(read_sweep(file), file)
     metrics = json.loads((example / "metrics.json").read_text(encoding="utf-8"))

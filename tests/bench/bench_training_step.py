@@ -5,10 +5,10 @@ python tests/bench/bench_training_step.py --methods dsph mith --batch 8
 
 The encoder is OpenAI's ViT-B/32 architecture from random weights, texts of 32 tokens, nothing
 frozen. The bare step encodes pictures and texts and goes backward from the sum of the features,
-once with open_clip's blocks as they are and once with ours (models/clip_block.py); a method's step
-is the latter plus its heads and loss, without the optimiser (which is the same for all). The share
-outside matrix products is of processor time, by the profiler; memory is the peak above what was
-held before the step.
+once with open_clip's blocks as they are and once with ours (models/backbones/clip_attention.py); a
+method's step is the latter plus its heads and loss, without the optimiser (which is the same for
+all). The share outside matrix products is of processor time, by the profiler; memory is the peak
+above what was held before the step.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 from bench_retrieval import Memory  # noqa: E402
 
 from common.batch import Batch  # noqa: E402
-from common.config import compose  # noqa: E402
+from common.config.run_config import compose  # noqa: E402
 from common.problem import Problem  # noqa: E402
 from models.backbones import open_clip as open_clip_backbones  # noqa: E402
 from models.backbones.base import Backbone  # noqa: E402
 from models.backbones.build import build_backbone  # noqa: E402
 from models.backbones.open_clip_towers import with_lean_blocks  # noqa: E402
 from models.base import Progress  # noqa: E402
-from runners.training_module import TrainingModule  # noqa: E402
+from runners.training.module import TrainingModule  # noqa: E402
 
 POOLED = ("baseline", "dcmht", "dcmht_attention", "dsph", "dnph", "twdh")
 TOKENS = ("mith", "dimch", "umoed", "vtph")

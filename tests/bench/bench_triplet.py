@@ -22,8 +22,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from common.pairwise import share_label  # noqa: E402
-from models.ranked_triplet import dcg_weight, ranked_triplet  # noqa: E402
-from models.set_terms import diversity  # noqa: E402
+from models.losses.ranked_triplet import dcg_weight, ranked_triplet  # noqa: E402
+from models.losses.set_regularizers import diversity  # noqa: E402
 
 MEMBERS, BITS, CLASSES, MARGIN, SHARPNESS = 8, 16, 24, 0.3, 20.0
 

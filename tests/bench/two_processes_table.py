@@ -4,10 +4,11 @@ python tests/bench/two_processes_table.py               # every loss, a minute
 python tests/bench/two_processes_table.py --runs        # and whole short runs, some minutes
 
 First table: two steps of every loss in float64 on toy features, with the heads in evaluation mode
-(as ``tests/runners/test_two_processes.py`` has them, which bounds the differences) and in training
-mode, where dropout and batch statistics are those of each process. A difference is the largest of a
-tensor over its largest value. Second table: ``torchrun --nproc_per_node 2 main.py train`` against
-one process in float32, on 401 scenes; its 51 query and 15 validation rows cannot be halved.
+(as ``tests/runners/training/test_two_processes.py`` has them, which bounds the differences) and in
+training mode, where dropout and batch statistics are those of each process. A difference is the
+largest of a tensor over its largest value. Second table: ``torchrun --nproc_per_node 2 main.py
+train`` against one process in float32, on 401 scenes; its 51 query and 15 validation rows cannot be
+halved.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ sys.path[:0] = [str(ROOT)]
 import torch  # noqa: E402
 import torch.multiprocessing  # noqa: E402
 
-from common.code_store import read_codes  # noqa: E402
-from common.config import compose  # noqa: E402
-from common.layers import config_names  # noqa: E402
-from common.run_store import RunFolder  # noqa: E402
-from tests.runners.test_two_processes import first_pairs, steps, work  # noqa: E402
+from common.code_files.run_codes import read_codes  # noqa: E402
+from common.config.layers import config_names  # noqa: E402
+from common.config.run_config import compose  # noqa: E402
+from common.storage.run_folder import RunFolder  # noqa: E402
+from tests.runners.training.test_two_processes import first_pairs, steps, work  # noqa: E402
 
 LOSS, GRADIENT, BUFFER = "losses", "gradients", "buffers"
 RUNS = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import schema
+from common.config import schema
 from common.optimizers import BertAdam
 from common.registry import OPTIMIZERS
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from common import schema
+from common.config import schema
 from common.registry import SCHEDULERS
 
 STEPS, EPOCHS = 100, 10

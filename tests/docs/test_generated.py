@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from common import registry
-from common.layers import config_names
+from common.config.layers import config_names
 from docs.generate import docstrings, facts, markdown
 from docs.generate.docstrings import Section, parse
 from docs.generate.pages import method_page, pages
@@ -76,7 +76,8 @@ def test_published_figures_name_method_and_conditions():
 
 DOCSTRING = """XYZ: A Method of *Three* Letters. A. Uthor. CONF 2031, doi:10.1234/a_b.
 
-Codes u follow x_i < y * z, see :mod:`models.pairs` and :func:`models.pairs.cosine`::
+Codes u follow x_i < y * z, see :mod:`models.losses.pair_terms` and
+:func:`models.losses.pair_terms.cosine`::
 
     L = Σ_{i<j} [1 - cos]₊
 
@@ -105,13 +106,13 @@ Deviation: something else.
 
 
 def test_docstrings_become_markdown():
-    link = {"models.pairs": "pairs.md"}.get
+    link = {"models.losses.pair_terms": "pairs.md"}.get
     found = parse(DOCSTRING, link)
     assert found.title == "XYZ: A Method of *Three* Letters"
     assert found.citation == "A. Uthor. CONF 2031, [doi:10.1234/a_b](https://doi.org/10.1234/a_b)."
     idea, deviations, deviation = found.sections
     assert idea == Section("", (
-        r"Codes u follow x_i \< y \* z, see [models/pairs.py](pairs.md) and `cosine`:",
+        r"Codes u follow x_i \< y \* z, see [models/losses/pair_terms.py](pairs.md) and `cosine`:",
         "```text\nL = Σ_{i<j} [1 - cos]₊\n\n    and more\n```",
         "where L is the loss. Two kinds:",
         "- `first`: the one that is usual\n- `second` (ours): The other:\n\n"

@@ -25,10 +25,10 @@ import pytest
 
 import main
 from common import registry
-from common.config import COMPONENTS, DataConfig, EvalConfig, compose
-from common.layers import parse_overrides
-from runners.generation.command import METHODS
-from runners.sweep import read_sweep, sweep_file
+from common.config.layers import parse_overrides
+from common.config.run_config import COMPONENTS, DataConfig, EvalConfig, compose
+from runners.generation.generate import METHODS
+from runners.sweeps.sweep import read_sweep, sweep_file
 from tests.helpers import ROOT
 from utils.errors import UserError
 

@@ -1,8 +1,8 @@
 """Whole training runs of a few steps, replayed: backbone, heads, loss, optimisers, schedules.
 
 The recorded weights are copied into our modules, the recorded batches are fed in their order
-through :class:`runners.training_module.TrainingModule` and
-:class:`runners.optimization.Optimization`, and everything along the way is compared.
+through :class:`runners.training.module.TrainingModule` and
+:class:`runners.training.optimization.Optimization`, and everything along the way is compared.
 ``logit_scale`` of the recorded CLIP is no parameter of ours: it takes no gradient and no hashing
 method uses it.
 """
@@ -20,15 +20,15 @@ from torch import Tensor
 
 from common.batch import Batch
 from common.codes import sign
-from common.config import Component, OptimGroup
+from common.config.run_config import Component, OptimGroup
 from common.optimizers import BertAdamConfig, SGDConfig
 from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import WarmupConfig
 from models.backbones.base import Backbone
 from models.backbones.openai_clip import openai_name, openai_sizes, tiny_clip
 from models.base import HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from runners.optimization import Optimization
-from runners.training_module import TrainingModule
+from runners.training.module import TrainingModule
+from runners.training.optimization import Optimization
 from tests.golden.harness import Case, GoldenError
 
 RTOL_LOSS = 1e-8  # of a float64 implementation, as are the next two

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from common import checkpoint
 from common.registry import LOSSES
+from common.storage import checkpoint
 from models.base import Progress
 from tests.models.toys import (
     BITS,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from common import checkpoint
 from common.codes import sign
 from common.registry import MODELS
+from common.storage import checkpoint
 from tests.models.toys import BITS, ROWS, make_model, take, toy_batch, toy_problem
 
 every_model = pytest.mark.parametrize("name", MODELS.names())

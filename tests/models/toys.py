@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common import schema
 from common.batch import Batch, Features
-from common.config import misfit
+from common.config.run_config import misfit, schema
 from common.problem import Problem
 from common.registry import LOSSES, MODELS
 from models.backbones.base import CachedBackbone

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common import checkpoint
-from common.config import compose
-from models.class_similarity import class_similarity
-from models.semantic_centers import gilbert_varshamov, semantic_centers
+from common.config.run_config import compose
+from common.storage import checkpoint
+from models.centers.class_similarity import class_similarity
+from models.centers.semantic import gilbert_varshamov, semantic_centers
 from runners.shc import ClassifierTraining
 from tests.helpers import QUICK, outcome, run
 from utils.errors import UserError

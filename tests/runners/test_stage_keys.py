@@ -6,7 +6,7 @@ import json
 import numpy as np
 import torch
 
-from common.config import compose
+from common.config.run_config import compose
 from runners.experiment import Experiment
 from runners.stage_keys import array_digest, data_identity, settings_identity
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 import main
-from common import checkpoint
-from common.config import compose
+from common.config.run_config import compose
+from common.storage import checkpoint
 from runners import experiment
 from runners.base import run_config
 from tests.helpers import QUICK, ROOT, outcome, run

@@ -5,10 +5,10 @@ import shutil
 import pytest
 import yaml
 
-from common import checkpoint
-from common.config import compose
-from runners.stages import StageTraining
-from runners.sweep import expand, read_sweep, run_sweep
+from common.config.run_config import compose
+from common.storage import checkpoint
+from runners.staged import StageTraining
+from runners.sweeps.sweep import expand, read_sweep, run_sweep
 from tests.helpers import QUICK, outcome, run
 from utils.errors import UserError
 

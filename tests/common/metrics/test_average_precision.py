@@ -12,7 +12,7 @@ from common.metrics import (
     build_histograms,
     mean_band,
 )
-from common.metrics.closed_forms_numba import harmonic_difference
+from common.metrics.counting.closed_forms import harmonic_difference
 from tests.common.metrics import oracle
 from utils.errors import UserError
 

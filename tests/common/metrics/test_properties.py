@@ -21,9 +21,9 @@ from common.metrics import (
     ndcg_at,
     precision_within,
 )
-from common.metrics.compat import POLICIES, compat_map
-from common.metrics.compat_curves import deephash_curve, deephash_precision_recall
-from common.metrics.ordering import stable_order
+from common.metrics.compat.curves import deephash_curve, deephash_precision_recall
+from common.metrics.compat.policies import POLICIES, compat_map
+from common.metrics.compat.stable_order import stable_order
 from tests.common.metrics import oracle
 
 RELATIVE = 1e-12

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import main
-from common.config import compose
+from common.config.run_config import compose
 from dataset.base import ArrayImages, HashDataset
 from dataset.preparation.checks import count_findings
 from dataset.preparation.index import index_file
 from dataset.preparation.prepare import prepare, splits_file
-from dataset.preparation.prepared import SplitChoice
+from dataset.preparation.prepared_dataset import SplitChoice
 from dataset.preparation.source import Protocol
 from dataset.preparation.verify import verify_prepared
 from dataset.splits import SplitManifest
-from runners.datasets import verify
+from runners.commands.data import verify
 from tests.dataset.preparation.toy import Toy, ToyConfig, write_toy
 from tests.helpers import write_captioned, write_mat
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.preparation import rules
-from dataset.preparation.prepared import PreparedConfig
+from dataset.preparation.prepared_dataset import PreparedConfig
 from dataset.preparation.source import (
     Attributes,
     ListFiles,

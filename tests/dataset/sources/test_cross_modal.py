@@ -9,7 +9,7 @@ import pytest
 from dataset.preparation.index import check_rows, load_index
 from dataset.preparation.lists import find_list, read_list
 from dataset.preparation.prepare import prepare, splits_file
-from dataset.preparation.prepared import SplitChoice, open_prepared
+from dataset.preparation.prepared_dataset import SplitChoice, open_prepared
 from dataset.sources.coco import Coco
 from dataset.sources.flickr25k import CLEAR, LABELS, Flickr25k, Flickr25kConfig
 from dataset.sources.nuswide import CONCEPTS_21, NusWide, NusWideConfig

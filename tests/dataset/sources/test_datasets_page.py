@@ -3,7 +3,7 @@
 import pytest
 
 from common.registry import DATASETS
-from dataset.preparation.prepared import PreparedConfig
+from dataset.preparation.prepared_dataset import PreparedConfig
 from tests.helpers import ROOT
 
 PAGE = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")

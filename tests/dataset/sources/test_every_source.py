@@ -5,12 +5,12 @@ import shutil
 import pytest
 
 import main
-from common.config import compose
+from common.config.run_config import compose
 from common.registry import DATASETS
 from dataset.preparation.index import load_index
-from dataset.preparation.prepared import PreparedConfig
+from dataset.preparation.prepared_dataset import PreparedConfig
 from runners.base import run_config
-from runners.datasets import verify
+from runners.commands.data import verify
 from tests.dataset.sources.layouts import SMALL, WRITERS, pack
 from tests.helpers import PIXELS, QUICK
 from utils.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 import main
-from common.config import compose
+from common.config.run_config import compose
 from dataset.preparation.index import MAT, OFFICIAL, Index, check_rows, load_index
 from dataset.preparation.selection import Selection, draw, select
 from dataset.sources import cub, xlsa17
@@ -17,10 +17,10 @@ from dataset.sources.awa2 import FILE_NAMES, Awa2
 from dataset.sources.awa2 import FOLDER as AWA2
 from dataset.sources.cub import Cub
 from dataset.sources.sun import Sun
-from dataset.sources.tables import read_pairs
-from dataset.sources.zero_shot import as_released
+from dataset.sources.zero_shot_protocols import as_released
+from dataset.tables import read_pairs
 from runners.base import run_config
-from runners.datasets import verify
+from runners.commands.data import verify
 from tests.dataset.sources.layouts_zero_shot import cells, write_awa2, write_cub, write_sun
 from tests.helpers import PIXELS, QUICK, SHARED
 from utils.errors import UserError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.base import Outputs, Problem, Progress
-from models.baseline import (
+from models.cross_modal.baseline import (
     Baseline,
     BaselineLoss,
     BaselineLossConfig,

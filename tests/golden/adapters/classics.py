@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from models.base import HashLoss, Outputs, Problem, Progress, Terms
-from models.dpn import DPNConfig, DPNLoss, class_majority
-from models.dpsh import DPSHConfig, DPSHLoss
-from models.dsh import DSHConfig, DSHLoss
-from models.dtsh import DTSHConfig, DTSHLoss
-from models.greedyhash import GreedyHashConfig, GreedyHashLoss
-from models.label_entropy import label_entropy
-from models.orthohash import OrthoHashConfig, OrthoHashLoss
-from models.pairwise_loss import TrainMemory
+from models.image.dpn import DPNConfig, DPNLoss, class_majority
+from models.image.dpsh import DPSHConfig, DPSHLoss
+from models.image.dsh import DSHConfig, DSHLoss
+from models.image.dtsh import DTSHConfig, DTSHLoss
+from models.image.greedyhash import GreedyHashConfig, GreedyHashLoss
+from models.image.orthohash import OrthoHashConfig, OrthoHashLoss
+from models.losses.multilabel import label_entropy
+from models.losses.pair_loss import TrainMemory
 from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import Case, adapter
 

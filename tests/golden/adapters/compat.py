@@ -1,4 +1,4 @@
-"""The mAPs and curves of other repositories, by the policies of ``common.metrics.compat``.
+"""The mAPs and curves of other repositories, by the policies of ``common.metrics.compat.policies``.
 
 Where rows tie, the recorded order was that of an unstable sort, which no other machine has to
 repeat. Then the recorded number must lie between the values of the worst and of the best order,
@@ -18,16 +18,16 @@ from torch import Tensor
 
 from common.hamming import hamming_distance
 from common.metrics import average_precision_at, build_histograms
-from common.metrics.compat import POLICIES, Policy, compat_map
-from common.metrics.compat_curves import (
+from common.metrics.compat.curves import (
     dchmt_curve_by_radius,
     dchmt_precision_within,
     dchmt_topn_precision,
     deephash_curve,
     deephash_precision_recall,
 )
+from common.metrics.compat.policies import POLICIES, Policy, compat_map
+from common.metrics.compat.stable_order import stable_order
 from common.metrics.curves import mean_over_queries
-from common.metrics.ordering import stable_order
 from common.pairwise import share_label
 from tests.golden.harness import Case, GoldenError, adapter
 

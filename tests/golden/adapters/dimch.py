@@ -13,9 +13,9 @@ from common.batch import Batch, Features
 from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
 from models.backbones.base import CachedBackbone
 from models.base import Outputs, Problem, Progress, Terms
-from models.dimch import DIMCH, DIMCHLoss, DIMCHLossConfig, DIMCHModelConfig
-from models.ranked_triplet import conflict_sum, dcg_weight, ranked_triplet
-from models.set_similarity import BAG_FORMS, bag_similarity, member_products, smooth_chamfer
+from models.cross_modal.dimch import DIMCH, DIMCHLoss, DIMCHLossConfig, DIMCHModelConfig
+from models.losses.ranked_triplet import conflict_sum, dcg_weight, ranked_triplet
+from models.losses.set_similarity import BAG_FORMS, bag_similarity, member_products, smooth_chamfer
 from tests.golden.adapters.heads import load_renamed
 from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import RTOL_HEAD, Case, GoldenError, adapter

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.base import Outputs, Problem, Progress, Terms
-from models.dnph import DNPH, DNPHLoss, DNPHLossConfig, DNPHModelConfig
+from models.cross_modal.dnph import DNPH, DNPHLoss, DNPHLossConfig, DNPHModelConfig
 from tests.golden.adapters.heads import features_backbone, features_batch, load_renamed
 from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import RTOL_HEAD, Case, adapter

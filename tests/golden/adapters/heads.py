@@ -9,9 +9,9 @@ from common.batch import Batch, Features
 from common.codes import sign
 from models.backbones.base import CachedBackbone
 from models.base import HashModel, Problem
-from models.dcmht import DCMHT, DCMHTLinear, DCMHTModelConfig, LinearHeadConfig
-from models.dsph import DSPH, DSPHModelConfig
-from models.softmax_code import pair_softmax, pairs_to_code
+from models.cross_modal.dcmht import DCMHT, DCMHTLinear, DCMHTModelConfig, LinearHeadConfig
+from models.cross_modal.dsph import DSPH, DSPHModelConfig
+from models.layers.pair_softmax import pair_softmax, pairs_to_code
 from tests.golden.harness import RTOL_HEAD, Case, adapter
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from common.batch import Batch
 from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
 from models.base import Outputs, Problem, Progress
-from models.centers import center_distances, hadamard_centers
-from models.csq import CSQConfig, CSQLoss
-from models.dcmht import DCMHTLinearLoss, DCMHTLoss, DCMHTLossConfig
-from models.dsph import DSPHLoss, DSPHLossConfig, code_threshold
-from models.hashnet import HashNetConfig, HashNetLoss
-from models.pairs import pair_likelihood
+from models.centers.hash_centers import center_distances, hadamard_centers
+from models.cross_modal.dcmht import DCMHTLinearLoss, DCMHTLoss, DCMHTLossConfig
+from models.cross_modal.dsph import DSPHLoss, DSPHLossConfig, code_threshold
+from models.image.csq import CSQConfig, CSQLoss
+from models.image.hashnet import HashNetConfig, HashNetLoss
+from models.losses.pair_terms import pair_likelihood
 from tests.golden.harness import Case, GoldenError, adapter
 
 DRAWS = 40

@@ -11,15 +11,15 @@ from torch import Tensor
 from common.batch import Batch, Features
 from common.codes import sign
 from models.base import Outputs, Problem, Progress, Terms
-from models.concept_loss import match_entropy
-from models.concept_tokens import (
+from models.cross_modal.mith import MITH, MITHLoss, MITHLossConfig
+from models.layers.concept_head import (
     ConceptHeadConfig,
     concept_weights,
     gather_concepts,
     position_code,
 )
-from models.memories import memory_likelihood
-from models.mith import MITH, MITHLoss, MITHLossConfig
+from models.losses.concept_loss import match_entropy
+from models.losses.memory_bank import memory_likelihood
 from tests.golden.adapters.heads import features_backbone, load_renamed
 from tests.golden.adapters.losses import compare_gradients
 from tests.golden.harness import RTOL_HEAD, Case, adapter

@@ -10,7 +10,7 @@ from common.registry import SCHEDULERS
 from common.schedules import WarmupConfig
 from dataset.splits import SplitConfig, make_split
 from models.base import Progress
-from runners.optimization import Optimization
+from runners.training.optimization import Optimization
 from tests.golden.harness import Case, adapter
 from tests.golden.replay import bertadam_group
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.base import Outputs, Problem, Progress
-from models.pixel import OverBothAxes, PixelLoss, PixelLossConfig
+from models.zero_shot.pixel import OverBothAxes, PixelLoss, PixelLossConfig
 from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import Case, adapter
 

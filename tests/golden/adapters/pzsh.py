@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from common.batch import Batch, Features
-from common.config import Component, OptimGroup
+from common.config.run_config import Component, OptimGroup
 from common.optimizers import RMSpropConfig
 from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import StepConfig
 from models.base import Backbone, Outputs, Problem, Progress, Terms
-from models.centers import center_distances
-from models.pzsh import (
+from models.centers.hash_centers import center_distances
+from models.zero_shot.pzsh import (
     PSEUDO,
     PZSH,
     PZSHConfig,

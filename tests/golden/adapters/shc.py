@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from common.batch import Features
-from common.config import Component, OptimGroup
+from common.config.run_config import Component, OptimGroup
 from common.optimizers import RMSpropConfig
 from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import CosineConfig
 from models.base import Backbone, Outputs, Problem, Progress, Terms
-from models.class_similarity import class_similarity
-from models.image_hash import ImageHashConfig
-from models.semantic_centers import (
+from models.centers.class_similarity import class_similarity
+from models.centers.semantic import (
     center_report,
     gilbert_varshamov,
     mds_centers,
     semantic_centers,
     sphere_packing,
 )
-from models.shc import SHC, SHCConfig, SHCLoss
+from models.image.image_hash import ImageHashConfig
+from models.image.shc import SHC, SHCConfig, SHCLoss
 from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import Case, GoldenError, adapter
 from tests.golden.replay import Setup, compare_trajectory, problem_of

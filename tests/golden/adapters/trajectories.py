@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.base import Outputs, Terms
-from models.dcmht import DCMHT, DCMHTLoss, DCMHTLossConfig, DCMHTModelConfig
-from models.dsph import DSPH, DSPHLoss, DSPHLossConfig, DSPHModelConfig
+from models.cross_modal.dcmht import DCMHT, DCMHTLoss, DCMHTLossConfig, DCMHTModelConfig
+from models.cross_modal.dsph import DSPH, DSPHLoss, DSPHLossConfig, DSPHModelConfig
 from tests.golden.adapters.losses import TOOLKIT_SIMILARITY
 from tests.golden.harness import Case, adapter
 from tests.golden.replay import (

@@ -11,9 +11,16 @@ from torch import Tensor
 
 from common.codes import sign
 from models.base import Outputs, Problem, Progress, Terms
-from models.softmax_code import pair_softmax
-from models.twdh import TwDH, TwDHLoss, TwDHLossConfig, TwDHModelConfig, likelihood, quantisation
-from models.twdh_transforms import ReleasedConfig, ReleasedTransform, two_way
+from models.centers.twdh_transforms import ReleasedConfig, ReleasedTransform, two_way
+from models.cross_modal.twdh import (
+    TwDH,
+    TwDHLoss,
+    TwDHLossConfig,
+    TwDHModelConfig,
+    likelihood,
+    quantisation,
+)
+from models.layers.pair_softmax import pair_softmax
 from tests.golden.adapters.losses import compare_gradients
 from tests.golden.harness import Case, adapter
 from tests.golden.replay import (

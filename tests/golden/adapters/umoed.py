@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from common.codes import sign
 from models.base import Outputs, Problem, Progress, Terms
-from models.soft_moe import SoftMoE
-from models.umoed import (
+from models.cross_modal.umoed import (
     DecoderLayer,
     UMoED,
     UMoEDLoss,
@@ -19,6 +18,7 @@ from models.umoed import (
     UMoEDModelConfig,
     choice_codes,
 )
+from models.layers.soft_moe import SoftMoE
 from tests.golden.adapters.dimch import (
     DISTANCE_NOT_COMPARED,
     NEVER_TRAINED,

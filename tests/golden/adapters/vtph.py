@@ -8,13 +8,20 @@ from torch import Tensor, nn
 
 from common.batch import Batch, Features
 from common.codes import sign
-from common.config import Component
+from common.config.run_config import Component
 from common.optimizers import BertAdamConfig
 from common.pairwise import share_label
 from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import WarmupConfig
 from models.base import Outputs, Problem, Progress, Terms
-from models.vtph import VTPH, Prompts, VTPHConfig, VTPHLoss, VTPHLossConfig, jeffreys_mean
+from models.cross_modal.vtph import (
+    VTPH,
+    Prompts,
+    VTPHConfig,
+    VTPHLoss,
+    VTPHLossConfig,
+    jeffreys_mean,
+)
 from tests.golden.adapters.heads import features_backbone, load_renamed
 from tests.golden.adapters.mith import MEMORIES, SHORT, load_positions
 from tests.golden.adapters.mith import names_of as head_names

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from models.backbones.build import build_backbone
+from models.backbones.clip_attention import SelfAttention
 from models.backbones.open_clip import OpenCLIPConfig
 from models.backbones.weights import PROJECT_ROOT
-from models.clip_block import SelfAttention
-from runners.clip_mini import ARCHITECTURE, Pairs, learning_rate, recall, save, train
+from runners.training.clip_mini import ARCHITECTURE, Pairs, learning_rate, recall, save, train
 
 WEIGHTS = "models/backbones/clip_mini.safetensors"
 CONFIG = OpenCLIPConfig(model="models/backbones/clip_mini.json", weights=WEIGHTS, freeze="all")

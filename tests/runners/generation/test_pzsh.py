@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 import main
-from common.config import compose
+from common.config.run_config import compose
 from dataset.creatures.world import KINDS
 from runners.experiment import load_dataset
 from runners.generation import pzsh
-from runners.generation.folder import Lines
+from runners.generation.image_model import DiffusionPainter, own_seed
 from runners.generation.options import Options
-from runners.generation.painter import DiffusionPainter, own_seed
+from runners.generation.output_folder import Lines
 from tests.runners.generation.tiny import SIDE
 from utils.errors import UserError
 

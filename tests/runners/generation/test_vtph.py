@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 import main
-from common.config import compose
+from common.config.run_config import compose
 from runners.experiment import load_dataset
-from runners.generation import captioner, painter, vtph
+from runners.generation import caption_model as captioner
+from runners.generation import image_model as painter
+from runners.generation import vtph
 from tests.helpers import write_captioned
 from tests.runners.generation.tiny import SIDE
 
@@ -242,7 +244,7 @@ def test_bad_input(words, parts, said, generate, tmp_path, toy_root):
 
 
 def test_a_full_disk(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr("runners.generation.folder.space", lambda path: 100)
+    monkeypatch.setattr("runners.generation.output_folder.space", lambda path: 100)
     code, told = generate()
     assert code == 2 and "free; make room" in told and not (tmp_path / "out").exists()
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from dataset.images import FileImages
-from runners.leaderboard import collect, find_runs, summarize
 from runners.report.page import write_page
 from runners.report.study import study_of
+from runners.results.leaderboard import collect, find_runs, summarize
 from runners.search.collection import Collection, Hits
-from runners.search.command import Found, write_search_page
+from runners.search.search import Found, write_search_page
 from tests.runners.report.conftest import ATTACK
 
 READY = "return document.documentElement.dataset.ready === 'yes'"

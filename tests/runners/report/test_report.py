@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 import main
-from common.code_store import read_codes
-from runners.leaderboard import collect, find_runs, summarize
+from common.code_files.run_codes import read_codes
 from runners.report.gallery import Thumbnails, gallery
 from runners.report.page import render, report_data
 from runners.report.published import compare, read_published
 from runners.report.study import Study, study_of
 from runners.report.tables import all_tables, as_latex, as_markdown
 from runners.report.training import training_curves
+from runners.results.leaderboard import collect, find_runs, summarize
 from utils.errors import UserError
 
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import main
-from common.code_store import read_codes
+from common.code_files import open_codes
+from common.code_files.run_codes import read_codes
 from common.codes import pack_codes, unpack_codes
-from common.codes_file import open_codes
 from dataset.images import FileImages
 from runners.search.collection import (
     Collection,
@@ -22,8 +22,8 @@ from runners.search.collection import (
     read_collection,
     write_collection,
 )
-from runners.search.command import encode_files, search_run, write_search_page
 from runners.search.encoder import Encoder
+from runners.search.search import encode_files, search_run, write_search_page
 from tests.helpers import QUICK, run
 from utils.errors import UserError
 

@@ -1,0 +1,128 @@
+"""Metrics between codes that lie in files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.code_files.code_source import CodeSource
+from common.code_files.pairs import CodePair
+from common.code_files.readers import open_codes
+from common.directions import sides, usual_directions
+from common.metrics.packed import PackedRows
+from common.metrics.report import parse_cuts, protocol, report_packed
+from common.metrics.semantic import semantic_means
+from utils.errors import UserError
+
+Sides = dict[str, tuple[CodeSource, CodeSource]]
+
+
+def compare_files(
+    query: str | Path,
+    database: str | Path,
+    at: Sequence[str | int] = ("all",),
+    *,
+    query_labels: str | Path | None = None,
+    database_labels: str | Path | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the metrics of query codes against database codes, as in a run's ``metrics.json``.
+
+    Args:
+        query: file of the query, see :func:`common.code_files.open_codes`.
+        database: file of the database; one that takes more than ``memory_mb`` is read in blocks.
+        at: cuts of mAP, ``"all"`` or numbers of rows.
+        query_labels: an npy of labels, in place of those in ``query``.
+        database_labels: the same for ``database``.
+        strict: refuse codes other than ±1, 0 and 1 instead of taking their sign.
+        options: ``similarity``, that of classes [C,C] for ``semantic_ndcg``, see
+            :func:`common.metrics.semantic_ndcg`; ``precision_at``, ``no_relevant``, ``device``,
+            ``memory_mb`` and what else :func:`common.metrics.report.report_packed` takes.
+
+    Returns:
+        ``protocol``, ``split_hash`` (None: files carry no split), ``directions`` with the one
+        direction ``q2d``, and ``timing`` with ``time_s``, the seconds of the computation itself
+        (and of reading, where that is done in blocks). A direction's report carries ``notes``
+        besides: sentences on how the values in the files were read.
+
+    Raises:
+        UserError: a file that cannot be read, two that do not fit together, or a wrong option.
+    """
+    query_side = open_codes(query, query_labels, strict=strict)
+    database_side = open_codes(database, database_labels, strict=strict)
+    return _result({"q2d": (query_side, database_side)}, None, at=at, **options)
+
+
+def compare_pair(
+    pair: CodePair,
+    directions: Sequence[str] | None = None,
+    at: Sequence[str | int] = ("all",),
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the metrics of a file that holds both sides, in the layout of :func:`compare_files`.
+
+    Args:
+        pair: what :func:`open_mat` or :func:`open_run` returned.
+        directions: such as ``["i2t", "t2i"]``; None for all across modalities, or within the one.
+        at: cuts of mAP.
+        options: as in :func:`compare_files`.
+
+    Raises:
+        UserError: a direction that is unknown or whose codes the file lacks, sides that do not
+            fit together, or a wrong option.
+    """
+    chosen = usual_directions(pair.query, pair.database) if directions is None else directions
+    measured: Sides = {}
+    for direction in chosen:
+        asks, answers = sides(direction)
+        if asks not in pair.query or answers not in pair.database:
+            raise UserError(
+                f"'{pair.name}' holds query codes of {' and '.join(pair.query)} and database codes "
+                f"of {' and '.join(pair.database)}, so '{direction}' cannot be measured."
+            )
+        measured[direction] = pair.query[asks], pair.database[answers]
+    return _result(measured, pair.split_hash, at=at, **options)
+
+
+def _result(
+    measured: Sides,
+    split_hash: str | None,
+    *,
+    no_relevant: str = "zero",
+    gain: str = "binary",
+    memory_mb: float = 256,
+    similarity: Any = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the result over all directions."""
+    reports, seconds = {}, 0.0
+    for direction, (query, database) in measured.items():
+        queries, rows = query.read(), _in_memory_or_blocks(database, memory_mb)
+        start = time.perf_counter()
+        try:
+            report = report_packed(
+                queries, rows, no_relevant=no_relevant, gain=gain, memory_mb=memory_mb, **options
+            )
+            if similarity is not None:
+                whole = rows if isinstance(rows, PackedRows) else database.read()
+                report["semantic_ndcg"] = semantic_means(
+                    queries, whole, similarity, parse_cuts(options["at"]), memory_mb=memory_mb
+                )
+        except UserError as error:
+            raise UserError(f"'{query.name}' against '{database.name}': {error}") from error
+        seconds += time.perf_counter() - start
+        reports[direction] = {**report, "notes": [*query.notes, *database.notes]}
+    return {
+        "protocol": protocol(no_relevant, gain),
+        "split_hash": split_hash,
+        "directions": reports,
+        "timing": {"time_s": seconds},
+    }
+
+
+def _in_memory_or_blocks(source: CodeSource, memory_mb: float) -> PackedRows | Iterator[PackedRows]:
+    """Return the rows of a database, in blocks if they are more than memory is meant to hold."""
+    return source.read() if source.packed_bytes <= memory_mb * 2**20 else source.blocks()

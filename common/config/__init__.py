@@ -1,0 +1,1 @@
+"""Configurations: layers of YAML, the schema they are checked by, and the resolved run."""

@@ -1,0 +1,317 @@
+"""Layers of settings: reading them from YAML files and from the command line, and merging them.
+
+Layers, later ones win: ``configs/base.yaml`` < dataset < backbone < method < ``--config FILE`` <
+command line. ``method``, ``dataset`` and ``backbone`` take the name of a file below ``configs/`` or
+a path, the latter two also a registered name that has no file; ``dataset.root=…`` then overrides a
+key of what was chosen. When a layer gives a section another ``name`` (``loss.name=dsph``), the keys
+that belonged to the previous one are dropped. ``plugins`` of all layers add up.
+
+A layer that holds a whole run, as ``config.yaml`` of a run folder does, needs no file of what it
+names: moving, changing or deleting a method's YAML does not change the runs that were made with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common import registry
+from utils.errors import UserError, unknown_name
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
+NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
+"""Sections that hold a registered component: its ``name`` and its keys."""
+RECIPE = ("model", "loss", "optim", "schedule", "runner")
+"""Sections that a method consists of."""
+REGISTERED = {"dataset": registry.DATASETS, "backbone": registry.BACKBONES}
+"""What may be chosen by its registered name where it has no file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One source of settings: a YAML file, or the command line."""
+
+    source: str
+    values: Mapping[str, Any]
+    file: Path | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it says all that a run needs, so that no file has to be read for it."""
+        named = [self.values.get(key) for key in NAMED if key not in ("optim", "schedule")]
+        return {"method", "bits", "seed", "data", "eval", *NAMED} <= set(self.values) and all(
+            isinstance(section, Mapping) and "name" in section for section in named
+        )
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Return ``["a.b=1", "c=[x]"]`` as nested dicts; values are read as YAML."""
+    nested: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"'{word}' is not understood: settings are given as key=value, for example bits=32."
+            )
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError(
+                f"command line: the value of '{key}' is no valid YAML: {text}."
+            ) from error
+        _set_path(nested, key.split("."), parsed["value"])  # type: ignore[index, call-overload]
+    return nested
+
+
+def read_layer(path: Path) -> Layer:
+    """Read one YAML file of settings.
+
+    Raises:
+        UserError: no such file, invalid YAML (with line), or no mapping in it.
+    """
+    if not path.is_file():
+        raise UserError(f"Config file '{path}' does not exist.")
+    about = path.stat()
+    values = _read_layer(path, (about.st_mtime_ns, about.st_size))
+    return Layer(str(path), copy.deepcopy(values), path)
+
+
+@functools.lru_cache(maxsize=256)  # the configurations of a sweep are made of the same few files
+def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f":{mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{path}{place}: not valid YAML ({getattr(error, 'problem', error)})."
+        ) from error
+    except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as YAML ({error}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: settings are needed as 'key: value' lines.")
+    return {str(key): value for key, value in values.items()}
+
+
+def config_names(group: str) -> list[str]:
+    """Return the names of the YAML files in ``configs/<group>``."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def config_file(group: str, name: str) -> Path:
+    """Return the file that ``name`` (a name or a path) means in ``configs/<group>``.
+
+    Raises:
+        UserError: unknown; lists the known names and the nearest.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    path = CONFIGS / group / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name(group, name, config_names(group))
+    return path
+
+
+def short_name(name: str) -> str:
+    """Return what results call a method, dataset or backbone: of a YAML's path, the stem.
+
+    >>> short_name("mine/shapes.yaml"), short_name("flickr8k")
+    ('shapes', 'flickr8k')
+    """
+    path = Path(name)
+    return path.stem if path.suffix in (".yaml", ".yml") else path.name
+
+
+def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
+    """Return all layers in order: base, the files that the user chose by name, then ``top``.
+
+    Every layer's plugins are loaded on the way, for a dataset may be chosen that one registers.
+
+    Raises:
+        UserError: nothing is chosen for a section, an unknown name, or plugins that do not load.
+    """
+    base = read_layer(CONFIGS / "base.yaml")
+    base, *top = [_with_plugins(layer) for layer in (base, *top)]
+    names: dict[str, str | None] = {}
+    chosen: dict[str, Layer] = {}
+    for group in ("method", "dataset", "backbone"):
+        # the dataset and the method may each recommend a backbone; what the user says wins
+        advice = [chosen["dataset"], chosen["method"]] if group == "backbone" else []
+        names[group], chosen[group] = _choose(group, [base, *advice, *top])
+    others = {group: {g: names[g] for g in names if g != group} for group in SELECTED}
+    return [
+        _settled(base, names),
+        *(_settled(chosen[group], others[group]) for group in SELECTED),
+        *(_settled(layer, names) for layer in top),
+    ]
+
+
+def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
+    """Return the name that the last layer to speak of it gives, and the layer it stands for."""
+    for layer in reversed(sources):
+        name = _selected(layer, group)
+        if layer.is_whole:
+            return name, Layer(layer.source, {})
+        if name is not None:
+            return name, _layer_of(group, name)
+    raise UserError(
+        f"No {group} is chosen; give {group}=NAME, one of: {', '.join(config_names(group))}."
+    )
+
+
+def _layer_of(group: str, name: str) -> Layer:
+    known = set(config_names(group))
+    if group in REGISTERED and not name.endswith((".yaml", ".yml")) and name not in known:
+        if name not in REGISTERED[group]:
+            raise unknown_name(group, name, known.union(REGISTERED[group].names()))
+        return Layer(f"{group}={name}", {group: {"config": name, "name": name}})
+    layer = _with_plugins(read_layer(config_file(group, name)))
+    section = layer.values.get(group)
+    if group == "method":
+        section = short_name(name)
+    else:
+        section = {"name": section} if isinstance(section, str) else section
+        section = {"config": name, **(section if isinstance(section, dict) else {})}
+    return dataclasses.replace(layer, values={**layer.values, group: section})
+
+
+def _selected(layer: Layer, group: str) -> str | None:
+    value = layer.values.get(group)
+    if isinstance(value, Mapping):
+        value = value.get("config")
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{layer.source}: {group}={value!r} is not accepted; a name is needed.")
+    return value
+
+
+def _with_plugins(layer: Layer) -> Layer:
+    """Load a layer's plugins, and return it with their full paths.
+
+    A path is relative to the current folder; where nothing lies there, to the folder of the YAML.
+    """
+    given = layer.values.get("plugins") or []
+    files = [given] if isinstance(given, str) else given
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise UserError(
+            f"{layer.source}: plugins={given!r} is not accepted; a list of Python files is needed: "
+            "plugins=[file.py]."
+        )
+    found = [str(registry.load_plugin(_beside(file, layer.file))) for file in files]
+    return dataclasses.replace(layer, values={**layer.values, "plugins": found})
+
+
+def _beside(file: str, yaml_file: Path | None) -> str:
+    path = Path(file).expanduser()
+    if yaml_file is not None and not path.is_file() and (yaml_file.parent / path).is_file():
+        return str(yaml_file.parent / path)
+    return file
+
+
+def _settled(layer: Layer, names: Mapping[str, str | None]) -> Layer:
+    """Return a layer without its choices, for these are made, and without keys of other choices.
+
+    ``dataset: flickr8k`` has done its work by now; ``loss: csq`` names a loss.
+    """
+    values = dict(layer.values)
+    for key, value in values.items():
+        if isinstance(value, str) and key in SELECTED:
+            values[key] = short_name(value) if key == "method" else {}
+        elif isinstance(value, str) and key in NAMED:
+            values[key] = {"name": value}
+        elif key in names and isinstance(value, Mapping) and "config" in value:
+            kept = value if value["config"] in (None, names[key]) else {}
+            values[key] = {k: v for k, v in kept.items() if k != "config" or layer.is_whole}
+    if layer.is_whole and "method" in names and layer.values["method"] != names["method"]:
+        values = {key: value for key, value in values.items() if key not in RECIPE}
+    return dataclasses.replace(layer, values=values)
+
+
+def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Lay ``values`` over ``into``; a section that gets another ``name`` begins anew."""
+    for key, value in values.items():
+        present = into.get(key)
+        if key == "plugins":
+            into[key] = list(dict.fromkeys([*(present or []), *value]))
+            continue
+        if not isinstance(value, Mapping):
+            into[key] = value
+            continue
+        if not isinstance(present, dict):
+            present = {}
+        named = value.get("name")
+        if key in NAMED and named is not None and present.get("name", named) != named:
+            # another component: what the previous one was told means nothing to it
+            kept = ("lr", "groups") if key == "optim" else ()
+            present = {k: v for k, v in present.items() if k in kept}
+        into[key] = present
+        _merge_inner(present, value)
+
+
+def _merge_inner(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge_inner(into[key], value)
+        elif isinstance(value, Mapping):
+            # a component given by its name alone, as in `split: mith`, gets further keys
+            into[key] = {"name": into[key]} if isinstance(into.get(key), str) else {}
+            _merge_inner(into[key], value)
+        else:
+            into[key] = value
+
+
+def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
+    for depth, key in enumerate(keys[:-1]):
+        inner = nested.get(key)
+        if isinstance(inner, str):  # dataset=x dataset.root=y, dataset.split=x dataset.split.seed=1
+            inner = {"config" if depth == 0 and key in SELECTED else "name": inner}
+        if not isinstance(inner, dict):
+            inner = {}
+        nested[key] = inner
+        nested = inner
+    last = keys[-1]
+    if isinstance(nested.get(last), dict) and isinstance(value, str):
+        nested[last]["config" if last in SELECTED else "name"] = value  # dataset.root=y dataset=x
+    else:
+        nested[last] = value
+
+
+def locate(layers: Sequence[Layer], path: str) -> str:
+    """Say which layer set ``path`` last, with the line where it is a file."""
+    keys = path.split("[")[0].split(".")
+    for layer in reversed(layers):
+        value: Any = layer.values
+        for key in keys:
+            value = value.get(key, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+        if value is not _ABSENT and layer.source != "command line" and layer.file:
+            line = _line_of(layer.file, keys)
+            return f"{layer.source}:{line}" if line else layer.source
+        if value is not _ABSENT:
+            return layer.source
+    return "defaults"
+
+
+_ABSENT = object()
+
+
+def _line_of(file: Path, keys: list[str]) -> int | None:
+    node = yaml.compose(file.read_text(encoding="utf-8"))
+    line = None
+    for key in keys:
+        if not isinstance(node, yaml.MappingNode):
+            return line
+        for key_node, value_node in node.value:
+            if key_node.value == key:
+                line, node = key_node.start_mark.line + 1, value_node
+                break
+        else:
+            return line
+    return line

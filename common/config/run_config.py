@@ -1,0 +1,361 @@
+"""One run's configuration: composed from layers, checked strictly, named by its hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from common import registry
+from common.config import schema
+from common.config.layers import (
+    Layer,
+    locate,
+    merge,
+    parse_overrides,
+    read_layer,
+    short_name,
+    with_selected_files,
+)
+from utils.errors import UserError, unknown_name
+from utils.files import digest, file_digest
+
+COMPONENTS = {
+    "dataset": registry.DATASETS,
+    "backbone": registry.BACKBONES,
+    "model": registry.MODELS,
+    "loss": registry.LOSSES,
+    "optim": registry.OPTIMIZERS,
+    "schedule": registry.SCHEDULERS,
+    "runner": registry.RUNNERS,
+}
+NOT_IDENTITY = (
+    "output", "plugins", "data.workers", "runner.threads", "runner.device", "runner.pictures",
+)  # fmt: skip
+"""Keys that change where or how fast a run happens, not what comes out; left out of its hash."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Section ``data``: how rows reach the model."""
+
+    augment: Literal["none", "flip", "crop_flip", "resized_crop_flip"] = "none"  # of training
+    train_geometry: Literal["squash", "crop"] = "squash"  # crop: short side, then centre crop
+    eval_geometry: Literal["squash", "crop"] = "squash"  # how a picture becomes square
+    captions: Literal["random", "first"] = "random"  # drawn at each training access, or fixed
+    on_bad_image: Literal["error", "skip"] = "error"  # one that cannot be read
+    feature_cache: Literal["auto", "off"] = "auto"  # auto: whenever the encoder is frozen
+    caption_noise: float = 0.0  # share of training rows whose captions are shuffled among them
+    generated: str | None = None  # folder of `main.py generate`: captions, painted query pictures
+    workers: int = 0  # processes that load; 0: none beside the main one
+    eval_batch_size: int = 256  # rows, where nothing is trained
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Section ``eval``: what is measured, and on what the epoch is selected."""
+
+    select: Literal["val", "query", "last"] = "val"  # rows that choose the epoch; last: no choice
+    val_size: int | float = 0.1  # rows, or a fraction of the training rows, when select=val
+    every: int = 1  # epochs between evaluations while training
+    directions: list[Literal["i2i", "i2t", "t2i", "t2t"]] | None = None  # None: by modalities
+    at: list[int | str] = dataclasses.field(default_factory=lambda: ["all"])  # cuts
+    no_relevant: Literal["zero", "skip"] = "zero"  # what a query without relevant rows counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A registered thing chosen by name, with its checked settings."""
+
+    entry: registry.Entry
+    config: Any
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.entry.name
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimGroup:
+    """Settings of one parameter group: its optimiser, base learning rate and schedule."""
+
+    optimizer: Component
+    lr: float
+    schedule: Component
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A checked configuration.
+
+    Attributes:
+        optim: group name → settings, for every group that model and loss declare.
+        resolved: the whole as plain dicts and lists, complete with defaults; what ``config.yaml``
+            holds and what reproduces the run.
+    """
+
+    method: str
+    bits: int
+    seed: int
+    output: str
+    dataset_name: str
+    dataset: Component
+    backbone: Component
+    model: Component
+    loss: Component | None
+    optim: Mapping[str, OptimGroup]
+    runner: Component
+    data: DataConfig
+    eval: EvalConfig
+    resolved: Mapping[str, Any]
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """First 8 hex digits of the hash of everything that decides the result."""
+        identity = {k: v for k, v in schema.flat(self.resolved).items() if k not in NOT_IDENTITY}
+        plugins = [file_digest(Path(path)) for path in self.resolved["plugins"]]
+        return digest(repr(sorted(identity.items())), *plugins)[:8]
+
+    @property
+    def run_name(self) -> str:
+        """Folder name of the run: ``<dataset>-<method>-<bits>bit-s<seed>-<hash>``."""
+        return f"{self.dataset_name}-{self.method}-{self.bits}bit-s{self.seed}-{self.hash}"
+
+
+def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> RunConfig:
+    """Return the checked configuration for ``key=value`` words and a ``--config`` file.
+
+    Raises:
+        UserError: an unknown name or key, a mistyped value, a missing file, a model and a loss that
+            do not fit; the sentence says where and what is accepted.
+    """
+    top = [Layer("command line", parse_overrides(overrides))]
+    if file is not None:
+        top.insert(0, read_layer(Path(file)))
+    return compose_layers(top)
+
+
+def compose_layers(top: Sequence[Layer]) -> RunConfig:
+    """Return the checked configuration for ``top`` layers over the project's own YAML files."""
+    layers = with_selected_files(top)
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merge(merged, layer.values)
+    return _check(merged, layers)
+
+
+TOP_LEVEL = ("method", "bits", "seed", "output", "plugins", "data", "eval", *COMPONENTS)
+
+
+def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
+    def where(path: str) -> str:
+        return locate(layers, path)
+
+    for key in merged:
+        if key not in TOP_LEVEL:
+            fields = [(name, Any, None) for name in TOP_LEVEL]
+            schema.build(dataclasses.make_dataclass("Run", fields), {key: None}, "", where)
+    for section in ("data", "eval", *COMPONENTS):
+        schema.convert(dict, merged.get(section, {}), section, where)
+    head = {key: merged.get(key) for key in ("method", "bits", "seed", "output")}
+    top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", where)
+    parts = {
+        section: _component(section, merged.get(section, {}), where)
+        for section in ("dataset", "backbone", "model", "loss", "runner")
+        if not (section == "loss" and merged.get("loss", {}).get("name") in (None, "none"))
+    }
+    dataset_name = short_name(merged["dataset"].get("config", parts["dataset"].name))
+    model, loss = parts["model"], parts.get("loss")
+    problem = misfit(model.entry, loss.entry) if loss else None
+    if problem is not None:
+        raise UserError(problem)
+    optim = _optim(merged, model, loss, where)
+    data = schema.build(DataConfig, merged.get("data", {}), "data", where)
+    evaluation = schema.build(EvalConfig, merged.get("eval", {}), "eval", where)
+    _check_at(evaluation, where)
+    _check_ranges(top, data, evaluation, where)
+    resolved = {
+        **schema.plain(top),
+        "plugins": merged.get("plugins", []),
+        **{section: _plain_component(merged, section, part) for section, part in parts.items()},
+        **({} if loss else {"loss": {"name": "none"}}),
+        "optim": merged.get("optim", {}),
+        "schedule": merged.get("schedule", {}),
+        "data": schema.plain(data),
+        "eval": schema.plain(evaluation),
+    }
+    resolved["optim"] = {**resolved["optim"], "groups": _plain_groups(optim)} if optim else {}
+    if not optim:
+        resolved["schedule"] = {}
+    return RunConfig(
+        method=top.method, bits=top.bits, seed=top.seed, output=top.output,
+        dataset_name=dataset_name, dataset=parts["dataset"], backbone=parts["backbone"],
+        model=model, loss=loss, optim=optim, runner=parts["runner"], data=data,
+        eval=evaluation, resolved=resolved,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Top:
+    method: str
+    bits: int
+    seed: int = 0
+    output: str = "runs"
+
+
+def _component(
+    section: str, values: Mapping[str, Any], locate: schema.Locate, path: str | None = None
+) -> Component:
+    path = path or section
+    name = schema.convert(dict, values, path, locate).get("name")
+    if not isinstance(name, str):
+        known = ", ".join(COMPONENTS[section].names())
+        raise UserError(f"{locate(path)}: key '{path}.name' is missing; one of {known} is needed.")
+    try:
+        entry = COMPONENTS[section].get(name)
+    except UserError as error:
+        raise UserError(f"{locate(f'{path}.name')}: {error}") from error
+    own = {k: v for k, v in values.items() if k not in ("name", "config")}
+    return Component(entry, schema.build(entry.config, own, path, locate))
+
+
+def _plain_component(merged: Mapping[str, Any], section: str, part: Component) -> dict[str, Any]:
+    chosen = merged.get(section, {}).get("config")
+    head = {"config": short_name(chosen)} if chosen is not None else {}
+    return {**head, "name": part.name, **schema.plain(part.config)}
+
+
+def misfit(model: registry.Entry, loss: registry.Entry) -> str | None:
+    """Return why a model and a loss cannot work together, or None; nothing is built for it."""
+    if not model.provides:
+        return None
+    given, needs = model.provides, _needs(loss, model)
+    missing = [name for name in needs if name not in given]
+    if missing:
+        return (
+            f"Loss '{loss.name}' does not fit model '{model.name}': it needs {', '.join(missing)}, "
+            f"and the model gives {', '.join(given)}; choose another loss.name or model.name."
+        )
+    modalities = {name.split("_")[0] for name in needs}
+    untrained = [n for n in given if n.endswith("_code") and n.split("_")[0] not in modalities]
+    if needs and untrained:
+        return (
+            f"Loss '{loss.name}' does not fit model '{model.name}': it reads {', '.join(needs)} "
+            f"only, so the model's {', '.join(untrained)} would stay untrained; choose another "
+            "loss.name or model.name."
+        )
+    return None
+
+
+def _needs(loss: registry.Entry, model: registry.Entry) -> list[str]:
+    """The outputs a loss reads; ``*_code`` stands for every code that the model gives."""
+    names: list[str] = []
+    for need in loss.needs:
+        names += fnmatch.filter(model.provides, need) if "*" in need else [need]
+    return names
+
+
+def _optim(
+    merged: Mapping[str, Any], model: Component, loss: Component | None, locate: schema.Locate
+) -> dict[str, OptimGroup]:
+    """Settings per group: the section's, then what the component recommends, then the user's."""
+    if loss is None:
+        return {}
+    section = dict(merged.get("optim", {}))
+    asked = schema.convert(
+        dict[str, dict], section.pop("groups", None) or {}, "optim.groups", locate
+    )
+    recommended = {
+        "backbone": {}, "head": {}, **model.entry.groups,
+        **(loss.entry.groups or {"loss": {}}),
+    }  # fmt: skip
+    for name in asked:
+        if name not in recommended:
+            raise UserError(
+                f"{locate(f'optim.groups.{name}')}: "
+                f"{unknown_name('parameter group', name, recommended)} "
+                f"(the groups of model '{model.name}' and loss '{loss.name}')"
+            )
+    common = {"schedule": merged.get("schedule", {}), **section}
+    _optim_group(common, "optim", locate)  # so that a slip is reported where it was typed
+    groups = {}
+    for name, advice in recommended.items():
+        values = dict(common)
+        for layer in (advice, asked.get(name) or {}):
+            if layer.get("name", values.get("name")) != values.get("name"):
+                values = {key: values[key] for key in ("lr", "schedule") if key in values}
+            values.update(layer)
+        groups[name] = _optim_group(values, f"optim.groups.{name}", locate)
+    return groups
+
+
+def _optim_group(values: Mapping[str, Any], path: str, locate: schema.Locate) -> OptimGroup:
+    def locate_group(full: str) -> str:
+        # a key may come from the group or from the section that all groups share
+        place = locate(full)
+        return place if place != "defaults" else locate(full.replace(path, "optim", 1))
+
+    rest = {key: value for key, value in values.items() if key not in ("lr", "schedule")}
+    rate = schema.convert(float, values.get("lr"), f"{path}.lr", locate_group)
+    if not 0 <= rate < math.inf:
+        raise UserError(
+            f"{locate_group(f'{path}.lr')}: {path}.lr={rate} is not accepted; 0 or more is needed."
+        )
+    schedule = values.get("schedule") or "constant"
+    if isinstance(schedule, str):
+        schedule = {"name": schedule}
+    return OptimGroup(
+        optimizer=_component("optim", rest, locate_group, path),
+        lr=rate,
+        schedule=_component("schedule", schedule, locate_group, _schedule_path(path)),
+    )
+
+
+def _schedule_path(path: str) -> str:
+    return "schedule" if path == "optim" else f"{path}.schedule"
+
+
+def _plain_groups(optim: Mapping[str, OptimGroup]) -> dict[str, Any]:
+    return {
+        name: {
+            "name": group.optimizer.name, "lr": group.lr, **schema.plain(group.optimizer.config),
+            "schedule": {"name": group.schedule.name, **schema.plain(group.schedule.config)},
+        }
+        for name, group in optim.items()
+    }  # fmt: skip
+
+
+def _check_at(evaluation: EvalConfig, locate: schema.Locate) -> None:
+    for value in evaluation.at:
+        if value != "all" and not (isinstance(value, int) and value >= 1):
+            raise UserError(
+                f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
+                "'all' and whole numbers from 1 is needed, for example [all,1000]."
+            )
+
+
+def _check_ranges(
+    top: _Top, data: DataConfig, evaluation: EvalConfig, locate: schema.Locate
+) -> None:
+    if not 0 <= data.caption_noise <= 1:
+        raise UserError(
+            f"{locate('data.caption_noise')}: data.caption_noise={data.caption_noise} is not "
+            "accepted; a share of the training rows, 0 to 1, is needed."
+        )
+    if not 0 <= top.seed < 2**32:
+        raise UserError(
+            f"{locate('seed')}: seed={top.seed} is not accepted; 0 to {2**32 - 1} is needed."
+        )
+    for path, value in {
+        "bits": top.bits, "data.eval_batch_size": data.eval_batch_size,
+        "eval.every": evaluation.every,
+    }.items():  # fmt: skip
+        if value < 1:
+            raise UserError(
+                f"{locate(path)}: {path}={value} is not accepted; at least 1 is needed."
+            )

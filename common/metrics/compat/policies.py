@@ -1,0 +1,160 @@
+"""What other repositories compute, by name: for comparing with their published numbers.
+
+The project's own numbers are those of :mod:`common.metrics.report`. The definitions here differ
+from them, and from each other, in what "mAP@k" cuts, in what a query without a relevant row
+counts, and in distances; they rank explicitly, since some of them depend on the order of ties.
+That order was left to an unstable sort in every one of them; here it is by row number, or given.
+
+Codes are taken as they are, by inner products: an entry of 0 (``torch.sign(0)``) counts half a bit
+and real values give real distances, as in those repositories. They sum in float32, this in float64.
+
+>>> import numpy as np
+>>> codes, labels = np.array([[1, 1], [1, -1], [-1, -1]]), np.array([0, 1, 0])
+>>> compat_map("kalenforn", codes[:1], labels[:1], codes, labels, at=1)
+1.0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+
+from common.metrics.compat.average_precision import (
+    average_precision_first_k,
+    average_precision_in_top,
+)
+from common.metrics.compat.rankings import check_pairs
+from utils.errors import UserError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How a repository turns codes and labels into a mAP.
+
+    Attributes:
+        computes: what it does, in words; also which other repositories do the same.
+        cut: what the k of mAP@k cuts. ``"relevant"``: the mean runs over the first k relevant
+            rows, wherever they rank. ``"ranks"``: over the relevant rows at ranks 1..k, divided
+            by their number. ``"slice"``: the same with k as the end of a Python slice, so that
+            -1 leaves out the farthest row.
+        unanswered: what a query counts that finds nothing relevant within the cut: ``"zero"``;
+            ``"nan"``, which makes the whole mAP NaN; ``"skip"``, left out of the mean.
+        distance: ``"inner"``, (K - a·b)/2 of the values as they are; ``"hamming"``, the same of
+            their signs with sign(0) = 0; ``"cosine"``; ``"euclidean"``.
+        zero_mean: the mean database row is subtracted from both sides first.
+    """
+
+    computes: str
+    cut: Literal["relevant", "ranks", "slice"]
+    unanswered: Literal["zero", "nan", "skip"]
+    distance: Literal["inner", "hamming", "cosine", "euclidean"] = "inner"
+    zero_mean: bool = False
+
+
+_MATRIX = (
+    "AP over the first k relevant rows, the ranking is not cut; one query without a relevant row "
+    "makes the mAP NaN"
+)
+POLICIES = {
+    "kalenforn": Policy(
+        f"clip-based-cross-modal-hash, calc_map_k, also DSPH and TwDH: {_MATRIX}",
+        cut="relevant",
+        unanswered="nan",
+    ),
+    "dchmt": Policy(
+        f"DCHMT, calc_map_k_matrix, which its validation calls: {_MATRIX}; the loop version beside "
+        "it is 'mith'",
+        cut="relevant",
+        unanswered="nan",
+    ),
+    "mith": Policy(
+        "MITH, calc_map_k, also VTPH, DNPH and the loop version of DCHMT: AP over the first k "
+        "relevant rows, the ranking is not cut; a query without a relevant row counts 0",
+        cut="relevant",
+        unanswered="zero",
+    ),
+    "deephash": Policy(
+        "DeepHash-pytorch, CalcTopMap, also PZSH: ranks 1..k, divided by the relevant rows among "
+        "them; nothing found counts 0; k = -1, meant as 'all', leaves out the farthest row",
+        cut="slice",
+        unanswered="zero",
+    ),
+    "fire": Policy(
+        "cisip-FIRe, calculate_mAP, also PIXEL: ranks 1..k, divided by the relevant rows among "
+        "them; nothing found counts 0 ('skip' is its old_eval); distances of real values by "
+        "choice",
+        cut="ranks",
+        unanswered="zero",
+        distance="hamming",
+    ),
+}
+
+
+def compat_map(
+    policy: str | Policy,
+    query_codes: Any,
+    query_labels: Any,
+    database_codes: Any,
+    database_labels: Any,
+    *,
+    at: int | None = None,
+    order: Any = None,
+    memory_mb: float = 256,
+) -> float:
+    """Return mAP as a repository computes it.
+
+    Args:
+        policy: a name of :data:`POLICIES`; or a policy, for instance one with another distance:
+            ``dataclasses.replace(POLICIES["fire"], distance="cosine")``.
+        query_codes: [Q,K] of ±1, of 0 for an undecided bit, or of real values; bool is read as ±1.
+        query_labels: [Q,C] of 0/1 (relevant = share a label) or class numbers [Q] (relevant =
+            equal).
+        database_codes: [N,K].
+        database_labels: [N,C] or [N].
+        at: k of mAP@k; None is the whole database.
+        order: integers [Q,N], database rows from nearest to farthest, used instead of the stable
+            order; that it goes by distance is not checked.
+        memory_mb: bound on temporary memory in MiB, beside float64 copies of the codes; at least
+            one query is treated at a time.
+
+    Returns:
+        The mean over queries; NaN where the policy says so, or where it skips all queries.
+
+    Raises:
+        UserError: an unknown policy, a cut that it does not have, or inputs that do not fit.
+    """
+    rule = _policy(policy)
+    if at is not None and at < 1 and not (rule.cut == "slice" and at == -1):
+        raise UserError(
+            f"mAP@k got k = {at}; a whole number of rows from 1 is accepted, or None for all"
+            + (", or -1 for all but the farthest row." if rule.cut == "slice" else ".")
+        )
+    pairs = check_pairs(
+        query_codes, query_labels, database_codes, database_labels, rule.distance, rule.zero_mean
+    )
+    values = []
+    for ranked, relevant in pairs.ranked(order, memory_mb):
+        if rule.cut == "relevant":
+            precision = average_precision_first_k(ranked, relevant, at)
+        else:
+            cut = pairs.rows - 1 if at == -1 else at
+            precision = average_precision_in_top(ranked, relevant, cut)
+        # precision is above 0 as soon as one relevant row counts
+        empty = precision == 0
+        if rule.unanswered == "skip":
+            precision = precision[~empty]
+        elif rule.unanswered == "nan":
+            precision = precision.masked_fill(empty, torch.nan)
+        values.append(precision)
+    return float(torch.cat(values).mean())
+
+
+def _policy(policy: str | Policy) -> Policy:
+    """Return a policy itself, or that of a name."""
+    if isinstance(policy, Policy):
+        return policy
+    if policy not in POLICIES:
+        raise unknown_name("compat policy", policy, tuple(POLICIES))
+    return POLICIES[policy]

@@ -1,0 +1,165 @@
+"""Codes and labels of two sides as explicit rankings, block by block of queries."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.hamming import hamming_distance
+from common.metrics.compat.stable_order import stable_order
+from common.metrics.labels import as_labels, check_comparable
+from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
+from utils.errors import UserError
+
+_BYTES_PER_PAIR = 64  # distance, keys, order, hits, their cumulated number, precisions
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedPairs:
+    """Checked inputs: codes float64 [Q,K], [N,K]; labels float32 [·,C] or int64 [·]; a distance."""
+
+    query: Tensor
+    database: Tensor
+    query_labels: Tensor
+    database_labels: Tensor
+    distance: str
+
+    @property
+    def queries(self) -> int:
+        """Number of queries Q."""
+        return len(self.query)
+
+    @property
+    def rows(self) -> int:
+        """Number of database rows N."""
+        return len(self.database)
+
+    def blocks(self, memory_mb: float) -> Iterator[slice]:
+        """Yield blocks of queries whose pairs fit into ``memory_mb``, of at least one query."""
+        if not memory_mb > 0:
+            raise UserError(f"memory_mb is {memory_mb}; a number of MiB above 0 is needed.")
+        step = max(1, int(memory_mb * 2**20) // (_BYTES_PER_PAIR * self.rows))
+        for top in range(0, self.queries, step):
+            yield slice(top, min(top + step, self.queries))
+
+    def ranked(self, order: Any, memory_mb: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the order, int64 [q,N], and the relevance by row, bool [q,N], of every block."""
+        given = None if order is None else torch.as_tensor(order)
+        if given is not None and (
+            list(given.shape) != [self.queries, self.rows] or given.is_floating_point()
+        ):
+            raise UserError(
+                f"An order is [{self.queries},{self.rows}] integers, the database rows from "
+                f"nearest to farthest per query, but got {given.dtype} {list(given.shape)}."
+            )
+        for block in self.blocks(memory_mb):
+            if given is None:
+                ranked = stable_order(self._distances(block))
+            else:
+                ranked = _permutation(given[block])
+            yield ranked, self.relevant(block)
+
+    def relevant(self, block: slice) -> Tensor:
+        """Return which rows are relevant to a block of queries, bool [q,N]."""
+        labels = self.query_labels[block]
+        if labels.ndim == 1:
+            return labels[:, None] == self.database_labels
+        return share_label(labels, self.database_labels) > 0
+
+    def _distances(self, block: slice) -> Tensor:
+        """Return the distances of a block of queries, float64 [q,N]."""
+        query = self.query[block]
+        if self.distance == "cosine":
+            return 1 - pairwise_cosine(query, self.database)
+        if self.distance == "euclidean":
+            return pairwise_euclidean(query, self.database)
+        return hamming_distance(query, self.database)
+
+
+def check_pairs(
+    query_codes: Any,
+    query_labels: Any,
+    database_codes: Any,
+    database_labels: Any,
+    distance: str = "inner",
+    zero_mean: bool = False,
+) -> RankedPairs:
+    """Check codes and labels: the start of every explicit ranking.
+
+    Args:
+        query_codes: array or tensor [Q,K] of real numbers, used as they are, or bool (= ±1).
+        query_labels: [Q,C] of 0/1, or class numbers [Q].
+        database_codes: [N,K].
+        database_labels: [N,C] or [N], of the same kind.
+        distance: one of those of :class:`common.metrics.compat.policies.Policy`.
+        zero_mean: subtract the mean database row from both sides first.
+
+    Raises:
+        UserError: no rows, values that are not finite, codes of nothing but 0 and 1, or different
+            numbers of bits, rows or classes.
+    """
+    query, query_marks = _side("query", query_codes, query_labels)
+    database, marks = _side("database", database_codes, database_labels)
+    check_comparable((query.shape[1], database.shape[1]), (_classes(query_marks), _classes(marks)))
+    bits = all(bool(((codes == 0) | (codes == 1)).all()) for codes in (query, database))
+    if bits and not (query.all() and database.all()):
+        raise UserError(
+            "The codes hold nothing but 0 and 1, and here 0 is an undecided bit; give ±1 or bool."
+        )
+    if zero_mean:
+        mean = database.mean(0)
+        query, database = query - mean, database - mean
+    if distance == "hamming":
+        query, database = query.sign(), database.sign()
+    return RankedPairs(query, database, query_marks, marks, distance)
+
+
+def _classes(labels: Tensor) -> int | None:
+    return labels.shape[1] if labels.ndim == 2 else None
+
+
+def _side(side: str, codes: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Return codes float64 [N,K] and labels of one side, or say what is wrong with which side."""
+    try:
+        values = torch.as_tensor(codes).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The {side} codes are no array of numbers; [N,K] is needed.") from error
+    if values.ndim != 2 or 0 in values.shape or values.is_complex():
+        raise UserError(
+            f"The {side} codes are {values.dtype} {list(values.shape)}; real numbers [N,K] with at "
+            "least one row and one bit are needed."
+        )
+    if values.dtype == torch.bool:
+        values = 2 * values.double() - 1
+    elif not values.dtype.is_signed:
+        raise UserError(
+            f"The {side} codes are {values.dtype}, perhaps packed; give them as ±1 or bool."
+        )
+    values = values.double()
+    if not values.isfinite().all():
+        raise UserError(f"The {side} codes hold NaN or infinity; every value must be finite.")
+    try:
+        marks = torch.from_numpy(as_labels(labels))
+    except UserError as error:
+        raise UserError(f"In the {side}: {error}") from error
+    if len(values) != len(marks):
+        raise UserError(
+            f"The {side} has {len(values)} rows of codes and {len(marks)} of labels; each row of "
+            "codes needs one of labels."
+        )
+    return values, marks if marks.ndim == 1 else marks.float()
+
+
+def _permutation(ranked: Tensor) -> Tensor:
+    """Return given orders as int64 [q,N], or refuse what names a row twice or not at all."""
+    ranked = ranked.long().cpu()
+    rows = ranked.shape[1]
+    if bool(((ranked >= 0) & (ranked < rows)).all()):
+        seen = torch.zeros(ranked.shape, dtype=torch.bool).scatter_(1, ranked, True)
+        if bool(seen.all()):
+            return ranked
+    raise UserError(f"An order must name each of the rows 0..{rows - 1} once per query.")

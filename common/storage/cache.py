@@ -1,0 +1,61 @@
+"""Things made once and kept: generated pictures, decoded images, features of frozen encoders.
+
+Everything lies under one folder, ``.cache`` in the working directory or what the environment
+variable ``HASHING_CACHE`` names, at ``<kind>/<key>``, the key being a hash of all that the thing
+depends on. So nothing is ever stale, and the whole folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from utils.files import atomic_path, saying_why
+from utils.heartbeat import pulse
+
+
+def cache_root() -> Path:
+    """Return the cache folder (not necessarily there yet)."""
+    return Path(os.environ.get("HASHING_CACHE", ".cache")).expanduser().resolve()
+
+
+def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
+    """Return the cached file or folder ``kind/key``, made by ``build(temporary_path)`` if missing.
+
+    ``build`` is handed a path that it must create, as a file or as a folder. Several processes may
+    ask at once: one builds, the others wait for it. A build that fails or is killed leaves nothing.
+    """
+    target = cache_root() / kind / key
+    if target.exists():
+        return target
+    with locked(target.with_name(f"{key}.lock")):
+        if not target.exists():
+            with atomic_path(target) as temporary:
+                build(temporary)
+    return target
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path`` (made if missing); it goes with the process."""
+    with saying_why(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(path, "a")  # noqa: SIM115 - closed below
+    with stream:
+        while not _try_lock(stream):
+            pulse()  # we wait, and are not stuck
+            time.sleep(0.05)
+        yield
+
+
+def _try_lock(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,186 @@
+"""Run folders: one for each configuration, addressed by its hash, never half-written.
+
+``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5``, ``checkpoints/``,
+``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so, which is the last thing
+written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.config.run_config import RunConfig
+from common.storage.leases import Claim, Claims
+from utils.errors import UserError
+from utils.files import saying_why, write_json, write_text
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Name a folder; nothing is read or written yet."""
+        self.path = Path(path)
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration; ``--config`` with it repeats the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """What was measured."""
+        return self.path / "metrics.json"
+
+    @property
+    def codes_file(self) -> Path:
+        """Packed codes of query and database."""
+        return self.path / "codes.h5"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder with ``last`` and ``best``."""
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, config: RunConfig) -> RunFolder:
+        """Make (or find again) the folder of ``config`` below its ``output``.
+
+        Raises:
+            UserError: the folder cannot be written, or holds another configuration.
+        """
+        folder = cls(Path(config.output) / config.run_name)
+        text = yaml.safe_dump(dict(config.resolved), sort_keys=False, allow_unicode=True)
+        with saying_why(folder.path, "create the run folder"):
+            folder.path.mkdir(parents=True, exist_ok=True)
+        if not folder.config_file.exists():
+            write_text(folder.config_file, text)
+        return folder
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """Return the run folder at ``path``.
+
+        Raises:
+            UserError: it is none.
+        """
+        folder = cls(path)
+        if not folder.config_file.is_file():
+            raise UserError(
+                f"'{path}' is not a run folder (no config.yaml in it); give the path that "
+                "train printed."
+            )
+        return folder
+
+    def status(self) -> dict[str, Any]:
+        """Return ``status.json``, or ``{}`` where there is none (or only a torn one)."""
+        try:
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def set_status(self, state: str, **more: Any) -> None:
+        """Write ``status.json`` atomically: ``state`` is ``running``, ``done`` or ``failed``."""
+        status = {**self.status(), "state": state, **more}
+        write_json(self.path / "status.json", status)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has ended well and its results are all there."""
+        return (
+            self.status().get("state") == "done"
+            and self.metrics_file.is_file()
+            and self.codes_file.is_file()
+        )
+
+    def metrics(self) -> dict[str, Any]:
+        """Return ``metrics.json``.
+
+        Raises:
+            UserError: there is none yet, or it cannot be read.
+        """
+        try:
+            return json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            state = self.status().get("state", "unknown")
+            raise UserError(
+                f"'{self.path}' has no metrics.json yet (its state: {state}); finish its "
+                "training first."
+            ) from error
+        except ValueError as error:
+            raise UserError(f"'{self.metrics_file}' is not readable JSON ({error}).") from error
+
+    @property
+    def mark(self) -> str:
+        """How far the run has come: changes with every checkpoint."""
+        try:
+            return str((self.checkpoints / "last" / "state.json").stat().st_mtime_ns)
+        except OSError:
+            return ""
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[Claim]:
+        """Hold the run for this process; the claim goes with the process, however it ends.
+
+        A claim of another host whose owner does not beat is watched for a lease, then taken over.
+
+        Raises:
+            UserError: another process is at it.
+        """
+        claims = Claims()
+        with saying_why(self.path, "create the run folder"):
+            while (claim := claims.take(self.path, self.mark)) is None:
+                holder = claims.holder(self.path)
+                if holder is None:
+                    continue
+                if holder.is_here or claims.beats(self.path):
+                    raise UserError(
+                        f"'{self.path}' is being worked on by another process ({holder}); wait for "
+                        "it, or choose another output."
+                    )
+                time.sleep(0.5)
+        with claim:
+            yield claim
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what a result's reader wants to know of where it was made."""
+    import torch
+
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": now(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "git_revision": _git_revision(),
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def _git_revision() -> str | None:
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Further inputs of rows: captions and images that were generated."""

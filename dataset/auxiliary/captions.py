@@ -1,0 +1,177 @@
+"""Captions and pictures that ``main.py generate`` made for a dataset, by dataset row.
+
+======================== ===========================================================
+``captions.jsonl``       ``{"row": r, "text": "..."}``: a caption made from the row's picture
+``query_images/<r>.png`` a picture painted from the text of query row r
+``query_captions.jsonl`` ``{"row": r, "text": "..."}``: the caption of that picture
+``manifest.json``        what made them
+======================== ===========================================================
+
+With ``pictures.jsonl`` (PZSH's pictures of classes) it is :mod:`dataset.auxiliary.pseudo_images`
+that reads the folder, as it reads PZSH's own lists of features.
+
+The layout of the released VTPH is read too, where there is no ``query_images``: ``1.png``,
+``2.png``, … for the query rows in their order, and one ``.txt`` file with a caption per line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.auxiliary.pseudo_images import PICTURES, with_feature_list, with_pseudo_images
+from dataset.base import WITHOUT_QUERIES, HashDataset, OtherInputs
+from dataset.images import FileImages
+from utils.errors import UserError
+
+log = logging.getLogger("hashing")
+CAPTIONS, QUERY_IMAGES, QUERY_CAPTIONS = "captions.jsonl", "query_images", "query_captions.jsonl"
+MANIFEST = "manifest.json"
+
+
+def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
+    """Return the dataset with what lies in ``folder`` as its further inputs.
+
+    ``second`` and ``virtual`` of captions and painted queries, ``pseudo`` and ``tgi`` of pictures
+    of classes or of a list of their features, which is a file.
+
+    Raises:
+        UserError: no such folder, nothing usable in it, a broken line, a row that the dataset does
+            not have, a painted picture without its caption.
+    """
+    root = Path(folder).expanduser()
+    if root.is_file():
+        return with_feature_list(dataset, root)
+    if not root.is_dir():
+        raise UserError(
+            f"data.generated: '{root}' is not a folder; make it with `main.py generate`."
+        )
+    made_by = _made_by(root / MANIFEST, dataset)
+    if (root / PICTURES).is_file():
+        return with_pseudo_images(dataset, root, made_by.get("pictures") or {})
+    found: dict[str, OtherInputs] = {}
+    if (root / CAPTIONS).is_file():
+        rows, texts = _read_captions(root / CAPTIONS, len(dataset))
+        source = f"captions of pictures, in '{root}'{_told(made_by, 'captions')}"
+        found["second"] = OtherInputs(rows, source, texts, parts=WITHOUT_QUERIES)
+    source = f"painted pictures, in '{root}'{_told(made_by, 'query_images', 'query_captions')}"
+    if (root / QUERY_IMAGES).is_dir():
+        found["virtual"] = _virtual(root, len(dataset), source)
+    elif (root / "1.png").is_file():
+        found["virtual"] = _released_virtual(root, dataset.split.query, source)
+    if not found:
+        raise UserError(
+            f"data.generated: '{root}' holds neither {CAPTIONS} nor {QUERY_IMAGES} nor {PICTURES}; "
+            "make them with `main.py generate`."
+        )
+    return dataclasses.replace(dataset, others={**dataset.others, **found})
+
+
+def _made_by(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
+    """Return part → what made it, as the manifest says; a folder filled by hand has none."""
+    if not manifest.is_file():
+        return {}
+    try:
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+        of, parts = said["dataset"], said["parts"]
+        rows, pictures = of["rows"], of["images"]
+        made_by = {name: part["made_by"] for name, part in parts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"'{manifest}' is not what `main.py generate` writes ({type(error).__name__}: {error});"
+            " generate anew, or remove it."
+        ) from error
+    if rows != len(dataset):
+        raise UserError(
+            f"data.generated: '{manifest.parent}' was made for a dataset of {rows} rows, but "
+            f"'{dataset.name}' has {len(dataset)}; generate for this one."
+        )
+    if pictures != dataset.images.fingerprint:  # a copy has other times, so it is no error
+        log.warning("'%s' was made from other files than those of '%s', or from a copy of them",
+                    manifest.parent, dataset.name)  # fmt: skip
+    return made_by
+
+
+def _told(made_by: dict[str, Any], *parts: str) -> str:
+    told = {part: made_by[part] for part in parts if part in made_by}
+    return f", made by {json.dumps(told, sort_keys=True)}" if told else ""
+
+
+def _read_captions(path: Path, n_rows: int) -> tuple[np.ndarray, list[str]]:
+    """Return rows, ascending, and their texts, of a file of ``{"row": r, "text": "..."}`` lines."""
+    found: dict[int, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read as UTF-8 text ({error}).") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            row, text = entry["row"], entry["text"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f'{path}:{number}: a line {{"row": 0, "text": "..."}} is needed; `main.py '
+                "generate` mends a file that was cut."
+            ) from error
+        if not isinstance(row, int) or not 0 <= row < n_rows or not isinstance(text, str):
+            raise UserError(
+                f"{path}:{number}: row {row!r} is not one of the dataset's 0 to {n_rows - 1}, or "
+                "its text is none; it was made for another dataset."
+            )
+        found[row] = text
+    rows = np.array(sorted(found), np.int64)
+    return rows, [found[row] for row in rows]
+
+
+def _virtual(root: Path, n_rows: int, source: str) -> OtherInputs:
+    """Return the painted pictures of ``query_images`` with their captions."""
+    folder = root / QUERY_IMAGES
+    painted = sorted(int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal())
+    told: dict[int, str] = {}
+    if (root / QUERY_CAPTIONS).is_file():
+        rows, texts = _read_captions(root / QUERY_CAPTIONS, n_rows)
+        told = dict(zip(rows.tolist(), texts, strict=True))
+    both = [row for row in painted if row in told]
+    if not both:
+        raise UserError(
+            f"'{folder}' holds {len(painted)} painted pictures and '{root / QUERY_CAPTIONS}' the "
+            f"captions of {len(told)}, but no row has both; run `main.py generate` to its end."
+        )
+    return OtherInputs(
+        np.array(both, np.int64),
+        source,
+        [told[row] for row in both],
+        FileImages([f"{row}.png" for row in both], folder),
+        parts=("query",),
+    )
+
+
+def _released_virtual(root: Path, query: np.ndarray, source: str) -> OtherInputs:
+    """Return ``{rank + 1}.png`` with the lines of the folder's one text file."""
+    files = sorted(root.glob("*.txt"))
+    if len(files) != 1:
+        raise UserError(
+            f"'{root}' holds 1.png and {len(files)} .txt files; one is needed, with the caption of "
+            "picture n in line n."
+        )
+    texts = files[0].read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    if len(texts) != len(query):
+        raise UserError(
+            f"'{files[0]}' has {len(texts)} lines, but the split has {len(query)} query rows; line "
+            "n captions the picture painted for the n-th of them."
+        )
+    order = np.argsort(query)
+    return OtherInputs(
+        query[order],
+        source,
+        [texts[rank] for rank in order],
+        FileImages([f"{rank + 1}.png" for rank in order], root),
+        parts=("query",),
+    )

@@ -1,0 +1,1 @@
+"""Hash centers: how they are made, and what they are made from."""

@@ -1,0 +1,1 @@
+"""Methods published for retrieval between images and texts, one file each."""

@@ -1,0 +1,1 @@
+"""Methods published for image retrieval, one file each."""

@@ -1,0 +1,74 @@
+"""CSQ: Central Similarity Quantization for Efficient Image and Video Retrieval.
+
+L. Yuan, T. Wang, X. Zhang, F. Tay, Z. Jie, W. Liu, J. Feng. CVPR 2020, arXiv:1908.00347.
+
+Every class has a hash centre, centres lie far apart (rows of a Hadamard matrix), and codes are
+pulled to the centre of their label. With t = tanh(u) and c the target centre::
+
+    L = mean BCE(½(t+1), ½(c+1)) + λ mean((|t| - 1)²)
+
+A row with several labels takes the sign of the sum of its centres; bits where that is 0 take those
+of one fixed random vector.
+
+Deviations from the released code
+    * DeepHash-pytorch has λ = 1e-4 (our default), cisip-FIRe 1e-3; the rest of the loss is the
+      same.
+    * More classes than 2K: both draw the missing centres at random and keep the first draw that is
+      far enough apart; so do we, from the run's own generator instead of Python's global one.
+    * K that is no power of two: the reference refuses it; we take random balanced centres. Other
+      centres can be chosen (``centers``): cisip-FIRe's are ``bernoulli``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.registry import LOSSES
+from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
+from models.centers.hash_centers import CenterKind, centroid_vote, make_centers, random_signs
+
+
+@dataclasses.dataclass(frozen=True)
+class CSQConfig:
+    """Keys of ``loss`` with ``name: csq``."""
+
+    lambda_quant: float = 1e-4  # λ
+    centers: CenterKind = "hadamard"  # how they are made, see models/centers/hash_centers.py
+
+
+@LOSSES.register("csq", config=CSQConfig, needs=("image_code",))
+class CSQLoss(HashLoss):
+    """CSQ (CVPR 2020): pull codes to the hash centre of their label."""
+
+    centers: Tensor
+    tie_break: Tensor
+
+    def __init__(self, config: CSQConfig, problem: Problem) -> None:
+        super().__init__(config, problem)
+        self.register_buffer("centers", self.first_centers(problem))  # [C,K] of ±1
+        self.register_buffer("tie_break", random_signs(1, problem.bits, problem.generator)[0])
+
+    def first_centers(self, problem: Problem) -> Tensor:
+        """Return the centres [C,K] of ±1 to start with."""
+        return make_centers(self.config.centers, problem.n_classes, problem.bits, problem.generator)
+
+    def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
+        """Return ``center`` and ``quant``."""
+        code = outputs.image_code.tanh()
+        target = self.targets(batch.label).to(code.dtype)  # [B,K]
+        center = F.binary_cross_entropy((code + 1) / 2, (target + 1) / 2)
+        quant = self.quantisation(outputs.image_code)
+        return Terms(center=center, quant=self.config.lambda_quant * quant)
+
+    def quantisation(self, output: Tensor) -> Tensor:
+        """Return the mean of (|t| - 1)² of outputs u [B,K]."""
+        return (output.tanh().abs() - 1).pow(2).mean()
+
+    def targets(self, label: Tensor) -> Tensor:
+        """Return the target centre [B,K] of every row's labels [B,C]."""
+        with torch.no_grad():
+            return centroid_vote(label, self.centers, self.tie_break)

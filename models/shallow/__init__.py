@@ -1,0 +1,1 @@
+"""Methods without gradient, fitted once to features, one file each."""

@@ -1,0 +1,1 @@
+"""Sentences about classes, and encoders of sentences."""

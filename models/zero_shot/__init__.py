@@ -1,0 +1,1 @@
+"""Methods published for zero-shot hashing, one file each."""

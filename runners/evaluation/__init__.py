@@ -1,0 +1,1 @@
+"""From codes to metrics.json: encoding, counting, zero-shot measures."""

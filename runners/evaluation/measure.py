@@ -1,0 +1,103 @@
+"""From a trained model to codes, and from codes to metrics in every direction asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.code_files.run_codes import CodeSet
+from common.codes import sign
+from common.directions import sides
+from common.distributed import gather_rows, own_share
+from common.metrics.average_precision import average_precision, mean_band
+from common.metrics.counting.dispatch import count_histograms
+from common.metrics.histograms import Histograms
+from common.metrics.inputs import pack_sides
+from common.metrics.report import report_histograms
+from models.base import Batch, HashModel
+
+
+@torch.no_grad()
+def encode(
+    model: HashModel, batches: Iterable[Batch], device: torch.device, modalities: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return modality → codes int8 [N,K] of ±1 of all batches, in their order; sign(0) = +1.
+
+    Under several processes each is handed its own batches, a contiguous share of the rows in rank
+    order, and gets the codes of all.
+    """
+    was_training = model.training
+    model.eval()
+    parts: dict[str, list[Tensor]] = {modality: [] for modality in modalities}
+    for batch in batches:
+        moved = batch.to(device)
+        for modality in modalities:
+            parts[modality].append(sign(model.encode(moved, modality)).to(torch.int8))
+    model.train(was_training)
+    codes = {}
+    for modality, chunks in parts.items():
+        none = torch.empty(0, model.problem.bits, dtype=torch.int8, device=device)
+        codes[modality] = gather_rows(torch.cat([none, *chunks])).cpu().numpy()
+    return codes
+
+
+def count_directions(
+    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
+    device: torch.device | str | None = None,
+) -> dict[str, Histograms]:  # fmt: skip
+    """Return direction → histograms of all queries, from which every metric follows.
+
+    Under several processes, all of which hold all codes, each counts a share of the queries.
+    """
+    counted = {}
+    for direction in directions:
+        asks, answers = sides(direction)
+        rows, against = pack_sides(
+            query.codes[asks], query.labels, database.codes[answers], database.labels
+        )
+        own = count_histograms(rows.select(own_share(len(rows))), against, device=device)
+        counted[direction] = Histograms(gather_rows(own.rows), gather_rows(own.relevant))
+    return counted
+
+
+def report_counted(
+    counted: Mapping[str, Histograms], *, at: Sequence[int | str], no_relevant: str
+) -> dict[str, Any]:
+    """Return direction → metrics of what was counted."""
+    return {
+        direction: report_histograms(histograms, at=tuple(at), no_relevant=no_relevant)
+        for direction, histograms in counted.items()
+    }
+
+
+def report_directions(
+    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
+    at: Sequence[int | str], no_relevant: str, device: torch.device | str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return direction → metrics."""
+    counted = count_directions(query, database, directions, device=device)
+    return report_counted(counted, at=at, no_relevant=no_relevant)
+
+
+def map_directions(
+    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
+    no_relevant: str, device: torch.device | str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return direction → ``{"map": {"all": …}}``, the one part of a report that selection reads."""
+    found = {}
+    for direction, histograms in count_directions(
+        query, database, directions, device=device
+    ).items():
+        if no_relevant == "skip":
+            histograms = histograms.select(histograms.total_relevant > 0)
+        found[direction] = {"map": {"all": mean_band(average_precision(histograms))}}
+    return found
+
+
+def mean_map(reports: dict[str, Any]) -> float:
+    """Return the mean over directions of the expected mAP@all: what an epoch is selected by."""
+    return float(np.mean([report["map"]["all"]["expected"] for report in reports.values()]))

@@ -1,0 +1,114 @@
+"""Features of painted pictures: in HDF5, and as the list of training rows that PZSH's code reads.
+
+``features.h5``
+    ``pooled`` float32 [n,D] as the encoder gives them, ``file`` and ``label`` (class number) [n];
+    attributes: ``encoder``, a hash, ``backbone``, its name, ``class_names``
+``train_list.txt``
+    a line per training row: path, labels of 0 and 1, and the feature of its pseudo-image, of unit
+    length, with tabs between the three; rows of the split first, then pictures of unseen classes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.config.run_config import RunConfig
+from dataset.auxiliary.pseudo_images import FEATURES, Picture, pair_rows, read_pictures, row_name
+from dataset.base import HashDataset
+from dataset.images import FileImages, Geometry
+from models.base import Backbone
+from runners.experiment import load_backbone
+from runners.inputs.features import encoder_mark, image_features
+from utils.errors import UserError
+from utils.files import atomic_path
+
+LIST = "train_list.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """The encoder that a command's settings name, and how pictures are made fit for it."""
+
+    backbone: Backbone
+    geometry: Geometry
+    name: str
+    batch_size: int
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Encoder:
+        """Load it.
+
+        Raises:
+            UserError: it cannot be loaded, or does not encode pictures.
+        """
+        backbone = load_backbone(config, ("image",))
+        if backbone.image_input is None:
+            raise UserError(f"Backbone '{config.backbone.name}' encodes no pictures; give another.")
+        geometry = Geometry(config.data.eval_geometry, backbone.image_input.size)
+        name = str(config.resolved["backbone"].get("config", config.backbone.name))
+        return cls(backbone, geometry, name, config.data.eval_batch_size)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the features; JSON values."""
+        return {
+            "backbone": self.name, "fingerprint": self.backbone.fingerprint,
+            "geometry": self.geometry.mode,
+        }  # fmt: skip
+
+
+def write_features(
+    root: Path, dataset: HashDataset, encoder: Encoder, device: torch.device
+) -> tuple[int, int]:
+    """Write both files for all pictures listed in ``root``; return how many, and lines of the list.
+
+    Raises:
+        UserError: a picture that is listed and not there, or cannot be read.
+    """
+    pictures = read_pictures(root, dataset)
+    bank = image_features(
+        encoder.backbone, FileImages([p.file for p in pictures], root), encoder.geometry,
+        tokens=False, on_bad_image="error", batch_size=encoder.batch_size, device=device,
+    )  # fmt: skip
+    values = np.asarray(bank.features.pooled, np.float32)
+    _write_hdf5(root / FEATURES, dataset, pictures, values, encoder)
+    return len(pictures), _write_list(root / LIST, dataset, pictures, values)
+
+
+def _write_hdf5(
+    path: Path, dataset: HashDataset, pictures: list[Picture], values: np.ndarray, encoder: Encoder
+) -> None:
+    import h5py
+
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        text = h5py.string_dtype()
+        file.create_dataset("pooled", data=values)
+        file.create_dataset("file", data=[p.file for p in pictures], dtype=text)
+        file.create_dataset("label", data=np.array([p.label for p in pictures], np.int64))
+        file.attrs["encoder"] = encoder_mark(encoder.backbone, encoder.geometry)
+        file.attrs["backbone"] = encoder.name
+        file.attrs.create("class_names", list(dataset.class_names), dtype=text)
+
+
+def _write_list(
+    path: Path, dataset: HashDataset, pictures: list[Picture], values: np.ndarray
+) -> int:
+    paired, added = pair_rows(dataset, pictures)
+    number = {picture.file: i for i, picture in enumerate(pictures)}
+    eye = np.eye(dataset.labels.shape[1], dtype=int)
+    rows = [(row_name(dataset, r), dataset.labels[r].astype(int), p) for r, p in paired.items()]
+    rows += [(picture.file, eye[picture.label], picture) for picture in added]
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        for name, label, picture in rows:
+            if "\t" in name or "\n" in name:
+                raise UserError(f"The picture {name!r} has a tab in its name; rename it.")
+            value = values[number[picture.file]]
+            unit = value / max(float(np.linalg.norm(value)), 1e-12)
+            numbers = " ".join(f"{v:.6f}" for v in unit)
+            stream.write(f"{name}\t{' '.join(map(str, label))}\t{numbers}\n")
+    return len(rows)

@@ -1,0 +1,287 @@
+"""Pictures from texts by any text-to-image pipeline of diffusers (Rombach et al., CVPR 2022).
+
+Every picture has a generator of its own, on the CPU and seeded from (seed, row or class, number);
+so what is painted depends neither on the batch size nor on the device's random numbers nor on where
+an interrupted run went on. (Another batch size or device may still round differently: a picture's
+values then differ by a step or so.)
+
+A picture may also start from another one: by image-to-image (Meng et al., ICLR 2022), or from its
+colours through a T2I-Adapter (Mou et al., AAAI 2024). Prompts longer than the model's text encoder
+takes are cut there. Safety checkers are left out: they replace
+what they suspect by black pictures, and a black picture is no pseudo-image of its class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from runners.generation import model_files as weights
+from runners.generation.batches import in_batches
+from runners.generation.options import Options
+from utils.errors import UserError
+
+KIND = (
+    "a text-to-image model (a diffusers folder with model_index.json, .safetensors, .ckpt or tag)"
+)
+ADAPTER_KIND = "a T2I-Adapter (a folder with config.json, or tag)"
+MARKER = "model_index.json"
+_UNKNOWN_SIDE = 1024  # px; for estimates, where only the loaded model could tell
+
+
+@dataclasses.dataclass(frozen=True)
+class Painting:
+    """One picture to paint.
+
+    Attributes:
+        key: what it is of, as ``("row", 7, 0)`` or ``("class", "zebra", 3)``; decides its seed.
+        prompt: the text.
+        source: returns the picture to start from, RGB uint8 [H,W,3]; None starts from nothing.
+        attributes: the class's attribute row [A], or None.
+    """
+
+    key: tuple[str | int, ...]
+    prompt: str
+    source: Callable[[], np.ndarray] | None = None
+    attributes: np.ndarray | None = None
+
+
+class Painter(Protocol):
+    """What turns paintings into pictures.
+
+    Attributes:
+        identity: all that decides its pictures; JSON values.
+        side: of its pictures, px.
+    """
+
+    identity: dict[str, Any]
+    side: int
+
+    def paint(self, paintings: Sequence[Painting]) -> Iterator[list[tuple[Painting, Image.Image]]]:
+        """Yield the pictures in batches, in order."""
+        ...
+
+
+def own_seed(seed: int, key: Sequence[str | int]) -> int:
+    """Return the seed of one picture, 0..2⁶³-1.
+
+    >>> own_seed(42, ("row", 7, 0)) == own_seed(42, ("row", 7, 0)) != own_seed(42, ("row", 8, 0))
+    True
+    """
+    text = repr((seed, *key)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+class DiffusionPainter:
+    """A pipeline of diffusers; loaded at the first picture."""
+
+    def __init__(self, options: Options) -> None:
+        """Find the model (fetching a tag) without loading it.
+
+        Raises:
+            UserError: there is none, or it is another kind of model.
+        """
+        assert options.model is not None
+        self.options = options
+        self.path = weights.find(options.model, "--model", MARKER, KIND, _fetch_pipeline)
+        if options.model_config is not None:
+            config = Path(options.model_config).expanduser()
+            if not (config / MARKER).is_file():
+                raise UserError(
+                    f"--model-config: '{config}' is not a diffusers folder: it has no {MARKER}."
+                )
+        self.adapter = None
+        if options.adapter is not None:
+            self.adapter = weights.find(
+                options.adapter, "--adapter", "config.json", ADAPTER_KIND, weights.fetch
+            )
+        self.side = options.size or _own_side(options, self.path)
+        self.identity: dict[str, Any] = {
+            "model": options.model,
+            "fingerprint": weights.fingerprint(self.path),
+            "negative_prompt": options.negative_prompt,
+            "steps": options.steps,
+            "guidance": options.guidance,
+            "size": options.size,
+            "seed": options.seed,
+            "dtype": str(options.number_type()).removeprefix("torch."),
+            "safety_checker": False,
+        }
+        if options.condition != "none":
+            self.identity["condition"] = options.condition
+        if options.condition == "image":
+            self.identity["strength"] = options.strength
+        if self.adapter is not None:
+            self.identity["adapter"] = weights.fingerprint(self.adapter)
+        self._pipeline: Any = None
+
+    def paint(self, paintings: Sequence[Painting]) -> Iterator[list[tuple[Painting, Image.Image]]]:
+        """Yield RGB pictures in batches, in order; the batch is halved when memory runs out.
+
+        Raises:
+            UserError: the model cannot be loaded, or memory does not hold one picture.
+        """
+        if self._pipeline is None:
+            self._pipeline = self._load()
+        on_cpu = self.options.place().type == "cpu"
+        size = self.options.batch_size or (1 if on_cpu else 8)
+        yield from in_batches(paintings, size, self._batch, "pictures")
+
+    def _batch(self, paintings: Sequence[Painting]) -> list[Image.Image]:
+        options = self.options
+        words: dict[str, Any] = {}
+        if options.guidance > 1 and options.negative_prompt:
+            words["negative_prompt"] = [options.negative_prompt] * len(paintings)
+        if options.condition == "image":
+            side = (self.side, self.side)
+            words["image"] = [_image(p).resize(side, Image.Resampling.BICUBIC) for p in paintings]
+            words["strength"] = options.strength
+        elif options.size is not None or options.condition == "mosaic":
+            words.update(height=self.side, width=self.side)
+        if options.condition == "mosaic":
+            words["image"] = [mosaic(_image(p), self.side) for p in paintings]
+        self._check_words(words)
+        generators = [
+            torch.Generator().manual_seed(own_seed(options.seed, p.key)) for p in paintings
+        ]
+        with torch.inference_mode():
+            made = self._pipeline(
+                prompt=[painting.prompt for painting in paintings],
+                num_inference_steps=options.steps,
+                guidance_scale=options.guidance,
+                generator=generators,
+                **words,
+            )
+        return [image.convert("RGB") for image in made.images]
+
+    def _check_words(self, words: dict[str, Any]) -> None:
+        takes = inspect.signature(type(self._pipeline).__call__).parameters
+        strange = [word for word in words if word not in takes]
+        if strange:
+            raise UserError(
+                f"--model {self.options.model} is a {type(self._pipeline).__name__}, which takes "
+                f"no {strange[0]}; leave that option out, or give another model."
+            )
+
+    def _load(self) -> Any:
+        """Load the pipeline onto the device.
+
+        Raises:
+            UserError: it cannot be loaded, or it is no text-to-image model.
+        """
+        options, number_type = self.options, self.options.number_type()
+        with weights.loading(str(options.model), "--model", KIND):
+            pipeline = (
+                self._load_file(number_type)
+                if self.path.is_file()
+                else self._load_folder(number_type)
+            )
+            if options.condition == "image":
+                from diffusers import AutoPipelineForImage2Image
+
+                pipeline = AutoPipelineForImage2Image.from_pipe(pipeline)
+        if self.adapter is not None:
+            pipeline = self._with_adapter(pipeline, number_type)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(options.place())
+
+    def _load_folder(self, number_type: torch.dtype) -> Any:
+        from diffusers import AutoPipelineForText2Image
+
+        stated = weights.read_json(self.path / MARKER)
+        unchecked: dict[str, Any] = {}
+        if "safety_checker" in stated:
+            unchecked = {"safety_checker": None, "requires_safety_checker": False}
+        return AutoPipelineForText2Image.from_pretrained(
+            self.path, dtype=number_type, local_files_only=True, **unchecked
+        )
+
+    def _load_file(self, number_type: torch.dtype) -> Any:
+        """Load a single file; which pipeline it is says the folder in ``--model-config``."""
+        import diffusers
+
+        config = self.options.model_config
+        name = "StableDiffusionPipeline"
+        if config is not None:
+            name = weights.read_json(Path(config).expanduser() / MARKER).get("_class_name", name)
+        elif self.path.stat().st_size > 5 << 30:
+            name = "StableDiffusionXLPipeline"  # half-precision SD 1 and 2 have 2 GB, SDXL 7
+        known: dict[str, Any] = {"config": str(Path(config).expanduser())} if config else {}
+        if name == "StableDiffusionPipeline":
+            known["safety_checker"] = None
+        try:
+            return getattr(diffusers, name).from_single_file(
+                str(self.path), dtype=number_type, **known
+            )
+        except Exception as error:
+            if config is not None or not weights.of_the_hub(error):
+                raise
+            raise UserError(
+                f"--model {self.path}: a single file holds no settings, and the model hub does not "
+                "give them; give --model-config DIR, a diffusers folder of the same architecture."
+            ) from error
+
+    def _with_adapter(self, loaded: Any, number_type: torch.dtype) -> Any:
+        from diffusers import (
+            StableDiffusionAdapterPipeline,
+            StableDiffusionPipeline,
+            T2IAdapter,
+        )
+
+        if not isinstance(loaded, StableDiffusionPipeline):
+            raise UserError(
+                f"--adapter: --model {self.options.model} is a {type(loaded).__name__}; "
+                "T2I-Adapters for colours go with Stable Diffusion 1."
+            )
+        pipeline: Any = loaded
+        with weights.loading(str(self.options.adapter), "--adapter", ADAPTER_KIND):
+            adapter = T2IAdapter.from_pretrained(self.adapter, dtype=number_type)
+            theirs, ours = adapter.config.channels, pipeline.unet.config.block_out_channels
+            if list(theirs) != list(ours):
+                raise UserError(
+                    f"--adapter {self.options.adapter} is for a model of {list(theirs)} channels, "
+                    f"and --model {self.options.model} has {list(ours)}; give one that fits it."
+                )
+            names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "feature_extractor")
+            return StableDiffusionAdapterPipeline(
+                **{name: getattr(pipeline, name) for name in names},
+                adapter=adapter,
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
+
+
+def mosaic(image: Image.Image, side: int, cells: int = 8) -> Image.Image:
+    """Return ``image`` reduced to ``cells``×``cells`` colours, ``side`` px wide and high."""
+    small = image.resize((cells, cells), Image.Resampling.BILINEAR)
+    return small.resize((side, side), Image.Resampling.NEAREST)
+
+
+def _image(painting: Painting) -> Image.Image:
+    assert painting.source is not None
+    return Image.fromarray(painting.source())
+
+
+def _own_side(options: Options, path: Path) -> int:
+    """Return the side of the pictures that a model paints when it is not told one."""
+    folder = path if path.is_dir() else Path(options.model_config or path)
+    unet = weights.read_json(folder / "unet" / "config.json")
+    vae = weights.read_json(folder / "vae" / "config.json")
+    side, levels = unet.get("sample_size"), vae.get("block_out_channels")
+    if not isinstance(side, int) or not isinstance(levels, list):
+        return _UNKNOWN_SIDE
+    return side * int(2 ** (len(levels) - 1))
+
+
+def _fetch_pipeline(tag: str) -> str:
+    from diffusers import DiffusionPipeline
+
+    return str(DiffusionPipeline.download(tag))

@@ -1,0 +1,1 @@
+"""What views read: cached features, or images and token ids."""

@@ -1,0 +1,1 @@
+"""What runs say together: leaderboard, tests of significance, tables, plots."""

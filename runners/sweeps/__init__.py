@@ -1,0 +1,1 @@
+"""Grids of runs: expansion, the queue that workers share, launchers."""

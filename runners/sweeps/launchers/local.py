@@ -1,0 +1,134 @@
+"""Workers on this machine: processes with CPU cores and a place on a GPU of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from runners.sweeps.launchers.base import Launcher, Worker, environment, work
+from runners.sweeps.queue import Session
+from utils.errors import UserError
+
+log = logging.getLogger("hashing")
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalOptions:
+    """Keys of ``launch.local`` in a sweep file.
+
+    Attributes:
+        slots_per_gpu: workers on one GPU at most; 0 = no bound, they are dealt round.
+        pin_cpus: give each worker cores of its own, so that threads of two never share one. Say
+            no when several sweeps run on the machine, which would choose the same cores.
+    """
+
+    slots_per_gpu: int = 0
+    pin_cpus: bool = True
+
+    def __post_init__(self) -> None:
+        if self.slots_per_gpu < 0:
+            raise UserError(
+                f"launch.local.slots_per_gpu={self.slots_per_gpu} is not accepted; 0 or more is "
+                "needed."
+            )
+
+
+class LocalLauncher(Launcher):
+    """Starts processes."""
+
+    def __init__(self, session: Session, workers: int, options: LocalOptions, gpus: int) -> None:
+        """Take the number of GPUs that the workers share; 0 where they use none."""
+        self.session = session
+        self.options = options
+        self.gpus = visible_gpus(gpus)
+        self.workers = workers
+        if self.gpus and options.slots_per_gpu:
+            self.workers = min(workers, len(self.gpus) * options.slots_per_gpu)
+            if self.workers < workers:
+                log.info("%d workers: what the slots of the GPUs hold", self.workers)
+        self.cores = shares(available_cores(), self.workers)
+
+    def start(self, number: int) -> LocalWorker:
+        """Start a process."""
+        cores = self.cores[number]
+        threads = {name: str(len(cores)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        variables = {name: os.environ.get(name, value) for name, value in threads.items()}
+        if self.gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = self.gpus[number % len(self.gpus)]
+        pinned = cores if self.options.pin_cpus and self.workers > 1 else []
+        process = multiprocessing.get_context("spawn").Process(
+            target=_work, args=(str(self.session.folder), len(cores), pinned), daemon=False
+        )
+        with environment(variables):  # libraries read it when they are loaded
+            process.start()
+        return LocalWorker(process)
+
+
+class LocalWorker(Worker):
+    """A process."""
+
+    def __init__(self, process: SpawnProcess) -> None:
+        """Take a process that was started."""
+        self.process = process
+
+    def is_alive(self) -> bool:
+        """Return whether it runs."""
+        return self.process.is_alive()
+
+    def stop(self) -> None:
+        """Send SIGTERM, which a worker takes like Ctrl-C."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+
+
+def visible_gpus(count: int) -> list[str]:
+    """Return how ``count`` GPUs are called in CUDA_VISIBLE_DEVICES."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(n) for n in range(count)] if named is None else named.split(",")
+    return [name.strip() for name in names if name.strip()][:count]
+
+
+def available_cores() -> list[int]:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def shares(cores: list[int], workers: int) -> list[list[int]]:
+    """Return each worker's cores: distinct where there are enough, else dealt round.
+
+    >>> shares([0, 1, 2, 3, 4], 2)
+    [[0, 1], [2, 3, 4]]
+    >>> shares([0, 1], 3)
+    [[0], [1], [0]]
+    """
+    if workers > len(cores):
+        return [[cores[number % len(cores)]] for number in range(workers)]
+    bounds = [len(cores) * number // workers for number in range(workers + 1)]
+    return [cores[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def _work(session: str, threads: int, cores: list[int]) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent passes it on
+    signal.signal(signal.SIGTERM, stop)
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    try:
+        work(session, threads)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,95 @@
+"""Workers as jobs of Slurm through submitit, or of its local executor."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from runners.sweeps.launchers.base import (
+    Launcher,
+    Worker,
+    environment,
+    missing,
+    work,
+    worker_environment,
+)
+from runners.sweeps.queue import Session
+
+
+@dataclasses.dataclass(frozen=True)
+class SubmititOptions:
+    """Keys of ``launch.submitit`` in a sweep file.
+
+    Attributes:
+        cluster: ``slurm``, or ``local`` for processes here; empty: Slurm where it is installed.
+        minutes: after which Slurm ends a job; its run goes on in a new one, from its checkpoint.
+        cpus: per worker.
+        gpus: per worker; empty: 1.
+        slurm: further parameters of submitit, such as ``{slurm_partition: gpu}``.
+    """
+
+    cluster: str = ""
+    minutes: int = 24 * 60
+    cpus: int = 4
+    gpus: int = 1
+    slurm: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class SubmititLauncher(Launcher):
+    """Submits jobs, the first ones as one array; their output goes to ``<output>/workers``."""
+
+    def __init__(self, session: Session, workers: int, options: SubmititOptions, gpus: int) -> None:
+        """Make an executor.
+
+        Raises:
+            UserError: submitit is not installed.
+        """
+        try:
+            import submitit
+        except ImportError as error:
+            raise missing("submitit", "submitit") from error
+        self.session = session
+        self.workers = workers
+        self.threads = options.cpus
+        folder = session.folder.parent.parent / "workers"
+        self.executor: Any = submitit.AutoExecutor(folder, cluster=options.cluster or None)
+        here = self.executor.cluster in ("local", "debug")
+        asked = {
+            "name": "sweep", "timeout_min": options.minutes, "cpus_per_task": options.cpus,
+            "gpus_per_node": min(options.gpus, gpus) if here else options.gpus, **options.slurm,
+        }  # fmt: skip
+        self.executor.update_parameters(**asked)
+
+    def start_all(self) -> list[Worker]:
+        """Submit an array of jobs."""
+        with environment(worker_environment()), self.executor.batch():
+            jobs = [self._submit() for _ in range(self.workers)]
+        return [SubmititWorker(job) for job in jobs]
+
+    def start(self, number: int) -> Worker:
+        """Submit one more job."""
+        with environment(worker_environment()):
+            return SubmititWorker(self._submit())
+
+    def _submit(self) -> Any:
+        return self.executor.submit(work, str(self.session.folder), self.threads)
+
+
+class SubmititWorker(Worker):
+    """A job."""
+
+    def __init__(self, job: Any) -> None:
+        """Take a job that was submitted."""
+        self.job = job
+
+    def is_alive(self) -> bool:
+        """Return whether it runs or waits."""
+        return not self.job.done()
+
+    def stop(self) -> None:
+        """Do nothing: the session's word reaches it at its next step."""
+
+    def kill(self) -> None:
+        """Cancel it."""
+        if self.is_alive():
+            self.job.cancel()

@@ -1,0 +1,162 @@
+"""What a sweep would do: which runs are done, running, failed, left, and the time they take."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.config.run_config import RunConfig
+from common.storage.leases import Claims
+from common.storage.run_folder import RunFolder
+from runners.sweeps.queue import folder_of, is_given_up
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        config: of the run.
+        state: ``done``, ``running`` (claimed), ``failed`` (given up), or why it is to do: ``to
+            do``, ``interrupted`` (resumes), ``retry`` (failed, and will be tried again).
+        reason: of a failure.
+        seconds: that a done run took, or None where it does not say.
+    """
+
+    config: RunConfig
+    state: str
+    reason: str = ""
+    seconds: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a worker may have to do something about it."""
+        return self.state not in ("done", "failed")
+
+
+def plan(configs: Sequence[RunConfig], retries: int, again: bool = False) -> list[RunState]:
+    """Return where every run stands, in order; ``again`` gives no failed run up."""
+    claimed = _claimed({Path(config.output) for config in configs})
+    states = []
+    for config in configs:
+        name = config.run_name
+        folder = RunFolder(Path(config.output) / name)
+        status = folder.status()
+        state = status.get("state", "to do")
+        if folder.is_done:
+            states.append(RunState(config, "done", seconds=_seconds(folder, status)))
+        elif is_given_up(status, retries) and not again:
+            reason = f"{status.get('error', '')} (given up before)"
+            states.append(RunState(config, "failed", reason))
+        elif name in claimed:
+            states.append(RunState(config, "running"))
+        elif state == "failed":
+            states.append(RunState(config, "retry", status.get("error", "")))
+        else:
+            states.append(RunState(config, "interrupted" if status else "to do"))
+    return states
+
+
+def _claimed(outputs: set[Path]) -> set[str]:
+    """Return the names of runs that somebody has, as far as can be seen at a glance."""
+    claims, names = Claims(), set()
+    for output in outputs:
+        for file in output.joinpath(".claim").glob("*"):
+            name = file.name.rpartition(".")[0]
+            holder = claims.holder(output / name)
+            if holder is not None and not holder.is_gone:
+                names.add(name)
+    return names
+
+
+def _seconds(folder: RunFolder, status: dict[str, Any]) -> float | None:
+    if "seconds" in status:
+        return float(status["seconds"])
+    try:  # of an earlier version, which kept no total
+        timing = json.loads(folder.metrics_file.read_text(encoding="utf-8"))["timing"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return float(sum(seconds for seconds in timing.values() if isinstance(seconds, float)))
+
+
+def estimate(states: Sequence[RunState]) -> tuple[float | None, int]:
+    """Return the seconds that the runs still to do take one after the other, and a count.
+
+    A run is taken to last as long as the finished ones most like it: of the same method, dataset
+    and bits; the same method and dataset; method; dataset; any. The count is of finished runs.
+    """
+    known: dict[tuple[Any, ...], list[float]] = {}
+    finished = [s for s in states if s.seconds is not None]
+    for state in finished:
+        for key in _likeness(state.config):
+            known.setdefault(key, []).append(state.seconds or 0.0)
+    if not finished:
+        return None, 0
+    total = 0.0
+    for state in states:
+        if state.is_open:
+            key = next(key for key in _likeness(state.config) if key in known)
+            total += statistics.fmean(known[key])
+    return total, len(finished)
+
+
+def _likeness(config: RunConfig) -> list[tuple[Any, ...]]:
+    method, dataset = config.method, config.dataset_name
+    return [(method, dataset, config.bits), (method, dataset), (method,), ("", dataset), ()]
+
+
+def summary(states: Sequence[RunState], workers: int | str) -> str:
+    """Return in a line how many runs there are of each kind, and how long the rest takes."""
+    counts = Counter("to do" if s.state == "interrupted" else s.state for s in states)
+    parts = [f"{count} {state}" for state, count in counts.items()]
+    line = f"{len(states)} runs: {', '.join(parts)}"
+    seconds, finished = estimate(states)
+    if not any(s.is_open for s in states):
+        return line
+    if seconds is None:
+        return f"{line}; no finished run to estimate the time from"
+    count = workers if isinstance(workers, int) and workers > 0 else 1
+    spent = f"{duration(seconds / count)} with {count} worker{'s' * (count > 1)}"
+    return f"{line}; about {spent} (from {finished} finished runs)"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words.
+
+    >>> duration(42), duration(3725), duration(200000)
+    ('42 s', '1 h 2 min', '2 d 8 h')
+    """
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def together(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Return the runs with those of one dataset and encoder in a row: they share what is loaded."""
+    keys = [repr((c.resolved["dataset"], c.resolved["backbone"])) for c in configs]
+    first = {key: number for number, key in reversed(list(enumerate(keys)))}
+    order = sorted(range(len(configs)), key=lambda number: first[keys[number]])
+    return [configs[number] for number in order]
+
+
+def forget_failures(folder: RunFolder) -> None:
+    """Let a run that was given up be tried anew."""
+    if folder.status().get("state") == "failed":
+        folder.set_status("failed", failures=0, final=False)
+
+
+def print_plan(states: Sequence[RunState]) -> None:
+    """Print a line for each run."""
+    for state in states:
+        reason = f"  ({state.reason})" if state.reason else ""
+        print(f"{state.state:12} {folder_of(state.config).path.name}{reason}")

@@ -1,0 +1,112 @@
+"""A sheet of what some queries find: one query a line, its nearest rows beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from dataset.base import BadImageError, HashDataset
+from runners.evaluation.nearest import Hit
+
+SIDE = 72  # px of a picture
+TOP = 10  # rows shown of each query
+_FRAME, _GAP, _LINE, _LETTERS = 3, 6, 11, 13
+_RIGHT, _WRONG = "#00735a", "#b54708"  # as on the report page; told apart in any colour vision
+_WORDS = 9  # px
+
+
+@dataclasses.dataclass
+class Sheets:
+    """Draws sheets; small pictures are kept, for most are shown again the next time."""
+
+    dataset: HashDataset
+    _small: dict[int, Image.Image] = dataclasses.field(default_factory=dict)
+
+    def draw(
+        self, asks: str, answers: str, lines: Sequence[tuple[int, Sequence[Hit]]]
+    ) -> Image.Image:
+        """Return the sheet of ``lines``: the row of each query, and what it found.
+
+        A right row has a plain frame and a tick, a wrong one a broken frame and a cross, each with
+        its Hamming distance. Captions stand in place of pictures where a side is text.
+        """
+        step, high = SIDE + 2 * _FRAME + _GAP, SIDE + 2 * _FRAME + 2 * _LINE + _GAP
+        columns = 1 + max(len(hits) for _, hits in lines)
+        size = (3 * _GAP + columns * step, _GAP + len(lines) * high)
+        sheet = Image.new("RGB", size, "white")
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_WORDS)
+        for number, (row, hits) in enumerate(lines):
+            y = _GAP + number * high
+            self._paste(sheet, row, asks, (_GAP + _FRAME, y + _FRAME))
+            under = y + SIDE + 2 * _FRAME
+            name = textwrap.wrap(self._classes(row), _LETTERS)[:2]
+            draw.text((_GAP + _FRAME, under), "\n".join(name), "black", font)
+            for place, hit in enumerate(hits, 1):
+                x = 3 * _GAP + place * step  # a wider gap beside the query
+                self._paste(sheet, hit.row, answers, (x + _FRAME, y + _FRAME))
+                _frame(draw, (x, y), hit.right)
+                colour = _RIGHT if hit.right else _WRONG
+                _sign(draw, (x + _FRAME, under + 2), hit.right, colour)
+                draw.text((x + _FRAME + 12, under), f"d = {hit.distance}", colour, font)
+        return sheet
+
+    def _classes(self, row: int) -> str:
+        marked = np.flatnonzero(self.dataset.labels[row] > 0)
+        return ", ".join(self.dataset.class_names[c] for c in marked)
+
+    def _paste(self, sheet: Image.Image, row: int, modality: str, place: tuple[int, int]) -> None:
+        if modality == "text":
+            text = self.dataset.texts[row][0] if self.dataset.texts is not None else ""
+            lines = textwrap.wrap(text, _LETTERS, max_lines=SIDE // _LINE, placeholder="…")
+            font = ImageFont.load_default(_WORDS)
+            ImageDraw.Draw(sheet).multiline_text(
+                (place[0] + 1, place[1]), "\n".join(lines), "black", font, spacing=1
+            )
+            return
+        if row not in self._small:
+            self._small[row] = self._made(row)
+        sheet.paste(self._small[row], place)
+
+    def _made(self, row: int) -> Image.Image:
+        try:
+            picture = Image.fromarray(np.asarray(self.dataset.images.decode(row)))
+        except (BadImageError, OSError):
+            return Image.new("RGB", (SIDE, SIDE), "#dddddd")
+        method = Image.Resampling.NEAREST if max(picture.size) < SIDE else None
+        if method is not None:  # tiny pictures stay sharp
+            return ImageOps.pad(picture, (SIDE, SIDE), method, "white")
+        return ImageOps.pad(picture, (SIDE, SIDE), color="white")
+
+
+def as_jpeg(sheet: Image.Image) -> bytes:
+    """Return a picture as JPEG: a tenth of the bytes of a PNG."""
+    stream = io.BytesIO()
+    sheet.save(stream, "JPEG", quality=70)
+    return stream.getvalue()
+
+
+def _frame(draw: ImageDraw.ImageDraw, place: tuple[int, int], right: bool) -> None:
+    x, y, side = *place, SIDE + 2 * _FRAME
+    if right:
+        draw.rectangle((x, y, x + side - 1, y + side - 1), outline=_RIGHT, width=_FRAME)
+        return
+    for start in range(0, side, 10):  # broken
+        ends = (start, min(start + 5, side - 1))
+        for low in (0, side - _FRAME):
+            draw.rectangle((x + ends[0], y + low, x + ends[1], y + low + _FRAME - 1), _WRONG)
+            draw.rectangle((x + low, y + ends[0], x + low + _FRAME - 1, y + ends[1]), _WRONG)
+
+
+def _sign(draw: ImageDraw.ImageDraw, place: tuple[int, int], right: bool, colour: str) -> None:
+    """Draw a tick or a cross of 8 px; fonts need not have them."""
+    x, y = place
+    if right:
+        draw.line(((x, y + 4), (x + 3, y + 7), (x + 8, y)), colour, 2)
+    else:
+        draw.line(((x, y), (x + 7, y + 7)), colour, 2)
+        draw.line(((x, y + 7), (x + 7, y)), colour, 2)

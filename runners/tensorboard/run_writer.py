@@ -1,0 +1,356 @@
+"""What a run shows in TensorBoard. ``tensorboard --logdir <output>`` shows all runs below it.
+
+``tensorboard/``
+    Scalars by epoch: ``loss/<term>`` and ``loss/total``, ``lr/<group>``, ``seconds/epoch``,
+    ``map/<on>`` and ``map/<on>/<direction>`` of what the epoch is chosen on. Runs with stages put
+    theirs beside them.
+``tensorboard/codes/``
+    A few times while training, and of the final codes under ``final/``: precision and recall by
+    radius (``pr_radius``, the tab PR CURVES), histograms over bits of the database's codes
+    (``bit_mean``: 0 is balanced; ``bit_correlation``: of every two bits), of the real values whose
+    sign is the code (``output``), and what some validation rows retrieve (``retrieved``). Of the
+    final codes also precision and recall by rank, where TensorBoard's "step" is the rank.
+``tensorboard/final/``
+    Settings and final mAP (the tab HPARAMS compares runs).
+
+Test rows are looked at only when the final figures are: pictures are of validation rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from common.code_files.run_codes import CodeSet, read_codes
+from common.config.run_config import NOT_IDENTITY, RunConfig, schema
+from common.directions import sides
+from common.metrics.counting.dispatch import count_histograms
+from common.metrics.inputs import pack_sides
+from common.storage.run_folder import RunFolder
+from runners.evaluation.measure import mean_map
+from runners.evaluation.nearest import nearest, spread
+from runners.experiment import Experiment
+from runners.results.zero_shot_columns import measures_of
+from runners.tensorboard.events import drop_events
+from runners.tensorboard.retrieval_sheets import TOP, Sheets, as_jpeg
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+DRAWINGS = 10  # of codes in a run: TensorBoard shows as many pictures of a tag
+SHARE = 0.01  # of the time since training began that drawings may take; the last is always made
+FIRST = 0.5  # seconds that the first is expected to take; the others: as the one before
+_OURS = ("lr/", "map/", "seconds/")
+_BINS = np.linspace(-1, 1, 41)
+_OUTPUT_BINS = 64
+_PIECE = 2**16  # rows of codes that are real numbers at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What an epoch was measured on.
+
+    Attributes:
+        on: ``val`` or ``query``.
+        part: of the split, the rows of ``database``.
+        reports: direction → metrics.
+        query, database: their codes.
+    """
+
+    on: str
+    part: str
+    reports: Mapping[str, Any]
+    query: CodeSet
+    database: CodeSet
+
+
+class Board:
+    """Tells TensorBoard how training goes; without a writer it does nothing."""
+
+    def __init__(
+        self, writer: SummaryWriter | None, experiment: Experiment, *, epoch: int, epochs: int,
+        pictures: int = 0, clock: Callable[[], float] = time.perf_counter,
+    ) -> None:  # fmt: skip
+        """Go on after ``epoch`` epochs: what was told of later ones is taken back.
+
+        Args:
+            writer: into the run's ``tensorboard/``.
+            experiment: whose model and pictures are shown.
+            epoch: epochs finished.
+            epochs: in all.
+            pictures: queries whose retrieved rows are shown, 0 for none.
+            clock: seconds.
+        """
+        self.writer, self.experiment = writer, experiment
+        self.epochs, self.pictures, self.clock = epochs, pictures, clock
+        self.start, self.spent, self.cost = clock(), 0.0, FIRST
+        self.drawn = self._tenth(epoch)
+        self.sheets = Sheets(experiment.dataset)
+        self._codes: SummaryWriter | None = None
+        if writer is not None:
+            for folder in (Path(writer.log_dir), codes_folder(writer)):
+                drop_events(folder, lambda tag, step: step > epoch and not tag.startswith("stage/"))
+
+    def _tenth(self, epoch: int) -> int:
+        return epoch * DRAWINGS // self.epochs
+
+    def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Tell the scalars of an epoch, counted from 1; what is none of ours is a loss term."""
+        if self.writer is not None:
+            for name, value in values.items():
+                tag = name if name.startswith(_OURS) else f"loss/{name}"
+                self.writer.add_scalar(tag, value, epoch)
+            self.writer.flush()  # before the checkpoint says that the epoch is done
+
+    def measured(self, epoch: int, found: Measured) -> None:
+        """Tell mAP by direction, and, where a drawing is due, what the codes are like."""
+        if self.writer is None:
+            return
+        for direction, report in found.reports.items():
+            value = report["map"]["all"]["expected"]
+            self.writer.add_scalar(f"map/{found.on}/{direction}", value, epoch)
+        start = self.clock()
+        if not self._due(epoch, start):
+            return
+        self._draw(epoch, found)
+        self.drawn, self.cost = self._tenth(epoch), self.clock() - start
+        self.spent += self.cost
+
+    def _due(self, epoch: int, now: float) -> bool:
+        if epoch == self.epochs:
+            return True
+        affordable = self.spent + self.cost <= SHARE * (now - self.start)
+        return affordable and self._tenth(epoch) > self.drawn
+
+    def _draw(self, epoch: int, found: Measured) -> None:
+        assert self.writer is not None
+        if self._codes is None:
+            self._codes = open_writer(codes_folder(self.writer))
+        experiment, on = self.experiment, found.on
+        for direction in found.reports:
+            values = pr_by_radius(
+                found.query, found.database, direction,
+                no_relevant=experiment.config.eval.no_relevant, device=experiment.device,
+            )  # fmt: skip
+            add_curve(self._codes, f"pr_radius/{on}/{direction}", values, epoch)
+            if on == "val" and self.pictures > 0:
+                self._retrieved(epoch, direction, found)
+        add_code_histograms(self._codes, "", found.database, epoch)
+        add_outputs(self._codes, "", experiment, found.part, tuple(found.database.codes), epoch)
+        self._codes.flush()
+
+    def _retrieved(self, epoch: int, direction: str, found: Measured) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        assert self._codes is not None
+        asks, answers = sides(direction)
+        chosen = spread(found.query, self.pictures)
+        if not chosen:
+            return
+        hits = nearest(found.query, found.database, chosen, asks=asks, answers=answers, top=TOP)
+        rows = found.query.rows[chosen].tolist()
+        sheet = self.sheets.draw(asks, answers, list(zip(rows, hits, strict=True)))
+        picture = Summary.Image(
+            height=sheet.height,
+            width=sheet.width,
+            colorspace=3,
+            encoded_image_string=as_jpeg(sheet),
+        )
+        value = Summary.Value(tag=f"retrieved/{found.on}/{direction}", image=picture)
+        add_summary(self._codes, Summary(value=[value]), epoch)
+
+    def close(self) -> None:
+        """Write what is left."""
+        for writer in (self.writer, self._codes):
+            if writer is not None:
+                writer.close()
+
+
+def draw_results(tensorboard: Path, experiment: Experiment, folder: RunFolder) -> None:
+    """Tell settings, final figures and final codes of a run whose results are written.
+
+    What an earlier attempt told of them is replaced.
+    """
+    metrics, (query, database, _) = folder.metrics(), read_codes(folder.codes_file)
+    shutil.rmtree(tensorboard / "final", ignore_errors=True)
+    with open_writer(tensorboard / "final") as writer:
+        told = final_figures(metrics)
+        for summary in hyper_parameters(experiment.config, told):
+            add_summary(writer, summary)
+        step = metrics["protocol"]["selected"]["epoch"] or 0
+        for name, value in told.items():
+            writer.add_scalar(name, value, step)
+    drop_events(tensorboard / "codes", lambda tag, step: tag.startswith("final/"))
+    with open_writer(tensorboard / "codes") as writer:
+        for direction, report in metrics["directions"].items():
+            values = pr_by_radius(
+                query, database, direction,
+                no_relevant=experiment.config.eval.no_relevant, device=experiment.device,
+            )  # fmt: skip
+            add_curve(writer, f"final/pr_radius/{direction}", values, step)
+            curve = report["pr_rank"]
+            for name in ("precision", "recall"):
+                for rank, value in zip(curve["rank"], curve[name], strict=True):
+                    writer.add_scalar(f"final/{name}_by_rank/{direction}", value, rank)
+        add_code_histograms(writer, "final/", database, step)
+        add_outputs(writer, "final/", experiment, "database", tuple(database.codes), step)
+
+
+def open_writer(folder: Path) -> SummaryWriter:
+    """Return a writer of events in ``folder``."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))
+
+
+def add_summary(writer: SummaryWriter, summary: Any, step: int | None = None) -> None:
+    """Write a summary that the writer has no method for."""
+    file: Any = writer.file_writer
+    file.add_summary(summary, step)
+
+
+def codes_folder(writer: SummaryWriter) -> Path:
+    """Return where what codes are like stands, beside the scalars of ``writer``."""
+    return Path(writer.log_dir) / "codes"
+
+
+def final_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return tag → final mAP, zero-shot measures where there are some, and training seconds."""
+    reports = metrics["directions"]
+    told = {
+        f"final/map@{cut}/{direction}": band["expected"]
+        for direction, report in reports.items()
+        for cut, band in report["map"].items()
+    }
+    if all("all" in report["map"] for report in reports.values()):
+        told["final/map@all/mean"] = mean_map(reports)
+    for direction, measures in (metrics.get("zero_shot") or {}).get("directions", {}).items():
+        for name, value in measures_of(measures).items():
+            told[f"final/zero_shot/{name}/{direction}"] = value
+    told["final/train_s"] = metrics["timing"].get("train_s", 0.0)
+    return told
+
+
+def hyper_parameters(config: RunConfig, told: Mapping[str, float]) -> list[Any]:
+    """Return the summaries that the tab HPARAMS reads: settings by dotted key, and that it ended.
+
+    The third summary of TensorBoard's, a list of what to show, is left out: it would count for all
+    runs, and runs of different methods have different settings.
+    """
+    from torch.utils.tensorboard.summary import hparams
+
+    plain = {
+        key: value if isinstance(value, (str, int, float)) else str(value)
+        for key, value in schema.flat(config.resolved).items()
+        if key not in NOT_IDENTITY and value is not None
+    }
+    return list(hparams(plain, dict(told))[1:])
+
+
+def pr_by_radius(
+    query: CodeSet, database: CodeSet, direction: str, *, no_relevant: str,
+    device: torch.device | str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Return what the tab PR CURVES shows, float64 [6,K+1].
+
+    Pairs of query and row are classified by "within radius r". TensorBoard's threshold t runs from
+    0 to 1 in K steps and is the similarity 1 - r/K: the first column is r = K.
+
+    Returns:
+        True and false positives, true and false negatives, precision, recall; of pairs of all
+        queries together. A radius that holds no row has precision 0.
+    """
+    asks, answers = sides(direction)
+    rows, against = pack_sides(
+        query.codes[asks], query.labels, database.codes[answers], database.labels
+    )
+    counted = count_histograms(rows, against, device=device)
+    if no_relevant == "skip":
+        counted = counted.select(counted.total_relevant > 0)
+    found, right = (
+        part.sum(0).cumsum(0).flip(0).cpu().numpy().astype(np.float64)
+        for part in (counted.rows, counted.relevant)
+    )
+    missed = right[0] - right
+    rejected = (found[0] - right[0]) - (found - right)
+    precision = np.divide(right, found, out=np.zeros_like(right), where=found > 0)
+    recall = right / right[0] if right[0] > 0 else np.zeros_like(right)
+    return np.stack([right, found - right, rejected, missed, precision, recall])
+
+
+def bit_moments(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of every bit, and the correlation of every two of them.
+
+    Args:
+        codes: int8 [N,K] of ±1, N > 0.
+
+    Returns:
+        float64 [K] and [K(K-1)/2]. A bit that is the same in all rows correlates with none.
+    """
+    count, bits = codes.shape
+    products = np.zeros((bits, bits))
+    for start in range(0, count, _PIECE):
+        piece = codes[start : start + _PIECE].astype(np.float32)
+        products += piece.T @ piece  # whole numbers below 2^24: exact
+    mean = codes.mean(0, dtype=np.float64)
+    covariance = products / count - np.outer(mean, mean)
+    deviation = np.sqrt(1 - mean**2)  # of ±1
+    scale = np.outer(deviation, deviation)
+    correlation = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
+    return mean, np.clip(correlation[np.triu_indices(bits, 1)], -1, 1)
+
+
+def add_curve(writer: SummaryWriter, tag: str, values: np.ndarray, step: int) -> None:
+    """Tell what :func:`pr_by_radius` gives."""
+    right, wrong, rejected, missed, precision, recall = values
+    writer.add_pr_curve_raw(tag, right, wrong, rejected, missed, precision, recall, step)
+
+
+def add_code_histograms(writer: SummaryWriter, prefix: str, database: CodeSet, step: int) -> None:
+    """Tell how balanced the bits of the database are, and how they correlate."""
+    for modality, codes in database.codes.items():
+        if not len(codes):
+            continue
+        mean, correlation = bit_moments(codes)
+        writer.add_histogram(f"{prefix}bit_mean/{modality}", mean, step, bins=_BINS)
+        if len(correlation):  # one bit has no other
+            tag = f"{prefix}bit_correlation/{modality}"
+            writer.add_histogram(tag, correlation, step, bins=_BINS)
+
+
+def sampled_rows(rows: int) -> np.ndarray:
+    """Return evenly spaced positions: a hundredth of the rows, at least 64, at most 1,024."""
+    count = min(rows, max(64, min(1024, math.ceil(rows / 100))))
+    return np.linspace(0, rows - 1, count).round().astype(np.int64) if rows else np.arange(0)
+
+
+@torch.no_grad()
+def add_outputs(
+    writer: SummaryWriter, prefix: str, experiment: Experiment, part: str,
+    modalities: tuple[str, ...], step: int,
+) -> None:  # fmt: skip
+    """Tell the real values whose sign is the code, of some rows of a part of the split."""
+    view, model = experiment.view(part), experiment.model
+    positions = sampled_rows(len(view))
+    was_training = model.training
+    model.eval()
+    size = experiment.config.data.eval_batch_size
+    found: dict[str, list[torch.Tensor]] = {modality: [] for modality in modalities}
+    for start in range(0, len(positions), size):
+        batch = view.__getitems__(positions[start : start + size].tolist()).to(experiment.device)
+        for modality, values in found.items():
+            values.append(model.encode(batch, modality).float().cpu().flatten())
+    model.train(was_training)
+    for modality, values in found.items():
+        flat = torch.cat([torch.empty(0), *values]).numpy()
+        flat = flat[np.isfinite(flat)]
+        if len(flat):
+            writer.add_histogram(f"{prefix}output/{modality}", flat, step, bins=_OUTPUT_BINS)

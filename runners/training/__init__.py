@@ -1,0 +1,1 @@
+"""Steps of training: module, optimisation, micro-batches, costs."""

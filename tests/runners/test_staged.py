@@ -1,0 +1,136 @@
+"""Stages: made once, found by whoever needs the same, never half."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from runners.staged import Stages
+from utils.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("HASHING_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "stages"
+
+
+def stages(tmp_path, run="one", tensorboard=False):
+    return Stages(tmp_path / "runs" / run, tensorboard)
+
+
+class Builder:
+    """Writes a file and counts its calls."""
+
+    def __init__(self, text="made", **report):
+        self.text, self.report, self.calls = text, report, 0
+
+    def __call__(self, folder):
+        self.calls += 1
+        (folder / "file.txt").write_text(self.text)
+        return self.report
+
+
+def test_made_once_then_found_by_another_run(tmp_path, root):
+    build = Builder(score=0.5)
+    first = stages(tmp_path).run("network", {"bits": 512}, build)
+    again = stages(tmp_path, "two").run("network", {"bits": 512}, build)
+    assert build.calls == 1 and (first.found, again.found) == (False, True)
+    assert first.folder == again.folder == root / f"network-{first.key}"
+    assert (again.folder / "file.txt").read_text() == "made"
+    assert again.run == "one" and again.report == {"score": 0.5}
+    told = json.loads((first.folder / "stage.json").read_text())
+    assert told["depends"] == {"bits": 512} and told["seconds"] == again.seconds
+    assert sorted(path.name for path in root.iterdir()) == sorted(
+        [first.folder.name, f"{first.folder.name}.lock"]
+    )
+
+
+def test_the_key_is_the_name_and_all_it_depends_on(tmp_path):
+    mine = stages(tmp_path)
+    depends = {"labels": "abc", "settings": {"lr": 0.1, "epochs": 3}}
+    same = {"settings": {"epochs": 3, "lr": 0.1}, "labels": "abc"}
+    key = mine.run("a", depends, Builder()).key
+    assert mine.run("a", same, Builder()).found
+    others = [("b", depends), ("a", {**depends, "labels": "abd"}), ("a", {})]
+    keys = {mine.run(name, value, Builder()).key for name, value in others}
+    assert len(keys | {key}) == 4
+    second = mine.run("second", {"first": key}, Builder())
+    assert mine.run("second", {"first": min(keys)}, Builder()).key != second.key
+    assert list(mine.done) == ["a", "b", "second"]
+
+
+def test_a_failure_leaves_no_stage_and_the_next_goes_on(tmp_path, root):
+    def fail(folder):
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        stages(tmp_path).run("network", {}, fail)
+
+    def go_on(folder):
+        (folder / "whole.txt").write_text((folder / "half.txt").read_text() + " and whole")
+        return {}
+
+    stage = stages(tmp_path).run("network", {}, go_on)
+    assert not stage.found and (stage.folder / "whole.txt").read_text() == "half and whole"
+    assert not list(root.glob("*.part"))
+
+
+def process(function, *arguments):
+    """Return a started process that calls ``function``."""
+    started = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    started.start()
+    return started
+
+
+def test_a_killed_builder_leaves_no_stage_and_releases_the_lock(tmp_path):
+    def build(folder):
+        (folder / "half.txt").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killed = process(stages(tmp_path).run, "network", {}, build)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    stage = stages(tmp_path).run("network", {}, Builder())
+    assert not stage.found
+    assert {path.name for path in stage.folder.iterdir()} == {"half.txt", "file.txt", "stage.json"}
+
+
+def test_two_processes_make_it_once(tmp_path):
+    def build(folder):
+        time.sleep(0.2)
+        return {"pid": os.getpid()}
+
+    def make(run):
+        stage = stages(tmp_path, run).run("network", {}, build)
+        (tmp_path / run).write_text(f"{int(stage.report['pid'])} {stage.found}")
+
+    for started in [process(make, run) for run in ("one", "two")]:
+        started.join()
+    told = [(tmp_path / run).read_text().split() for run in ("one", "two")]
+    assert told[0][0] == told[1][0] and sorted(found for _, found in told) == ["False", "True"]
+
+
+def test_each_run_tells_its_stages_in_its_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    build = Builder(loss=[3.0, 2.0], centre_bits=1.0, nothing=[])
+    for run in ("one", "two"):
+        stages(tmp_path, run, tensorboard=True).run("transform_16", {}, build)
+        events = EventAccumulator(str(tmp_path / "runs" / run / "tensorboard"))
+        events.Reload()
+        curve = [(e.step, e.value) for e in events.Scalars("stage/transform_16/loss")]
+        assert curve == [(1, 3.0), (2, 2.0)]
+        assert [e.value for e in events.Scalars("stage/transform_16/centre_bits")] == [1.0]
+        assert len(events.Scalars("stage/transform_16/seconds")) == 1
+
+
+def test_a_damaged_stage_is_told(tmp_path):
+    stage = stages(tmp_path).run("network", {}, Builder())
+    (stage.folder / "stage.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged .*; remove this folder."):
+        stages(tmp_path).run("network", {}, Builder())
