@@ -9,7 +9,7 @@ import torch.distributed
 from torch import Tensor
 
 
-def place() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
     """Return (rank of this process, number of processes)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -21,7 +21,7 @@ def own_share(rows: int) -> slice:
 
     No row belongs to two processes.
     """
-    rank, world = place()
+    rank, world = rank_and_world()
     return slice(rows * rank // world, rows * (rank + 1) // world)
 
 
@@ -31,7 +31,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     Each process may hold another number of rows, or none (the last batch of an epoch). Tensors on
     the CPU travel over the GPU where the processes talk by NCCL.
     """
-    _, world = place()
+    _, world = rank_and_world()
     if world == 1:
         return rows
     device = rows.device

@@ -18,9 +18,9 @@ import torch
 from common.code_files.run_codes import CodeSet, write_codes
 from common.config.run_config import RunConfig
 from common.directions import sides, usual_directions
-from common.distributed import place
+from common.distributed import rank_and_world
 from common.seeding import make_deterministic, seed_everything
-from common.storage.leases import Claim, ClaimLostError
+from common.storage.leases import Lease, LeaseLostError
 from common.storage.run_folder import RunFolder, now, surroundings
 from dataset.auxiliary.pseudo_images import TGI
 from runners.evaluation.measure import count_directions, encode, report_counted
@@ -30,7 +30,7 @@ from runners.experiment import Experiment, choose_device
 from runners.training.costs import Clock, PeakMemory
 from utils.errors import UserError
 from utils.files import write_json
-from utils.heartbeat import guarded
+from utils.heartbeat import watchdog
 from utils.logs import logging_to
 
 log = logging.getLogger("hashing")
@@ -83,13 +83,13 @@ class Runner(ABC):
     @property
     def is_main(self) -> bool:
         """Whether this process writes results (rank 0)."""
-        return place()[0] == 0
+        return rank_and_world()[0] == 0
 
-    def run(self, claim: Claim | None = None) -> RunFolder:
+    def run(self, lease: Lease | None = None) -> RunFolder:
         """Do the whole run, unless it is done already; return its folder.
 
         Args:
-            claim: on the folder, where the caller has it already.
+            lease: on the folder, where the caller has it already.
 
         Raises:
             UserError: what the user can mend. The folder says ``failed`` and why; it is not left
@@ -100,23 +100,23 @@ class Runner(ABC):
         elif not self.is_main:
             self._run()
         else:
-            with self.folder.claimed() if claim is None else nullcontext(claim) as held:
+            with self.folder.leased() if lease is None else nullcontext(lease) as held:
                 if not self.folder.is_done:  # by another worker, a moment ago
                     self._run_in_folder(held)
         return self.folder
 
-    def _run_in_folder(self, claim: Claim) -> None:
+    def _run_in_folder(self, lease: Lease) -> None:
         fresh = not self.folder.path.exists()
         self.folder = RunFolder.create(self.config)
         try:
-            with logging_to(self.folder.path / "log.txt"), guarded(claim.check_often):
-                self._run_and_tell(claim)
+            with logging_to(self.folder.path / "log.txt"), watchdog(lease.check_often):
+                self._run_and_tell(lease)
         except UserError:
             if fresh and not hasattr(self, "experiment"):  # refused before anything was done
                 shutil.rmtree(self.folder.path, ignore_errors=True)
             raise
 
-    def _run_and_tell(self, claim: Claim) -> None:
+    def _run_and_tell(self, lease: Lease) -> None:
         start, before = time.perf_counter(), self.folder.status()
 
         def told() -> dict[str, Any]:
@@ -127,8 +127,8 @@ class Runner(ABC):
         self.folder.set_status("running", error=None, attempts=attempts, **surroundings())
         try:
             self._run()
-            claim.check()
-        except ClaimLostError:
+            lease.check()
+        except LeaseLostError:
             raise  # the folder is another worker's now
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
@@ -260,9 +260,9 @@ def _seen_classes(experiment: Experiment) -> list[int]:
     return sorted({*experiment.problem.seen_classes, *carried})
 
 
-def run_config(config: RunConfig, claim: Claim | None = None) -> RunFolder:
-    """Run one configuration with the runner that it names; ``claim`` as for :meth:`Runner.run`."""
-    return config.runner.entry.target(config).run(claim)
+def run_config(config: RunConfig, lease: Lease | None = None) -> RunFolder:
+    """Run one configuration with the runner that it names; ``lease`` as for :meth:`Runner.run`."""
+    return config.runner.entry.target(config).run(lease)
 
 
 def set_threads(count: int) -> None:

@@ -31,7 +31,7 @@ from models.base import Backbone, HashLoss, HashModel, TrainFeatures
 from runners.inputs import features
 from runners.inputs.auxiliary import OtherSource, check_complete, chosen_inputs, other_source
 from utils.errors import UserError
-from utils.heartbeat import pulse
+from utils.heartbeat import heartbeat
 
 log = logging.getLogger("hashing")
 
@@ -142,7 +142,7 @@ class Experiment:
         share = own_share(len(view))
         size = self.config.data.eval_batch_size
         for start in range(share.start, share.stop, size):
-            pulse()
+            heartbeat()
             yield view.__getitems__(range(start, min(start + size, share.stop)))
 
     @torch.no_grad()

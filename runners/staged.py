@@ -31,7 +31,7 @@ import torch.distributed
 from torch import nn
 
 from common.config.run_config import RunConfig
-from common.distributed import place
+from common.distributed import rank_and_world
 from common.storage.cache import cache_root, locked
 from common.storage.run_folder import RunFolder
 from runners.experiment import Experiment
@@ -91,7 +91,7 @@ class Stages:
         """
         key = digest(VERSION, name, json.dumps(depends, sort_keys=True))
         target = cache_root() / "stages" / f"{name}-{key}"
-        main = place()[0] == 0
+        main = rank_and_world()[0] == 0
         log.debug("stage %s: %s", name, target)
         with locked(target.with_name(f"{target.name}.lock")) if main else contextlib.nullcontext():
             found = _of_main(target.is_dir())
@@ -115,7 +115,7 @@ class Stages:
         report = dict(build(part))
         seconds = round(time.perf_counter() - start, 3)
         _of_main(None)
-        if place()[0] == 0:
+        if rank_and_world()[0] == 0:
             write_json(part / "stage.json", {**about, "seconds": seconds, "report": report})
             os.replace(part, target)
 
@@ -135,7 +135,7 @@ class Stages:
 
 def _of_main(value: Any) -> Any:
     """Return the main process's ``value``; every process waits for it."""
-    if place()[1] == 1:
+    if rank_and_world()[1] == 1:
         return value
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0)
@@ -152,7 +152,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def curves(run: Path, wanted: bool) -> SummaryWriter | None:
     """Return a writer of TensorBoard curves in the folder of a run, in the main process."""
-    if place()[0] != 0 or not wanted:
+    if rank_and_world()[0] != 0 or not wanted:
         return None
     from torch.utils.tensorboard import SummaryWriter
 

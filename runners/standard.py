@@ -28,7 +28,7 @@ from runners.training.micro_batches import is_out_of_memory, step_in_parts
 from runners.training.module import TrainingModule
 from runners.training.optimization import Optimization
 from utils.errors import UserError
-from utils.heartbeat import pulse
+from utils.heartbeat import heartbeat
 from utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class StandardRunner(Runner):
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         for number, batch in enumerate(self.of_train.waiting("data_s", loader)):
-            pulse()
+            heartbeat()
             progress = Progress(epoch, epoch * steps + number // together, epochs, epochs * steps)
             rates = self.optimization.set_rates(progress)
             first = number - number % together

@@ -1,6 +1,6 @@
 """Signs of life of the work that a process does, and the place where it may be told to stop.
 
-Long work calls :func:`pulse` at every step, batch or message. Who supervises the process asks
+Long work calls :func:`heartbeat` at every step, batch or message. Who supervises the process asks
 :func:`quiet_for` how long ago the last sign was, and may hand in a guard that ends the work by
 raising at its next sign of life, where that is safe.
 """
@@ -15,7 +15,7 @@ _last = time.monotonic()
 _guards: list[Callable[[], None]] = []
 
 
-def pulse() -> None:
+def heartbeat() -> None:
     """Say that the work goes on; raises whatever a guard raises."""
     global _last
     _last = time.monotonic()
@@ -29,9 +29,9 @@ def quiet_for() -> float:
 
 
 @contextlib.contextmanager
-def guarded(guard: Callable[[], None]) -> Iterator[None]:
+def watchdog(guard: Callable[[], None]) -> Iterator[None]:
     """Call ``guard`` at every sign of life while the block runs."""
-    pulse()
+    heartbeat()
     _guards.append(guard)
     try:
         yield

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from utils.heartbeat import pulse
+from utils.heartbeat import heartbeat
 
 
 @contextlib.contextmanager
@@ -16,7 +16,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
     Every call of it is a sign of life, see :mod:`utils.heartbeat`.
     """
     if not sys.stderr.isatty():
-        yield lambda count=1, note="": pulse()
+        yield lambda count=1, note="": heartbeat()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,7 +30,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
         task = progress.add_task(title, total=total, note="")
 
         def advance(count: float = 1, note: str = "") -> None:
-            pulse()
+            heartbeat()
             progress.update(task, advance=count, note=note)
 
         yield advance

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from utils.files import atomic_path, saying_why
-from utils.heartbeat import pulse
+from utils.heartbeat import heartbeat
 
 
 def cache_root() -> Path:
@@ -48,7 +48,7 @@ def locked(path: Path) -> Iterator[None]:
         stream = open(path, "a")  # noqa: SIM115 - closed below
     with stream:
         while not _try_lock(stream):
-            pulse()  # we wait, and are not stuck
+            heartbeat()  # we wait, and are not stuck
             time.sleep(0.05)
         yield
 

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from common.config.run_config import RunConfig
-from common.storage.leases import Claim, Claims
+from common.storage.leases import Lease, Leases
 from utils.errors import UserError
 from utils.files import saying_why, write_json, write_text
 
@@ -133,28 +133,28 @@ class RunFolder:
             return ""
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[Claim]:
-        """Hold the run for this process; the claim goes with the process, however it ends.
+    def leased(self) -> Iterator[Lease]:
+        """Hold the run for this process; the lease ends with the process, however that ends.
 
-        A claim of another host whose owner does not beat is watched for a lease, then taken over.
+        A lease of another host whose owner does not beat is taken over after a whole term.
 
         Raises:
             UserError: another process is at it.
         """
-        claims = Claims()
+        leases = Leases()
         with saying_why(self.path, "create the run folder"):
-            while (claim := claims.take(self.path, self.mark)) is None:
-                holder = claims.holder(self.path)
+            while (lease := leases.take(self.path, self.mark)) is None:
+                holder = leases.holder(self.path)
                 if holder is None:
                     continue
-                if holder.is_here or claims.beats(self.path):
+                if holder.is_here or leases.beats(self.path):
                     raise UserError(
                         f"'{self.path}' is being worked on by another process ({holder}); wait for "
                         "it, or choose another output."
                     )
                 time.sleep(0.5)
-        with claim:
-            yield claim
+        with lease:
+            yield lease
 
 
 def surroundings() -> dict[str, Any]:

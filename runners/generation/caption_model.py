@@ -70,7 +70,7 @@ class Captioner:
         """
         if self._model is None:
             self._load()
-        size = self.options.batch_size or (8 if self.options.place().type == "cpu" else 64)
+        size = self.options.batch_size or (8 if self.options.torch_device().type == "cpu" else 64)
 
         def work(batch: Sequence[Key]) -> list[str | None]:
             pictures = [load(key) for key in batch]
@@ -83,7 +83,7 @@ class Captioner:
     def _batch(self, pictures: list[np.ndarray]) -> list[str]:
         if not pictures:
             return []
-        place, number_type = self.options.place(), self.options.number_type()
+        place, number_type = self.options.torch_device(), self.options.number_type()
         made = self._processor.image_processor(pictures, return_tensors="pt")
         pixels = made["pixel_values"].to(place, number_type)  # [B,3,H,W]
         with torch.inference_mode():
@@ -101,4 +101,4 @@ class Captioner:
             model: Any = BlipForConditionalGeneration.from_pretrained(
                 self.path, dtype=self.options.number_type(), local_files_only=True
             )
-        self._model = model.to(self.options.place()).eval()
+        self._model = model.to(self.options.torch_device()).eval()

@@ -50,7 +50,7 @@ def generate(options: Options) -> list[str]:
         UserError: bad options, an unknown dataset or method, or whatever its work refuses.
     """
     options.check()
-    options.place()
+    options.torch_device()
     if options.method not in METHODS:
         raise unknown_name("method for generate (--method)", options.method, METHODS)
     config = settings_of(options)

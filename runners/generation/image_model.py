@@ -131,7 +131,7 @@ class DiffusionPainter:
         """
         if self._pipeline is None:
             self._pipeline = self._load()
-        on_cpu = self.options.place().type == "cpu"
+        on_cpu = self.options.torch_device().type == "cpu"
         size = self.options.batch_size or (1 if on_cpu else 8)
         yield from in_batches(paintings, size, self._batch, "pictures")
 
@@ -191,7 +191,7 @@ class DiffusionPainter:
         if self.adapter is not None:
             pipeline = self._with_adapter(pipeline, number_type)
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(options.place())
+        return pipeline.to(options.torch_device())
 
     def _load_folder(self, number_type: torch.dtype) -> Any:
         from diffusers import AutoPipelineForText2Image

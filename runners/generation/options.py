@@ -104,7 +104,7 @@ class Options:
                 "--condition mosaic and --adapter PATH (a T2I-Adapter for colours) need each other."
             )
 
-    def place(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """Return the device asked for.
 
         Raises:
@@ -115,7 +115,7 @@ class Options:
     def number_type(self) -> torch.dtype:
         """Return the number type asked for."""
         if self.dtype == "auto":
-            return torch.float16 if self.place().type == "cuda" else torch.float32
+            return torch.float16 if self.torch_device().type == "cuda" else torch.float32
         return {
             "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
         }[self.dtype]  # fmt: skip

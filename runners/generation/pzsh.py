@@ -235,7 +235,7 @@ class Generation:
             if encoder is not None:
                 self.painter = None  # its memory is the encoder's now
                 made, lines = write_features(
-                    self.options.out, self.dataset, encoder, self.options.place()
+                    self.options.out, self.dataset, encoder, self.options.torch_device()
                 )
                 self.folder.record("features", encoder.identity, made, made, lines=lines)
 

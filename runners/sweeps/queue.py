@@ -1,7 +1,7 @@
 """The store of runs as workers see it: what a sweep asks for, who takes what, how each run ended.
 
-What is true of a run stands in its own folder (``status.json``) and in its claim
-(:mod:`common.storage.leases`): done is skipped, claimed is left alone, a stale claim is taken over
+What is true of a run stands in its own folder (``status.json``) and in its lease
+(:mod:`common.storage.leases`): done is skipped, leased is left alone, a stale lease is taken over
 and the run resumes from its checkpoint, failed is tried again up to ``retries`` times. So any
 number of workers, of one sweep or of several, on one host or on many that share the folder, drain
 it.
@@ -28,7 +28,7 @@ from typing import Any
 
 from common.config.layers import Layer
 from common.config.run_config import RunConfig, compose_layers
-from common.storage.leases import Claims, is_alive, this_process
+from common.storage.leases import Leases, is_alive, this_process
 from common.storage.run_folder import RunFolder
 from utils.errors import UserError
 from utils.files import saying_why, write_json, write_text
@@ -181,14 +181,14 @@ def drain(
         configs: configurations that this process has already composed.
     """
     ready = {config.run_name: config for config in configs}
-    claims = Claims(session.rules.lease_s)
+    leases = Leases(session.rules.lease_s)
     left, wait = session.names, 0.02
     while left and session.stopped() is None:
         began = False
         for name in left:
             if session.stopped() is not None:
                 return
-            if _try_run(session, name, claims, ready.get(name)):
+            if _try_run(session, name, leases, ready.get(name)):
                 ended(name)
                 began, wait = True, 0.02
         done = session.ended()
@@ -198,7 +198,7 @@ def drain(
             wait = min(wait * 1.5, 1.0)
 
 
-def _try_run(session: Session, name: str, claims: Claims, config: RunConfig | None) -> bool:
+def _try_run(session: Session, name: str, leases: Leases, config: RunConfig | None) -> bool:
     """Do a run, if nobody else has it; return whether it now has an outcome of ours."""
     folder = session.run_folder(name)
     if (session.folder / "outcomes" / f"{name}.json").exists():
@@ -206,43 +206,43 @@ def _try_run(session: Session, name: str, claims: Claims, config: RunConfig | No
     if folder.is_done:  # by a worker of another sweep, or of one that was killed right after
         session.end(name, "done")
         return True
-    claim = claims.take(folder.path, folder.mark)
-    if claim is None:
+    lease = leases.take(folder.path, folder.mark)
+    if lease is None:
         return False
-    with claim:
+    with lease:
         retries = session.rules.retries
         if name in session.ended():  # while we looked
             return False
-        if claim.losses > retries:
-            reason = f"{DIED} {claim.losses} times at it; sweep again to go on"
+        if lease.losses > retries:
+            reason = f"{DIED} {lease.losses} times at it; sweep again to go on"
             session.end(name, "failed", reason)
             return True
         if is_given_up(folder.status(), retries):
             session.end(name, "failed", folder.status().get("error", ""))
             return True
-        return _attempt(session, name, config, claim)
+        return _attempt(session, name, config, lease)
 
 
-def _attempt(session: Session, name: str, config: RunConfig | None, claim: Any) -> bool:
+def _attempt(session: Session, name: str, config: RunConfig | None, lease: Any) -> bool:
     """Run one configuration; whatever goes wrong is its outcome, not the sweep's end."""
     from runners.base import run_config
 
     folder = session.run_folder(name)
     try:
         resolved = session.content["runs"][name]
-        run_config(config or compose_layers([Layer("sweep", resolved)]), claim)
+        run_config(config or compose_layers([Layer("sweep", resolved)]), lease)
     except Exception as error:  # noqa: BLE001 - the sweep goes on; the run's folder has the log
-        return _failed(session, folder, error, claim)
+        return _failed(session, folder, error, lease)
     session.end(name, "done")
     return True
 
 
-def _failed(session: Session, folder: RunFolder, error: Exception, claim: Any) -> bool:
+def _failed(session: Session, folder: RunFolder, error: Exception, lease: Any) -> bool:
     name = folder.path.name
     told = isinstance(error, UserError)
     reason = str(error) if told else f"{type(error).__name__}: {error}"
-    claim.beat()
-    if claim.lost:
+    lease.beat()
+    if lease.lost:
         log.warning("%s: another worker goes on with it", name)
         return False
     if disk_is_full(error):  # every other run would fail for it too

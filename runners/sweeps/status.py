@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.run_config import RunConfig
-from common.storage.leases import Claims
+from common.storage.leases import Leases
 from common.storage.run_folder import RunFolder
 from runners.sweeps.queue import folder_of, is_given_up
 
@@ -22,7 +22,7 @@ class RunState:
 
     Attributes:
         config: of the run.
-        state: ``done``, ``running`` (claimed), ``failed`` (given up), or why it is to do: ``to
+        state: ``done``, ``running`` (leased), ``failed`` (given up), or why it is to do: ``to
             do``, ``interrupted`` (resumes), ``retry`` (failed, and will be tried again).
         reason: of a failure.
         seconds: that a done run took, or None where it does not say.
@@ -41,7 +41,7 @@ class RunState:
 
 def plan(configs: Sequence[RunConfig], retries: int, again: bool = False) -> list[RunState]:
     """Return where every run stands, in order; ``again`` gives no failed run up."""
-    claimed = _claimed({Path(config.output) for config in configs})
+    leased = _leased_runs({Path(config.output) for config in configs})
     states = []
     for config in configs:
         name = config.run_name
@@ -53,7 +53,7 @@ def plan(configs: Sequence[RunConfig], retries: int, again: bool = False) -> lis
         elif is_given_up(status, retries) and not again:
             reason = f"{status.get('error', '')} (given up before)"
             states.append(RunState(config, "failed", reason))
-        elif name in claimed:
+        elif name in leased:
             states.append(RunState(config, "running"))
         elif state == "failed":
             states.append(RunState(config, "retry", status.get("error", "")))
@@ -62,13 +62,13 @@ def plan(configs: Sequence[RunConfig], retries: int, again: bool = False) -> lis
     return states
 
 
-def _claimed(outputs: set[Path]) -> set[str]:
+def _leased_runs(outputs: set[Path]) -> set[str]:
     """Return the names of runs that somebody has, as far as can be seen at a glance."""
-    claims, names = Claims(), set()
+    leases, names = Leases(), set()
     for output in outputs:
         for file in output.joinpath(".claim").glob("*"):
             name = file.name.rpartition(".")[0]
-            holder = claims.holder(output / name)
+            holder = leases.holder(output / name)
             if holder is not None and not holder.is_gone:
                 names.add(name)
     return names

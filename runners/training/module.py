@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from common.distributed import gather_rows, place
+from common.distributed import gather_rows, rank_and_world
 from models.base import Batch, HashLoss, HashModel, MissingTensorError, Outputs, Progress, Terms
 from utils.errors import UserError
 
@@ -42,7 +42,7 @@ class TrainingModule(nn.Module):
     def terms(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return the loss terms of what :meth:`outputs` returned; errors as of :meth:`forward`."""
         with torch.autocast(batch.label.device.type, enabled=False):
-            if place()[1] > 1:
+            if rank_and_world()[1] > 1:
                 outputs = Outputs(**{name: gather_rows(value) for name, value in outputs.items()})
                 batch = dataclasses.replace(
                     batch, label=gather_rows(batch.label), index=gather_rows(batch.index),

@@ -4,7 +4,7 @@ python tests/bench/bench_sweep_overhead.py                  # both, in about a m
 python tests/bench/bench_sweep_overhead.py --runs 50 --workers 1 --done 0
 
 Overhead is wall time minus the compute of the runs (the phases in their metrics.json) divided by
-the workers, per run; the bound is 0.5 s. It holds starting the workers, composing settings, claims,
+the workers, per run; the bound is 0.5 s. It holds starting the workers, composing settings, leases,
 checks, logs and writing. The second table is of ``main.py sweep`` started again when 1,000 runs are
 done: the listing of ``--dry-run``, and skipping all with the leaderboard and its figures; the bound
 is 5 s. These runs are copies of a real one.

@@ -70,7 +70,7 @@ def test_reports_equal_those_of_one_process(folder):
 
 @pytest.mark.parametrize("rows", [0, 1, 5, 8])
 def test_shares_hold_every_row_once(rows, monkeypatch):
-    monkeypatch.setattr("common.distributed.place", lambda: (monkeypatch.rank, 3))
+    monkeypatch.setattr("common.distributed.rank_and_world", lambda: (monkeypatch.rank, 3))
     found = []
     for rank in range(3):
         monkeypatch.rank = rank

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runners.sweeps.queue import DIED, Session, drain
 from utils.errors import UserError
-from utils.heartbeat import guarded, quiet_for
+from utils.heartbeat import quiet_for, watchdog
 
 log = logging.getLogger("hashing")
 ROOT = Path(__file__).resolve().parents[3]
@@ -202,7 +202,7 @@ def _supervised(session: Session) -> Iterator[None]:
 
     threading.Thread(target=watch, daemon=True, name="supervision").start()
     try:
-        with guarded(guard):
+        with watchdog(guard):
             yield
     finally:
         over.set()

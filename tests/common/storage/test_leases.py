@@ -1,4 +1,4 @@
-"""Claims: one holder at a time, taken over from the dead and the silent, never from the living."""
+"""Leases: one holder at a time, taken over from the dead and the silent, never from the living."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from common.storage import leases as claims
-from common.storage.leases import ClaimLostError, Claims
+from common.storage import leases as leases
+from common.storage.leases import LeaseLostError, Leases
 
 LEASE = 0.3
 fork = multiprocessing.get_context("fork")
@@ -28,29 +28,29 @@ def files(target: Path) -> list[str]:
 
 
 def rewrite(target: Path, **more) -> dict:
-    """Change what the claim file of number 1 says."""
-    file = claims._file(target, 1)
+    """Change what the lease file of number 1 says."""
+    file = leases._file(target, 1)
     told = {**json.loads(file.read_text()), **more}
     file.write_text(json.dumps(told))
     return told
 
 
 def test_one_at_a_time_and_nothing_is_left(target):
-    with Claims().take(target) as held:
+    with Leases().take(target) as held:
         assert held.losses == 0
-        assert Claims().take(target) is None
-        other = Claims().take(target.with_name("run.with"))  # another thing of a similar name
+        assert Leases().take(target) is None
+        other = Leases().take(target.with_name("run.with"))  # another thing of a similar name
         assert other is not None
         other.release()
         assert files(target) == ["run.with.dots.1"]
         held.check()
     assert list(target.parent.iterdir()) == []
-    with Claims().take(target) as held:
+    with Leases().take(target) as held:
         assert held.number == 1
 
 
 def hold(target: Path, ready, lease: float) -> None:
-    with Claims(lease).take(target, "m"):
+    with Leases(lease).take(target, "m"):
         ready.set()
         time.sleep(60)
 
@@ -66,28 +66,28 @@ def start_holder(target: Path, lease: float = 90.0):
 def test_a_killed_owner_is_followed_at_once_and_counted(target):
     for losses, mark in ((0, "m"), (1, "m"), (2, "m")):
         if losses:
-            held = Claims().take(target, mark)
+            held = Leases().take(target, mark)
             assert held is not None and held.losses == losses
             rewrite_number = held.number
             os.close(held._stream)  # as if we had been killed: the file stays
-            file = claims._file(target, rewrite_number)
+            file = leases._file(target, rewrite_number)
             file.write_text(json.dumps({**held.told, "born": "another"}))
         else:
             process = start_holder(target)
-            assert Claims().take(target) is None
+            assert Leases().take(target) is None
             process.kill()  # nobody has waited for it yet: a zombie is dead, too
             time.sleep(0.05)
-    held = Claims().take(target, "a checkpoint later")
+    held = Leases().take(target, "a checkpoint later")
     assert held is not None and held.losses == 0
     held.release()
     process.join()
 
 
 def test_an_owner_elsewhere_is_watched_for_a_lease(target):
-    with Claims(LEASE).take(target):
+    with Leases(LEASE).take(target):
         pass
-    held = Claims(LEASE).take(target)  # beats are written by hand
-    watcher = Claims(60)  # the owner's lease counts, not the watcher's
+    held = Leases(LEASE).take(target)  # beats are written by hand
+    watcher = Leases(60)  # the owner's lease counts, not the watcher's
     for beats in range(3):
         rewrite(target, place="elsewhere", beats=f"{beats:012d}")
         assert watcher.take(target) is None
@@ -98,14 +98,14 @@ def test_an_owner_elsewhere_is_watched_for_a_lease(target):
     assert taken is not None and taken.number == 2
     assert files(target) == ["run.with.dots.2"]
     taken.release()
-    held._last = claims._clock()
+    held._last = leases._clock()
     os.close(held._stream)
 
 
-def test_a_torn_claim_is_watched_too(target):
-    held = Claims(LEASE).take(target)
-    claims._file(target, 1).write_text("")
-    watcher = Claims(LEASE)
+def test_a_torn_lease_is_watched_too(target):
+    held = Leases(LEASE).take(target)
+    leases._file(target, 1).write_text("")
+    watcher = Leases(LEASE)
     assert watcher.take(target) is None
     time.sleep(LEASE * 1.1)
     taken = watcher.take(target)
@@ -119,20 +119,20 @@ def test_an_owner_that_was_stopped_learns_that_it_lost(target):
     ready, found = fork.Event(), fork.SimpleQueue()
 
     def work() -> None:
-        with Claims(LEASE).take(target) as held:
+        with Leases(LEASE).take(target) as held:
             ready.set()
             try:
                 for _ in range(400):
                     time.sleep(0.02)
                     held.check_often()
-            except ClaimLostError as error:
+            except LeaseLostError as error:
                 found.put(str(error))
 
     process = fork.Process(target=work)
     process.start()
     assert ready.wait(10)
     os.kill(process.pid, signal.SIGSTOP)
-    watcher, limit = Claims(LEASE), time.monotonic() + 10
+    watcher, limit = Leases(LEASE), time.monotonic() + 10
     while (taken := watcher.take(target)) is None:
         assert time.monotonic() < limit
         time.sleep(0.02)
@@ -145,19 +145,19 @@ def test_an_owner_that_was_stopped_learns_that_it_lost(target):
 
 
 def test_an_owner_that_was_stopped_but_not_missed_goes_on(target):
-    held = Claims(LEASE).take(target)
+    held = Leases(LEASE).take(target)
     time.sleep(LEASE)  # nobody watched
     held.check()
-    assert held.number == 2 and Claims(LEASE).take(target) is None
+    assert held.number == 2 and Leases(LEASE).take(target) is None
     held.release()
     assert list(target.parent.iterdir()) == []
 
 
 def test_an_owner_that_was_stopped_while_another_came_and_went_has_lost(target):
-    held = Claims().take(target)
-    claims._file(target, 1).unlink()  # by the other
+    held = Leases().take(target)
+    leases._file(target, 1).unlink()  # by the other
     held._last -= 1000
-    with pytest.raises(ClaimLostError):
+    with pytest.raises(LeaseLostError):
         held.check()
     held.release()
     assert files(target) == []
@@ -165,7 +165,7 @@ def test_an_owner_that_was_stopped_while_another_came_and_went_has_lost(target):
 
 def race(target: Path, start, won) -> None:
     start.wait()
-    held = Claims().take(target)
+    held = Leases().take(target)
     won.put(held is not None)
     time.sleep(0.5)
 
@@ -188,11 +188,11 @@ def test_of_many_exactly_one_gets_it(target, stale):
 
 def test_an_old_listing_does_not_make_two(target, monkeypatch):
     """A network file system may show a folder as it was: number 1 seems free, number 2 is there."""
-    held = Claims().take(target)
+    held = Leases().take(target)
     held._last -= 1000
-    held.check()  # claims anew by number 2
-    numbers, calls = claims._numbers, iter([[]])
-    monkeypatch.setattr(claims, "_numbers", lambda path: next(calls, None) or numbers(path))
-    assert Claims().take(target) is None
+    held.check()  # leases anew by number 2
+    numbers, calls = leases._numbers, iter([[]])
+    monkeypatch.setattr(leases, "_numbers", lambda path: next(calls, None) or numbers(path))
+    assert Leases().take(target) is None
     assert files(target) == ["run.with.dots.2"]
     held.release()

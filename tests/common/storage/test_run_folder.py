@@ -63,15 +63,15 @@ def test_no_run_folder(tmp_path):
         RunFolder.existing(tmp_path)
 
 
-def test_a_run_is_claimed_by_one_at_a_time(config):
+def test_a_run_is_leased_by_one_at_a_time(config):
     folder = RunFolder.create(config)
     with (
-        folder.claimed(),
+        folder.leased(),
         pytest.raises(UserError, match="is being worked on by another process"),
-        folder.claimed(),
+        folder.leased(),
     ):
         pass
-    with folder.claimed():
+    with folder.leased():
         pass
 
 

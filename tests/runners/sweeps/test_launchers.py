@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import main
-from common.storage.leases import Claims
+from common.storage.leases import Leases
 from common.storage.run_folder import RunFolder
 from runners.sweeps.launchers import local
 from runners.sweeps.launchers.local import LocalLauncher, LocalOptions, shares, visible_gpus
@@ -146,8 +146,8 @@ def test_submitit_with_its_local_executor(runs, tmp_path):
 
 def holders(output: Path, configs: list) -> set[int]:
     """Return the processes that have a run."""
-    claims = Claims()
-    found = (claims.holder(output / config.run_name) for config in configs)
+    leases = Leases()
+    found = (leases.holder(output / config.run_name) for config in configs)
     return {holder.told["pid"] for holder in found if holder and "pid" in holder.told}
 
 

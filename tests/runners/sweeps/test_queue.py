@@ -25,7 +25,7 @@ from runners.sweeps.status import duration, estimate, plan, summary, together
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
 from tests.helpers import QUICK, ROOT, outcome
 from utils.errors import UserError
-from utils.heartbeat import pulse
+from utils.heartbeat import heartbeat
 
 fork = multiprocessing.get_context("fork")
 
@@ -349,7 +349,7 @@ def test_what_a_worker_does_with_an_orphaned_session(sweep_file, tmp_path):
     session = Session.create(tmp_path / "o", configs_of(sweep_file({"method": ["lsh"]})), Rules())
     session.remove()
     assert session.stopped() == "the sweep has ended"
-    pulse()
+    heartbeat()
 
 
 def test_time_is_estimated_from_runs_alike(sweep_file):
