@@ -37,8 +37,8 @@ class Batch:
         text_mask: bool [B,L], True = hidden (padding).
         image_features, text_features: cached :class:`Features`, or None.
         extras: further named tensors with one row per batch row (attributes, …).
-        others: further pictures and texts of the same rows by name (second captions, …), each a
-            batch of its own, so that an encoder takes it as it takes this one.
+        auxiliary: auxiliary images and texts of the same rows by name (second captions, …), each
+            a batch of its own, which an encoder takes like any other.
     """
 
     label: Tensor
@@ -49,7 +49,12 @@ class Batch:
     image_features: Features | None = None
     text_features: Features | None = None
     extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    others: dict[str, Batch] = dataclasses.field(default_factory=dict)
+    auxiliary: dict[str, Batch] = dataclasses.field(default_factory=dict)
+
+    @property
+    def others(self) -> dict[str, Batch]:
+        """The former name of ``auxiliary``, for plugins; goes with the next release."""
+        return self.auxiliary
 
     def __len__(self) -> int:
         return int(self.label.shape[0])

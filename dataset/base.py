@@ -35,7 +35,7 @@ class ImageSource(Protocol):
 
 
 WITHOUT_QUERIES = ("train", "database")
-"""Parts whose rows may come with what was made from them; a query has to do without."""
+"""Parts of a split whose rows may come with inputs that were made from them, unlike a query."""
 
 
 class BadImageError(Exception):
@@ -63,19 +63,19 @@ class ArrayImages:
 
 
 @dataclasses.dataclass(frozen=True)
-class OtherInputs:
-    """Further pictures, texts or both of some rows: captions made from pictures, and the like.
+class AuxiliaryInputs:
+    """Images, texts or both beside those of the rows: captions made from images, and the like.
 
     Attributes:
         rows: int64 [n], the dataset rows that have one, ascending.
         source: what they are and where they come from, for ``metrics.json``.
         texts: n texts, or None.
-        images: n pictures, or None.
+        images: n images, or None.
         parts: parts of a split whose rows come with them. A query should not come with the caption
-            of its own picture.
-        ahead: whether the pictures are wanted as the encoder sees them before any training.
-        features: float32 [n,D], features of the pictures that are known already, or None.
-        encoder: hash of the encoder that made ``features``; empty: whatever gives D numbers.
+            of its own image.
+        ahead: whether the images are encoded once, by the encoder as it is before training.
+        features: float32 [n,D], precomputed features of the images, or None.
+        encoder: hash of the encoder that computed ``features``; empty: any that gives D numbers.
     """
 
     rows: np.ndarray
@@ -86,6 +86,21 @@ class OtherInputs:
     ahead: bool = False
     features: np.ndarray | None = None
     encoder: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedRows:
+    """Generated rows at the end of a dataset, in no part of its split.
+
+    Attributes:
+        name: key of ``source`` in ``metrics.json``.
+        rows: int64 [n].
+        source: what they are and where they come from, for ``metrics.json``.
+    """
+
+    name: str
+    rows: np.ndarray
+    source: str
 
 
 @dataclasses.dataclass
@@ -104,12 +119,11 @@ class HashDataset:
         attribute_names: A names.
         seen_classes: classes that training rows carry; empty means all.
         extras: further arrays with N rows, handed on in ``Batch.extras``.
-        others: further pictures and texts of rows by name, handed on in ``Batch.others`` to models
-            that read them; ``second``: a caption made from the row's picture; ``virtual``: a
-            picture painted from the text of a query row and the caption of that picture;
-            ``pseudo``: a picture painted of the class of a training row; ``tgi``: rows in no part
-            of the split, painted, for methods that train on them
-            (:mod:`dataset.auxiliary.pseudo_images`).
+        auxiliary: auxiliary images and texts of rows by name, which a batch carries for models that
+            read them; ``second``: a caption made from the row's image; ``virtual``: an image
+            generated from the text of a query row, with its caption; ``pseudo``: a generated image
+            of the class of a training row.
+        generated: rows for training beyond those of the split, for models that ask for them.
     """
 
     name: str
@@ -123,7 +137,13 @@ class HashDataset:
     attribute_names: tuple[str, ...] = ()
     seen_classes: tuple[int, ...] = ()
     extras: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    others: dict[str, OtherInputs] = dataclasses.field(default_factory=dict)
+    auxiliary: dict[str, AuxiliaryInputs] = dataclasses.field(default_factory=dict)
+    generated: GeneratedRows | None = None
+
+    @property
+    def others(self) -> dict[str, AuxiliaryInputs]:
+        """The former name of ``auxiliary``, for plugins; goes with the next release."""
+        return self.auxiliary
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -1,33 +1,32 @@
 """Batches of chosen rows, fast and the same again when a run is resumed.
 
-Nothing here keeps a random state: which caption is drawn, how a picture is changed and in which
-order rows come depend on (seed, epoch, position) only. So a run that is killed and resumed sees
-what it would have seen, with any number of workers and processes.
+Nothing here keeps a random state: which caption is drawn, how an image is augmented and in which
+order rows come depend on (seed, epoch, position) only. So a run that is killed and resumed reads
+the same batches as one that was not, with any number of workers and processes.
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.batch import Batch, Features
+from dataset.augmentation import AUGMENTATIONS, augment, uniform
 from utils.errors import UserError, unknown_name
 
-AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop_flip")
 CAPTIONS = ("first", "random")
 Array = np.ndarray | Tensor
 
 
 class ImagePreparation(Protocol):
-    """How pictures are wanted: ``size`` px square, (x/255 - mean) / std per channel."""
+    """How a backbone wants images: ``size`` px square, (x/255 - mean) / std per channel."""
 
     @property
     def size(self) -> int:
@@ -42,27 +41,6 @@ class ImagePreparation(Protocol):
         """Standard deviation per channel."""
 
 
-def uniform(seed: int, epoch: int, positions: np.ndarray, draw: int) -> np.ndarray:
-    """Return one number in [0, 1) per position, float64 [B], that depends on the arguments only.
-
-    Counter-based: the SplitMix64 finaliser (Steele, Lea & Flood, OOPSLA 2014), folded over them.
-    """
-    state = np.zeros(len(positions), dtype=np.uint64)
-    words = (
-        np.uint64(seed % 2**64),
-        np.uint64(epoch),
-        np.uint64(draw),
-        positions.astype(np.uint64),
-    )
-    with np.errstate(over="ignore"):
-        for word in words:
-            state = (state ^ word) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state ^= state >> np.uint64(31)
-    return (state >> np.uint64(11)) * 2.0**-53
-
-
 def flatten_captions(texts: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
     """Return all T captions in one list, and offsets int64 [N+1]: row i has offsets[i]..[i+1]-1.
 
@@ -74,30 +52,49 @@ def flatten_captions(texts: Sequence[Sequence[str]]) -> tuple[list[str], np.ndar
     return [caption for row in texts for caption in row], offsets
 
 
+@dataclasses.dataclass(frozen=True)
+class ViewInputs:
+    """What a view reads of the N rows of a dataset: images and texts, or their cached features.
+
+    Arrays are indexed by row, or by caption (T in all) where they belong to texts; they may be
+    memory-mapped.
+
+    Attributes:
+        images: uint8 [N,S,S,3] with S = ``image_input.size``.
+        image_input: how the backbone wants them.
+        tokens: token ids int64 [T,L] and padding mask bool [T,L] (True = hidden).
+        image_features: cached features of images: (pooled [N,D], tokens [N,L,D] or None, mask [N,L]
+            or None).
+        text_features: the same of captions, [T,…].
+        caption_offsets: int64 [N+1] as from :func:`flatten_captions`; None = one caption per row.
+    """
+
+    images: np.ndarray | None = None
+    image_input: ImagePreparation | None = None
+    tokens: tuple[Array, Array] | None = None
+    image_features: Features | Sequence[Array | None] | None = None
+    text_features: Features | Sequence[Array | None] | None = None
+    caption_offsets: np.ndarray | None = None
+
+
 class SplitView(Dataset):
-    """The rows of one part of a split, handed out as batches.
+    """The rows of one part of a split, returned as batches.
 
     ``view.__getitems__([3, 0])`` is the :class:`~common.batch.Batch` of positions 3 and 0; a
-    position counts within ``rows``. Arrays cover the whole dataset and are indexed by row, or by
-    caption where they belong to texts; they may be memory-mapped.
+    position counts within ``rows``.
     """
 
     def __init__(
         self,
         rows: np.ndarray,
         labels: np.ndarray,
+        inputs: ViewInputs | None = None,
         *,
-        images: np.ndarray | None = None,
-        image_input: ImagePreparation | None = None,
         augment: str = "none",
-        tokens: tuple[Array, Array] | None = None,
-        image_features: Features | Sequence[Array | None] | None = None,
-        text_features: Features | Sequence[Array | None] | None = None,
-        caption_offsets: np.ndarray | None = None,
         captions: str = "first",
         caption_rows: np.ndarray | None = None,
         extras: Mapping[str, Array] | None = None,
-        others: Mapping[str, SplitView] | None = None,
+        auxiliary: Mapping[str, SplitView] | None = None,
         seed: int = 0,
     ) -> None:
         """Choose rows and what their batches hold.
@@ -105,20 +102,14 @@ class SplitView(Dataset):
         Args:
             rows: int [n], row numbers in the dataset of N rows.
             labels: float [N,C].
-            images: uint8 [N,S,S,3] with S = ``image_input.size``.
-            image_input: how the backbone wants them.
-            augment: one of :data:`AUGMENTATIONS`, drawn anew per picture and epoch.
-            tokens: token ids int64 [T,L] and padding mask bool [T,L] (True = hidden) of all T
-                captions.
-            image_features: cached features of pictures: (pooled [N,D], tokens [N,L,D] or None, mask
-                [N,L] or None).
-            text_features: the same of captions, [T,…].
-            caption_offsets: int64 [N+1] as from :func:`flatten_captions`; None = one per row.
+            inputs: images and texts, or their features; None for neither.
+            augment: one of :data:`~dataset.augmentation.AUGMENTATIONS`, drawn anew per image and
+                epoch.
             captions: ``first``, or ``random``: one drawn per access.
-            caption_rows: int [n], the row whose captions each position is handed (see
+            caption_rows: int [n], the row whose captions each position gets (see
                 :mod:`dataset.caption_noise`); None = its own.
             extras: further arrays [N,…] for ``Batch.extras``.
-            others: views for ``Batch.others``, of n positions each.
+            auxiliary: views for ``Batch.auxiliary``, of n positions each.
             seed: of captions and augmentation.
 
         Raises:
@@ -129,25 +120,25 @@ class SplitView(Dataset):
             raise unknown_name("augmentation (data.augment)", augment, AUGMENTATIONS)
         if captions not in CAPTIONS:
             raise unknown_name("choice of captions (data.captions)", captions, CAPTIONS)
+        self.inputs = ViewInputs() if inputs is None else inputs
         self.rows = np.asarray(rows, dtype=np.int64)
         self.labels = torch.from_numpy(np.asarray(labels[self.rows], dtype=np.float32))  # [n,C]
-        self.images, self.augment, self.captions, self.seed = images, augment, captions, seed
-        self.tokens = tokens
-        self.image_features, self.text_features = image_features, text_features
-        self.extras, self.others = dict(extras or {}), self._of_same_length(others or {})
-        offsets = np.arange(len(labels) + 1) if caption_offsets is None else caption_offsets
-        told = self.rows if caption_rows is None else np.asarray(caption_rows, dtype=np.int64)
-        self._first_caption = offsets[told]
-        self._n_captions = offsets[told + 1] - self._first_caption
+        self.augment, self.captions, self.seed = augment, captions, seed
+        self.extras, self.auxiliary = dict(extras or {}), self._of_same_length(auxiliary or {})
+        offsets = self.inputs.caption_offsets
+        offsets = np.arange(len(labels) + 1) if offsets is None else offsets
+        captioned = self.rows if caption_rows is None else np.asarray(caption_rows, dtype=np.int64)
+        self._first_caption = offsets[captioned]
+        self._n_captions = offsets[captioned + 1] - self._first_caption
         self._epoch = torch.zeros((), dtype=torch.int64)
-        if images is not None:
-            self._scale, self._shift = _scale_and_shift(images, image_input)
+        if self.inputs.images is not None:
+            self._scale, self._shift = _scale_and_shift(self.inputs.images, self.inputs.image_input)
 
-    def _of_same_length(self, others: Mapping[str, SplitView]) -> dict[str, SplitView]:
-        for name, other in others.items():
-            if len(other) != len(self.rows):
-                raise ValueError(f"'{name}' has {len(other)} positions, not {len(self.rows)}")
-        return dict(others)
+    def _of_same_length(self, views: Mapping[str, SplitView]) -> dict[str, SplitView]:
+        for name, view in views.items():
+            if len(view) != len(self.rows):
+                raise ValueError(f"'{name}' has {len(view)} positions, not {len(self.rows)}")
+        return dict(views)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -171,20 +162,20 @@ class SplitView(Dataset):
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Return the batch of ``positions``, in that order."""
-        at = np.asarray(positions, dtype=np.int64)
+        at, inputs = np.asarray(positions, dtype=np.int64), self.inputs
         rows = self.rows[at]
         index = torch.from_numpy(at)
         batch = Batch(label=self.labels[index], index=index)
-        if self.images is not None:
-            batch.image = self._pictures(rows, at)
-        batch.image_features = _features(self.image_features, rows)
-        if self.tokens is not None or self.text_features is not None:
+        if inputs.images is not None:
+            batch.image = self._images(inputs.images[rows], at)
+        batch.image_features = _features(inputs.image_features, rows)
+        if inputs.tokens is not None or inputs.text_features is not None:
             caption = self._caption(at)
-            batch.text_features = _features(self.text_features, caption)
-            if self.tokens is not None:
-                batch.text, batch.text_mask = (_take(part, caption) for part in self.tokens)
+            batch.text_features = _features(inputs.text_features, caption)
+            if inputs.tokens is not None:
+                batch.text, batch.text_mask = (_take(part, caption) for part in inputs.tokens)
         batch.extras = {name: _take(array, rows) for name, array in self.extras.items()}
-        batch.others = {name: view.__getitems__(positions) for name, view in self.others.items()}
+        batch.auxiliary = {n: view.__getitems__(positions) for n, view in self.auxiliary.items()}
         return batch
 
     def _caption(self, at: np.ndarray) -> np.ndarray:
@@ -195,19 +186,17 @@ class SplitView(Dataset):
         drawn = uniform(self.seed, self.epoch, at, 0) * self._n_captions[at]
         return first + drawn.astype(np.int64)
 
-    def _pictures(self, rows: np.ndarray, at: np.ndarray) -> Tensor:
-        """Return pictures [B,3,S,S], augmented and normalised."""
-        assert self.images is not None
-        pictures = self.images[rows]  # [B,S,S,3]
+    def _images(self, images: np.ndarray, at: np.ndarray) -> Tensor:
+        """Return images uint8 [B,S,S,3] as float [B,3,S,S], augmented and normalized."""
         if self.augment != "none":
-            pictures = augment(pictures, self.augment, self.seed, self.epoch, at)
-        size = pictures.shape[1]
-        result = np.empty((len(pictures), 3, size, size), dtype=np.float32)
+            images = augment(images, self.augment, self.seed, self.epoch, at)
+        size = images.shape[1]
+        result = np.empty((len(images), 3, size, size), dtype=np.float32)
         # Plane by plane everything stays in the processor's cache: five times as fast as whole
-        # batches in torch (128 pictures of 224 px: 33 ms against 180 ms on two shared cores).
-        for picture, planes in zip(pictures, result, strict=True):
+        # batches in torch (128 images of 224 px: 33 ms against 180 ms on two shared cores).
+        for image, planes in zip(images, result, strict=True):
             for c in range(3):
-                planes[c] = picture[..., c]
+                planes[c] = image[..., c]
                 planes[c] *= self._scale[c]
                 planes[c] += self._shift[c]
         return torch.from_numpy(result)
@@ -241,66 +230,6 @@ def _features(parts: Sequence[Array | None] | None, rows: np.ndarray) -> Feature
     taken = [None if part is None else _take(part, rows) for part in parts]
     full = [t.float() if t is not None and t.is_floating_point() else t for t in taken]
     return Features(*full)  # type: ignore[arg-type]
-
-
-def augment(
-    pictures: np.ndarray, kind: str, seed: int, epoch: int, positions: np.ndarray
-) -> np.ndarray:
-    """Change each picture at random, by (seed, epoch, position).
-
-    Args:
-        pictures: uint8 [B,S,S,3].
-        kind: ``none``; ``flip``: left to right, every other one; ``crop_flip``: also shifted by up
-            to S/8 px with black borders; ``resized_crop_flip``: a stretch of 8-100 % of the area,
-            aspect ratio 3/4-4/3, resized bilinearly (torchvision's defaults), and flipped.
-        seed: of the run.
-        epoch: counted from 0.
-        positions: int [B], position of each picture in its split.
-
-    Returns:
-        uint8 [B,S,S,3].
-    """
-
-    def draw(stream: int) -> np.ndarray:
-        return uniform(seed, epoch, positions, stream)
-
-    if kind == "none":
-        return pictures
-    size = pictures.shape[1]
-    changed = pictures.copy()
-    if kind == "crop_flip":
-        pad = size // 8
-        down, right = ((draw(s) * (2 * pad + 1)).astype(np.int64) - pad for s in (2, 3))
-        for i, (y, x) in enumerate(zip(down, right, strict=True)):
-            stays = pictures[i, max(-y, 0) : size - max(y, 0), max(-x, 0) : size - max(x, 0)]
-            changed[i] = 0
-            changed[i, max(y, 0) : size + min(y, 0), max(x, 0) : size + min(x, 0)] = stays
-    elif kind == "resized_crop_flip":
-        for i, (y, x, height, width) in enumerate(_random_boxes(size, len(pictures), draw)):
-            box = Image.fromarray(pictures[i, y : y + height, x : x + width])
-            changed[i] = box.resize((size, size), Image.Resampling.BILINEAR)
-    flipped = draw(1) < 0.5
-    changed[flipped] = changed[flipped, :, ::-1]
-    return changed
-
-
-def _random_boxes(size: int, n: int, draw: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Return (top, left, height, width) per picture, int [n,4], as torchvision's RandomResizedCrop.
-
-    The first of ten draws of area and aspect ratio that fits is used, else the whole picture.
-    """
-    chosen = np.tile([0, 0, size, size], (n, 1))
-    for attempt in reversed(range(10)):
-        area, log_ratio, y, x = (draw(4 + 4 * attempt + k) for k in range(4))
-        area = (0.08 + 0.92 * area) * size * size
-        ratio = np.exp(math.log(4 / 3) * (2 * log_ratio - 1))  # 3/4..4/3
-        width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
-        height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-        top = (y * (size - height + 1)).astype(np.int64)
-        left = (x * (size - width + 1)).astype(np.int64)
-        fits = (width >= 1) & (height >= 1) & (width <= size) & (height <= size)
-        chosen = np.where(fits[:, None], np.stack([top, left, height, width], axis=1), chosen)
-    return chosen
 
 
 class EpochOrder(Sampler[list[int]]):

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from common.registry import DATASETS
-from dataset.base import WITHOUT_QUERIES, ArrayImages, HashDataset, ImageSource, OtherInputs
+from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
 from dataset.images import FileImages, SelectedImages
 from dataset.splits import SplitConfig, make_split
 from utils.errors import UserError
@@ -119,13 +119,13 @@ def build(config: MatConfig, name: str) -> HashDataset:
         multi_label=bool((labels.sum(1) > 1).any()),
         split=make_split(config.split, labels, root=root),
         texts=texts,
-        others={} if second is None else {"second": _second_inputs(config, second)},
+        auxiliary={} if second is None else {"second": _second_inputs(config, second)},
     )
 
 
-def _second_inputs(config: MatConfig, texts: list[str]) -> OtherInputs:
+def _second_inputs(config: MatConfig, texts: list[str]) -> AuxiliaryInputs:
     source = f"captions of pictures, in '{config.second_caption_file}'"
-    return OtherInputs(np.arange(len(texts)), source, texts, parts=WITHOUT_QUERIES)
+    return AuxiliaryInputs(np.arange(len(texts)), source, texts, parts=WITHOUT_QUERIES)
 
 
 def _root(config: MatConfig) -> Path:

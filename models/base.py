@@ -19,8 +19,8 @@ from common.problem import Problem
 from models.backbones.base import Backbone
 
 __all__ = [
-    "MODALITIES", "Backbone", "Batch", "Features", "HashLoss", "HashModel", "MissingTensorError",
-    "Outputs", "Problem", "Progress", "Terms", "TrainFeatures",
+    "MODALITIES", "Backbone", "Batch", "Features", "HashLoss", "HashModel", "InputRequest",
+    "MissingTensorError", "Outputs", "Problem", "Progress", "Terms", "TrainFeatures",
 ]  # fmt: skip
 
 
@@ -93,6 +93,25 @@ class TrainFeatures:
         return features
 
 
+@dataclasses.dataclass(frozen=True)
+class InputRequest:
+    """What a model reads, as its configuration says, before encoder and model are built.
+
+    Attributes:
+        towers: modalities that its encoder must encode.
+        tokens: whether token features are read beside the pooled ones.
+        auxiliary: names of the auxiliary inputs that are read, where the dataset has them.
+        generated_rows: whether the generated rows of the dataset are trained on.
+        frozen: modalities whose tower is frozen, whatever ``backbone.freeze`` says.
+    """
+
+    towers: tuple[str, ...]
+    tokens: bool = False
+    auxiliary: tuple[str, ...] = ()
+    generated_rows: bool = False
+    frozen: tuple[str, ...] = ()
+
+
 class HashModel(nn.Module, ABC):
     """A backbone with hash heads: a batch becomes real-valued codes [B,K] for each modality.
 
@@ -100,15 +119,24 @@ class HashModel(nn.Module, ABC):
         modalities: what the model hashes; ``("image",)`` for image hashing, ``()`` for whatever
             modalities the data has.
         uses_tokens: whether the heads read token features beside the pooled ones.
-        needs_fit: whether :meth:`fit` wants the features of all training rows before training.
-        reads_others: names of further pictures and texts (``Batch.others``) that the model reads,
-            where the dataset has them.
+        needs_fit: whether :meth:`fit` is called with the features of all training rows.
+        auxiliary_inputs: names of the auxiliary inputs (``Batch.auxiliary``) that the model reads,
+            where the dataset has them; formerly ``reads_others``, which plugins may use until the
+            next release.
     """
 
     modalities: tuple[str, ...] = MODALITIES
     uses_tokens: bool = False
     needs_fit: bool = False
+    auxiliary_inputs: tuple[str, ...] = ()
     reads_others: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuse the hooks of former releases, which nothing calls any more."""
+        super().__init_subclass__(**keywords)
+        for hook in ("others_of", "towers_of", "prepare"):
+            if isinstance(cls.__dict__.get(hook), classmethod):
+                raise TypeError(f"{cls.__name__}.{hook} is called no more; define input_request")
 
     def __init__(self, config: Any, problem: Problem, backbone: Backbone) -> None:
         """Keep what every model has; heads are the subclass's. ``config`` is its dataclass."""
@@ -119,18 +147,10 @@ class HashModel(nn.Module, ABC):
         self.modalities = self.modalities or backbone.modalities
 
     @classmethod
-    def others_of(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of further inputs that a model with ``config`` reads."""
-        return cls.reads_others
-
-    @classmethod
-    def towers_of(cls, config: Any, modalities: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the towers that its encoder must have, beside those of the hashed modalities."""
-        return modalities
-
-    @classmethod
-    def prepare(cls, config: Any, backbone: Backbone) -> None:
-        """Change the encoder before features are taken from it: freeze what ``config`` says."""
+    def input_request(cls, config: Any, modalities: tuple[str, ...]) -> InputRequest:
+        """Return what a model with ``config`` reads to hash ``modalities``."""
+        auxiliary = cls.auxiliary_inputs or cls.reads_others
+        return InputRequest(modalities, cls.uses_tokens, auxiliary)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
@@ -146,11 +166,11 @@ class HashModel(nn.Module, ABC):
         Whatever it sets must be a buffer or parameter, so that it enters the checkpoint.
         """
 
-    def protocol_notes(self, others: Mapping[str, str]) -> dict[str, Any]:
-        """Return what ``metrics.json`` has to say of how rows were encoded, for ``protocol``.
+    def protocol_notes(self, auxiliary: Mapping[str, str]) -> dict[str, Any]:
+        """Return what ``metrics.json`` states of how rows were encoded, under ``protocol``.
 
         Args:
-            others: name → source, of the further inputs that rows came with.
+            auxiliary: name → source, of the auxiliary inputs and generated rows that were read.
         """
         return {}
 

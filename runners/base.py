@@ -22,11 +22,11 @@ from common.distributed import rank_and_world
 from common.seeding import make_deterministic, seed_everything
 from common.storage.leases import Lease, LeaseLostError
 from common.storage.run_folder import RunFolder, now, surroundings
-from dataset.auxiliary.pseudo_images import TGI
 from runners.evaluation.measure import count_directions, encode, report_counted
 from runners.evaluation.query_ap import query_ap, write_query_ap
 from runners.evaluation.zero_shot import headline, zero_shot_report
-from runners.experiment import Experiment, choose_device
+from runners.experiment import Experiment
+from runners.inputs.loading import choose_device
 from runners.training.costs import Clock, PeakMemory
 from utils.errors import UserError
 from utils.files import write_json
@@ -200,7 +200,7 @@ class Runner(ABC):
 
     def _protocol(self, selection: Selection) -> dict[str, Any]:
         split = self.experiment.split
-        others = {name: other.inputs.source for name, other in self.experiment.others.items()}
+        auxiliary = self.experiment.auxiliary_sources
         return {
             "metric": "mAP over all orders of equal distances, in expectation",
             "relevance": "share at least one label",
@@ -209,9 +209,9 @@ class Runner(ABC):
             "rows": {p: len(getattr(split, p)) for p in ("train", "val", "query", "database")},
             "selected": dataclasses.asdict(selection),
             "captions": "first" if self.experiment.dataset.texts is not None else None,
-            "skipped_images": self.experiment.skipped,
-            **({"other_inputs": others} if others else {}),
-            **self.experiment.model.protocol_notes(others),
+            "skipped_images": len(self.experiment.inputs.unreadable),
+            **({"other_inputs": auxiliary} if auxiliary else {}),
+            **self.experiment.model.protocol_notes(auxiliary),
             **self.notes(),
         }
 
@@ -248,14 +248,14 @@ class Runner(ABC):
 
 
 def _seen_classes(experiment: Experiment) -> list[int]:
-    """Return the classes that training pictures may carry by the dataset's word, or do carry.
+    """Return the seen classes of the dataset, and those that training rows carry besides.
 
-    Painted pictures do not count: a class that has no other is an unseen one.
+    Generated rows do not count: a class without other training rows is an unseen one.
     """
     dataset = experiment.dataset
     trained = experiment.split.train
-    if TGI in experiment.others:
-        trained = np.setdiff1d(trained, experiment.others[TGI].inputs.rows)
+    if experiment.generated is not None:
+        trained = np.setdiff1d(trained, experiment.generated.rows)
     carried = dataset.labels[trained].any(0).nonzero()[0].tolist()
     return sorted({*experiment.problem.seen_classes, *carried})
 

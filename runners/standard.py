@@ -22,7 +22,7 @@ from dataset.loader import make_loader, set_epoch
 from models.base import Batch, Progress, Terms
 from runners.base import Runner, Selection, set_threads
 from runners.evaluation.measure import map_directions, mean_map
-from runners.experiment import choose_device
+from runners.inputs.loading import choose_device
 from runners.tensorboard.run_writer import Board, Measured, draw_results
 from runners.training.micro_batches import is_out_of_memory, step_in_parts
 from runners.training.module import TrainingModule

@@ -1,17 +1,17 @@
-"""Captions and pictures that ``main.py generate`` made for a dataset, by dataset row.
+"""Captions and images that ``main.py generate`` made for a dataset, by dataset row.
 
 ======================== ===========================================================
-``captions.jsonl``       ``{"row": r, "text": "..."}``: a caption made from the row's picture
-``query_images/<r>.png`` a picture painted from the text of query row r
-``query_captions.jsonl`` ``{"row": r, "text": "..."}``: the caption of that picture
-``manifest.json``        what made them
+``captions.jsonl``       ``{"row": r, "text": "..."}``: a caption made from the row's image
+``query_images/<r>.png`` an image generated from the text of query row r
+``query_captions.jsonl`` ``{"row": r, "text": "..."}``: the caption of that image
+``manifest.json``        the models and settings that made them
 ======================== ===========================================================
 
-With ``pictures.jsonl`` (PZSH's pictures of classes) it is :mod:`dataset.auxiliary.pseudo_images`
-that reads the folder, as it reads PZSH's own lists of features.
+A folder with ``pictures.jsonl`` (images of classes, for PZSH) and PZSH's own lists of features are
+read by :mod:`dataset.auxiliary.pseudo_images`.
 
-The layout of the released VTPH is read too, where there is no ``query_images``: ``1.png``,
-``2.png``, … for the query rows in their order, and one ``.txt`` file with a caption per line.
+Without ``query_images`` the layout of the released VTPH is read: ``1.png``, ``2.png``, … for the
+query rows in their order, and one ``.txt`` file with a caption per line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from dataset.auxiliary.pseudo_images import PICTURES, with_feature_list, with_pseudo_images
-from dataset.base import WITHOUT_QUERIES, HashDataset, OtherInputs
+from dataset.base import WITHOUT_QUERIES, AuxiliaryInputs, HashDataset
 from dataset.images import FileImages
 from utils.errors import UserError
 
@@ -35,14 +35,14 @@ MANIFEST = "manifest.json"
 
 
 def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
-    """Return the dataset with what lies in ``folder`` as its further inputs.
+    """Return the dataset with the generated captions, images and rows in ``folder``.
 
-    ``second`` and ``virtual`` of captions and painted queries, ``pseudo`` and ``tgi`` of pictures
-    of classes or of a list of their features, which is a file.
+    Captions and generated queries become the auxiliary inputs ``second`` and ``virtual``, images of
+    classes (or a list of their features, which is a file) ``pseudo`` and generated rows.
 
     Raises:
         UserError: no such folder, nothing usable in it, a broken line, a row that the dataset does
-            not have, a painted picture without its caption.
+            not have, a generated image without its caption.
     """
     root = Path(folder).expanduser()
     if root.is_file():
@@ -54,32 +54,32 @@ def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
     made_by = _made_by(root / MANIFEST, dataset)
     if (root / PICTURES).is_file():
         return with_pseudo_images(dataset, root, made_by.get("pictures") or {})
-    found: dict[str, OtherInputs] = {}
+    inputs: dict[str, AuxiliaryInputs] = {}
     if (root / CAPTIONS).is_file():
         rows, texts = _read_captions(root / CAPTIONS, len(dataset))
-        source = f"captions of pictures, in '{root}'{_told(made_by, 'captions')}"
-        found["second"] = OtherInputs(rows, source, texts, parts=WITHOUT_QUERIES)
-    source = f"painted pictures, in '{root}'{_told(made_by, 'query_images', 'query_captions')}"
+        source = f"captions of pictures, in '{root}'{_origin(made_by, 'captions')}"
+        inputs["second"] = AuxiliaryInputs(rows, source, texts, parts=WITHOUT_QUERIES)
+    source = f"painted pictures, in '{root}'{_origin(made_by, 'query_images', 'query_captions')}"
     if (root / QUERY_IMAGES).is_dir():
-        found["virtual"] = _virtual(root, len(dataset), source)
+        inputs["virtual"] = _virtual(root, len(dataset), source)
     elif (root / "1.png").is_file():
-        found["virtual"] = _released_virtual(root, dataset.split.query, source)
-    if not found:
+        inputs["virtual"] = _released_virtual(root, dataset.split.query, source)
+    if not inputs:
         raise UserError(
             f"data.generated: '{root}' holds neither {CAPTIONS} nor {QUERY_IMAGES} nor {PICTURES}; "
             "make them with `main.py generate`."
         )
-    return dataclasses.replace(dataset, others={**dataset.others, **found})
+    return dataclasses.replace(dataset, auxiliary={**dataset.auxiliary, **inputs})
 
 
 def _made_by(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
-    """Return part → what made it, as the manifest says; a folder filled by hand has none."""
+    """Return part → the manifest's entry on what made it; ``{}`` without a manifest."""
     if not manifest.is_file():
         return {}
     try:
-        said = json.loads(manifest.read_text(encoding="utf-8"))
-        of, parts = said["dataset"], said["parts"]
-        rows, pictures = of["rows"], of["images"]
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        described, parts = content["dataset"], content["parts"]
+        rows, fingerprint = described["rows"], described["images"]
         made_by = {name: part["made_by"] for name, part in parts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -91,20 +91,20 @@ def _made_by(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
             f"data.generated: '{manifest.parent}' was made for a dataset of {rows} rows, but "
             f"'{dataset.name}' has {len(dataset)}; generate for this one."
         )
-    if pictures != dataset.images.fingerprint:  # a copy has other times, so it is no error
+    if fingerprint != dataset.images.fingerprint:  # a copy has other times, so it is no error
         log.warning("'%s' was made from other files than those of '%s', or from a copy of them",
                     manifest.parent, dataset.name)  # fmt: skip
     return made_by
 
 
-def _told(made_by: dict[str, Any], *parts: str) -> str:
-    told = {part: made_by[part] for part in parts if part in made_by}
-    return f", made by {json.dumps(told, sort_keys=True)}" if told else ""
+def _origin(made_by: dict[str, Any], *parts: str) -> str:
+    entries = {part: made_by[part] for part in parts if part in made_by}
+    return f", made by {json.dumps(entries, sort_keys=True)}" if entries else ""
 
 
 def _read_captions(path: Path, n_rows: int) -> tuple[np.ndarray, list[str]]:
     """Return rows, ascending, and their texts, of a file of ``{"row": r, "text": "..."}`` lines."""
-    found: dict[int, str] = {}
+    captions: dict[int, str] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
@@ -125,35 +125,35 @@ def _read_captions(path: Path, n_rows: int) -> tuple[np.ndarray, list[str]]:
                 f"{path}:{number}: row {row!r} is not one of the dataset's 0 to {n_rows - 1}, or "
                 "its text is none; it was made for another dataset."
             )
-        found[row] = text
-    rows = np.array(sorted(found), np.int64)
-    return rows, [found[row] for row in rows]
+        captions[row] = text
+    rows = np.array(sorted(captions), np.int64)
+    return rows, [captions[row] for row in rows]
 
 
-def _virtual(root: Path, n_rows: int, source: str) -> OtherInputs:
-    """Return the painted pictures of ``query_images`` with their captions."""
+def _virtual(root: Path, n_rows: int, source: str) -> AuxiliaryInputs:
+    """Return the generated images in ``query_images`` with their captions."""
     folder = root / QUERY_IMAGES
-    painted = sorted(int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal())
-    told: dict[int, str] = {}
+    generated = sorted(int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal())
+    captions: dict[int, str] = {}
     if (root / QUERY_CAPTIONS).is_file():
         rows, texts = _read_captions(root / QUERY_CAPTIONS, n_rows)
-        told = dict(zip(rows.tolist(), texts, strict=True))
-    both = [row for row in painted if row in told]
+        captions = dict(zip(rows.tolist(), texts, strict=True))
+    both = [row for row in generated if row in captions]
     if not both:
         raise UserError(
-            f"'{folder}' holds {len(painted)} painted pictures and '{root / QUERY_CAPTIONS}' the "
-            f"captions of {len(told)}, but no row has both; run `main.py generate` to its end."
+            f"'{folder}' holds {len(generated)} painted pictures and '{root / QUERY_CAPTIONS}' the "
+            f"captions of {len(captions)}, but no row has both; run `main.py generate` to its end."
         )
-    return OtherInputs(
+    return AuxiliaryInputs(
         np.array(both, np.int64),
         source,
-        [told[row] for row in both],
+        [captions[row] for row in both],
         FileImages([f"{row}.png" for row in both], folder),
         parts=("query",),
     )
 
 
-def _released_virtual(root: Path, query: np.ndarray, source: str) -> OtherInputs:
+def _released_virtual(root: Path, query: np.ndarray, source: str) -> AuxiliaryInputs:
     """Return ``{rank + 1}.png`` with the lines of the folder's one text file."""
     files = sorted(root.glob("*.txt"))
     if len(files) != 1:
@@ -168,7 +168,7 @@ def _released_virtual(root: Path, query: np.ndarray, source: str) -> OtherInputs
             "n captions the picture painted for the n-th of them."
         )
     order = np.argsort(query)
-    return OtherInputs(
+    return AuxiliaryInputs(
         query[order],
         source,
         [texts[rank] for rank in order],

@@ -1,21 +1,21 @@
-"""Painted pictures of classes as inputs of training rows, and as training rows of their own.
+"""Pseudo-images: generated images of classes, as auxiliary inputs and as rows to train on.
 
-What ``main.py generate DATASET --method pzsh`` made, given as ``data.generated=DIR``, becomes two
-further inputs of the dataset (:attr:`dataset.base.HashDataset.others`):
+What ``main.py generate DATASET --method pzsh`` made is given as ``data.generated=DIR``. From it a
+dataset gets
 
-``pseudo``
-    a picture of its class for every training row: the one that was painted from the row, if
-    pictures were painted from rows, else those of the class in turn
-``tgi``
-    rows beyond the dataset's own, in no part of its split: the pictures of unseen classes, with
-    their labels; a method that asks for them trains on them as well
+``auxiliary["pseudo"]``
+    an image of its class for every training row: the one generated from the row itself, if images
+    were generated from rows, else those of the class in turn
+``generated`` (in results: ``tgi``)
+    rows beyond the dataset's own, in no part of its split: the images of unseen classes, with their
+    labels, for methods that train on them as well
 
-If ``features.h5`` in the folder was computed by the encoder of the run, nothing is encoded again.
+Images are not encoded again if the encoder of the run computed ``features.h5`` in the folder.
 
-PZSH's own lists are read too (``data.generated=FILE.txt``): lines of path, labels (0 or 1 for each
-class, with blanks), perhaps further columns, and last the feature of the pseudo-image, separated by
-tabs; lines of fewer than three columns are passed over. A path that the dataset has is its row;
-another one is a picture, below the folder of the list, of a further row.
+PZSH's own lists are read too (``data.generated=FILE.txt``). A line holds a path, the labels (0 or 1
+for each class, with blanks), perhaps further columns, and last the feature of the pseudo-image,
+separated by tabs; lines of fewer than three columns are skipped. The path is that of a row of the
+dataset, or of an image below the folder of the list, which becomes a further row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.base import HashDataset, OtherInputs
+from dataset.base import AuxiliaryInputs, GeneratedRows, HashDataset
 from dataset.images import FileImages
 from dataset.stacked import StackedImages
 from utils.errors import UserError, nearest
@@ -40,9 +40,9 @@ PSEUDO, TGI = "pseudo", "tgi"
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A painted picture: its file relative to the folder, its class's number, its words.
+    """A pseudo-image: its file relative to the folder, the number of its class, its prompt.
 
-    ``row`` is the dataset's row that it was painted from, or None.
+    ``row`` is the dataset's row that it was generated from, or None.
     """
 
     file: str
@@ -52,12 +52,12 @@ class Picture:
 
 
 def with_pseudo_images(dataset: HashDataset, root: Path, made_by: dict[str, Any]) -> HashDataset:
-    """Return the dataset with the pictures in ``root`` as ``pseudo`` and ``tgi``.
+    """Return the dataset with the pseudo-images in ``root``.
 
     Args:
-        dataset: whose classes were painted.
+        dataset: the images are of its classes.
         root: the folder.
-        made_by: what the manifest says of the pictures.
+        made_by: the manifest's entry on the images.
 
     Raises:
         UserError: a broken line, an unknown class, a picture that is not there.
@@ -111,7 +111,8 @@ def pair_rows(
 ) -> tuple[dict[int, Picture], list[Picture]]:
     """Return training row → its picture, and the pictures of unseen classes.
 
-    A row takes the first picture painted from it, else those of its first painted class in turn.
+    A row takes the first picture generated from it, else the next one of its first class that has
+    any.
     """
     seen = set(dataset.seen_classes or range(len(dataset.class_names)))
     own: dict[int, Picture] = {}
@@ -135,8 +136,8 @@ def pair_rows(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Known:
-    """Features by file, and a hash of the encoder that made them."""
+class _Features:
+    """Features by file, and a hash of the encoder that computed them."""
 
     rows: dict[str, int]
     values: np.ndarray
@@ -145,9 +146,9 @@ class _Known:
 
 def _joined(
     dataset: HashDataset, root: Path, paired: dict[int, Picture], added: list[Picture],
-    source: str, known: _Known | None,
+    source: str, computed: _Features | None,
 ) -> HashDataset:  # fmt: skip
-    """Return the dataset with further rows for ``added`` and the inputs that tell of both."""
+    """Return the dataset with ``added`` as generated rows, and pseudo-images of all that train."""
     first = len(dataset)
     every = {**paired, **{first + i: picture for i, picture in enumerate(added)}}
     labels = np.zeros((len(added), dataset.labels.shape[1]), np.float32)
@@ -155,28 +156,27 @@ def _joined(
     prompts = [p.prompt for p in added]
     images = FileImages([p.file for p in added], root)
     grown = _with_rows(dataset, images, labels, prompts)
-    others = dict(dataset.others)
-    rows = sorted(every if paired else [])  # of some rows alone they say nothing of the others
+    auxiliary = dict(dataset.auxiliary)
+    rows = sorted(every if paired else [])  # all training rows have one, or none has
     if rows:
         chosen = [every[row] for row in rows]
         files = [p.file for p in chosen]
         features = None
-        if known is not None and all(file in known.rows for file in files):
-            features = known.values[[known.rows[file] for file in files]]
-        others[PSEUDO] = OtherInputs(
+        if computed is not None and all(file in computed.rows for file in files):
+            features = computed.values[[computed.rows[file] for file in files]]
+        auxiliary[PSEUDO] = AuxiliaryInputs(
             np.array(rows, np.int64), source, [p.prompt for p in chosen], FileImages(files, root),
             parts=("train",), ahead=True, features=features,
-            encoder=known.encoder if known is not None else "",
+            encoder=computed.encoder if computed is not None else "",
         )  # fmt: skip
-    if added:
-        others[TGI] = _further_rows(first, labels, source)
-    return dataclasses.replace(grown, others=others)
+    generated = _generated_rows(first, labels, source) if added else None
+    return dataclasses.replace(grown, auxiliary=auxiliary, generated=generated)
 
 
-def _further_rows(first: int, labels: np.ndarray, source: str) -> OtherInputs:
+def _generated_rows(first: int, labels: np.ndarray, source: str) -> GeneratedRows:
     classes = int(labels.any(0).sum())
-    told = f"{len(labels):,} {source}, of {classes} unseen classes"
-    return OtherInputs(np.arange(first, first + len(labels)), told, parts=())
+    source = f"{len(labels):,} {source}, of {classes} unseen classes"
+    return GeneratedRows(TGI, np.arange(first, first + len(labels)), source)
 
 
 def _with_rows(
@@ -198,7 +198,7 @@ def _with_rows(
     )
 
 
-def _features(path: Path) -> _Known | None:
+def _features(path: Path) -> _Features | None:
     """Read ``features.h5``, if it is there."""
     if not path.is_file():
         return None
@@ -213,7 +213,7 @@ def _features(path: Path) -> _Known | None:
             f"'{path}' is not what `main.py generate` writes ({error}); remove it, and the "
             "pictures are encoded by the run."
         ) from error
-    return _Known({name: i for i, name in enumerate(names)}, values, encoder)
+    return _Features({name: i for i, name in enumerate(names)}, values, encoder)
 
 
 def with_feature_list(dataset: HashDataset, path: Path) -> HashDataset:
@@ -265,16 +265,17 @@ def _with_list(
     dataset: HashDataset, path: Path, rows: np.ndarray, features: np.ndarray, files: list[str],
     labels: list[np.ndarray],
 ) -> HashDataset:  # fmt: skip
-    rows, where = np.unique(rows, return_index=True)
+    rows, first = np.unique(rows, return_index=True)
     source = f"features listed in '{path}'"
-    found = OtherInputs(rows, source, parts=("train",), ahead=True, features=features[where])
-    others = {**dataset.others, PSEUDO: found}
+    pseudo = AuxiliaryInputs(rows, source, parts=("train",), ahead=True, features=features[first])
+    generated = None
     if files:
         added = np.stack(labels).astype(np.float32)
-        others[TGI] = _further_rows(len(dataset), added, f"pictures and {source}")
+        generated = _generated_rows(len(dataset), added, f"pictures and {source}")
         texts = [""] * len(files)
         dataset = _with_rows(dataset, FileImages(files, path.parent), added, texts)
-    return dataclasses.replace(dataset, others=others)
+    auxiliary = {**dataset.auxiliary, PSEUDO: pseudo}
+    return dataclasses.replace(dataset, auxiliary=auxiliary, generated=generated)
 
 
 def _row_names(dataset: HashDataset) -> dict[str, int]:

@@ -200,7 +200,7 @@ class VTPH(HashModel):
 
     config: VTPHConfig
     uses_tokens = True
-    reads_others = ("second", "virtual")
+    auxiliary_inputs = ("second", "virtual")
 
     def __init__(self, config: VTPHConfig, problem: Problem, backbone: Backbone) -> None:
         super().__init__(config, problem, backbone)
@@ -216,9 +216,8 @@ class VTPH(HashModel):
         ``text_prompted`` [B,D].
         """
         image, text = self._features(batch, "image"), self._features(batch, "text")
-        second = (
-            self._features(batch.others["second"], "text") if "second" in batch.others else text
-        )
+        caption = batch.auxiliary.get("second")
+        second = text if caption is None else self._features(caption, "text")
         prompted = self.prompts.adapter(text.pooled)
         company = (None, None) if self._alone() else (image, second)
         encoded = {
@@ -253,11 +252,11 @@ class VTPH(HashModel):
 
     def _company(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Return the features of the picture and of the caption that texts are encoded with."""
-        if "virtual" in batch.others:
-            virtual = batch.others["virtual"]
+        if "virtual" in batch.auxiliary:
+            virtual = batch.auxiliary["virtual"]
             return self._features(virtual, "image"), self._features(virtual, "text")
-        if "second" in batch.others and self.config.db_text == "paired":
-            second = batch.others["second"]
+        if "second" in batch.auxiliary and self.config.db_text == "paired":
+            second = batch.auxiliary["second"]
             return self._features(batch, "image"), self._features(second, "text")
         return None, None
 
@@ -270,13 +269,13 @@ class VTPH(HashModel):
             )
         return features
 
-    def protocol_notes(self, others: Mapping[str, str]) -> dict[str, Any]:
+    def protocol_notes(self, auxiliary: Mapping[str, str]) -> dict[str, Any]:
         """State what texts were encoded with."""
         paired = "own picture and second caption" if self.config.db_text == "paired" else "alone"
         return {
             "text_codes": {
                 "database": paired,
-                "query": "painted picture and its caption" if "virtual" in others else "alone",
+                "query": "painted picture and its caption" if "virtual" in auxiliary else "alone",
             }
         }
 

@@ -275,7 +275,7 @@ class PIXEL(HashModel):
             return swapped
         return swapped.masked_fill(word & (draw >= 1 - self.config.mask_rate), self.encoder.mask_id)
 
-    def protocol_notes(self, others: Mapping[str, str]) -> dict[str, Any]:
+    def protocol_notes(self, auxiliary: Mapping[str, str]) -> dict[str, Any]:
         """State what the training was told of classes."""
         return {
             "class_knowledge": "names and attributes of the trained classes; of the others their "

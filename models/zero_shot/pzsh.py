@@ -55,12 +55,22 @@ from common.pairwise import pairwise_cosine, share_label
 from common.registry import LOSSES, MODELS
 from models.backbones.build import frozen_modalities
 from models.backbones.towers import drop_text, freeze_tower
-from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
+from models.base import (
+    Backbone,
+    Batch,
+    HashLoss,
+    HashModel,
+    InputRequest,
+    Outputs,
+    Problem,
+    Progress,
+    Terms,
+)
 from models.centers.hash_centers import far_apart
 from models.losses.memory_bank import Memory
 from utils.errors import UserError
 
-PSEUDO, TGI = "pseudo", "tgi"  # further inputs, see dataset/auxiliary/pseudo_images.py
+PSEUDO, TGI = "pseudo", "tgi"  # see dataset/auxiliary/pseudo_images.py
 CENTER_DRAWS = 30
 CLAMP = 1e-6  # of probabilities, and in divisors
 
@@ -98,25 +108,23 @@ class PZSH(HashModel):
     modalities = ("image",)
 
     @classmethod
-    def others_of(cls, config: PZSHConfig) -> tuple[str, ...]:
-        """Return the further inputs that are read: pseudo-images, and training rows of them."""
-        return (PSEUDO, TGI) if config.tgi else (PSEUDO,)
+    def input_request(cls, config: PZSHConfig, modalities: tuple[str, ...]) -> InputRequest:
+        """Return what is read: images, pseudo-images of them, and generated rows of unseen classes.
 
-    @classmethod
-    def towers_of(cls, config: PZSHConfig, modalities: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the towers of the encoder that are needed."""
-        return (*modalities, "text") if config.caption else modalities
-
-    @classmethod
-    def prepare(cls, config: PZSHConfig, backbone: Backbone) -> None:
-        """Freeze what the switches say."""
-        for modality, asked in (("image", config.freeze_img), ("text", config.freeze_txt)):
-            if asked:
-                freeze_tower(backbone, modality)
+        The text tower encodes the prompts of pseudo-images, with ``caption``.
+        """
+        switches = {"image": config.freeze_img, "text": config.freeze_txt}
+        return InputRequest(
+            towers=(*modalities, "text") if config.caption else modalities,
+            auxiliary=(PSEUDO,),
+            generated_rows=config.tgi,
+            frozen=tuple(modality for modality, frozen in switches.items() if frozen),
+        )
 
     def __init__(self, config: PZSHConfig, problem: Problem, backbone: Backbone) -> None:
         super().__init__(config, problem, backbone)
-        self.prepare(config, backbone)
+        for modality in self.input_request(config, self.modalities).frozen:
+            freeze_tower(backbone, modality)
         width = backbone.widths["image"]
         if config.caption and backbone.widths.get("text", width) != width:
             raise UserError(
@@ -152,7 +160,7 @@ class PZSH(HashModel):
         feature = self.projection(raw)
         if self.training:
             self.update_twin()
-        pseudo = batch.others.get(PSEUDO)
+        pseudo = batch.auxiliary.get(PSEUDO)
         nothing = torch.zeros_like(feature)
         target = words = nothing
         if pseudo is not None:
@@ -200,14 +208,14 @@ class PZSH(HashModel):
                 towards: list[Tensor] = [own[key] for key in theirs]
                 torch._foreach_add_(moved, towards, alpha=1 - keep)
 
-    def protocol_notes(self, others: Mapping[str, str]) -> dict[str, Any]:
+    def protocol_notes(self, auxiliary: Mapping[str, str]) -> dict[str, Any]:
         """State what training saw beside the rows of the split."""
         off = "off: no pseudo-images of training rows were at hand (data.generated)"
-        tgi = others.get(TGI, "none" if self.config.tgi else "off (model.tgi=false)")
+        tgi = auxiliary.get(TGI, "none" if self.config.tgi else "off (model.tgi=false)")
         return {
-            "alignment": f"to {others[PSEUDO]}" if PSEUDO in others else off,
+            "alignment": f"to {auxiliary[PSEUDO]}" if PSEUDO in auxiliary else off,
             "synthetic_rows_of_unseen_classes": tgi,
-            "names_of_unseen_classes_used_in_training": TGI in others,
+            "names_of_unseen_classes_used_in_training": TGI in auxiliary,
         }
 
 

@@ -9,9 +9,9 @@ from typing import Protocol
 from common.config.layers import config_names
 from common.config.run_config import RunConfig, compose
 from dataset.base import HashDataset
-from runners.experiment import load_dataset
 from runners.generation import pzsh, vtph
 from runners.generation.options import Options
+from runners.inputs.loading import load_dataset
 from utils.errors import unknown_name
 
 log = logging.getLogger("hashing")

@@ -22,8 +22,8 @@ from dataset.auxiliary.pseudo_images import FEATURES, Picture, pair_rows, read_p
 from dataset.base import HashDataset
 from dataset.images import FileImages, Geometry
 from models.base import Backbone
-from runners.experiment import load_backbone
-from runners.inputs.features import encoder_mark, image_features
+from runners.inputs.features import FeatureCache, encoder_mark
+from runners.inputs.loading import load_backbone
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -71,10 +71,8 @@ def write_features(
         UserError: a picture that is listed and not there, or cannot be read.
     """
     pictures = read_pictures(root, dataset)
-    bank = image_features(
-        encoder.backbone, FileImages([p.file for p in pictures], root), encoder.geometry,
-        tokens=False, on_bad_image="error", batch_size=encoder.batch_size, device=device,
-    )  # fmt: skip
+    cache = FeatureCache(encoder.backbone, False, encoder.batch_size, device)
+    bank = cache.images(FileImages([p.file for p in pictures], root), encoder.geometry)
     values = np.asarray(bank.features.pooled, np.float32)
     _write_hdf5(root / FEATURES, dataset, pictures, values, encoder)
     return len(pictures), _write_list(root / LIST, dataset, pictures, values)

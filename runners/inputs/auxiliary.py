@@ -1,7 +1,6 @@
-"""Further pictures and texts of rows, as views beside those of the rows themselves.
+"""Auxiliary images and texts of rows, read as the rows' own are: cached features, or raw inputs.
 
-They are encoded like the rows' own: ahead and cached where the encoder is frozen, else as pictures
-and token ids. Only models that read them (``HashModel.reads_others``) cause any of it.
+Nothing is computed unless the model asks for them (:class:`~models.base.InputRequest`).
 """
 
 from __future__ import annotations
@@ -9,111 +8,123 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from common.batch import Features
-from common.config.run_config import DataConfig
-from dataset.base import WITHOUT_QUERIES, HashDataset, OtherInputs
+from dataset.base import WITHOUT_QUERIES, AuxiliaryInputs, HashDataset
 from dataset.images import Geometry, ImageCache
-from dataset.loader import SplitView
+from dataset.loader import SplitView, ViewInputs
 from dataset.splits import SplitManifest
-from models.base import Backbone
-from runners.inputs import features
+from runners.inputs.features import FeatureCache, encoder_mark
 from utils.errors import UserError
 
 log = logging.getLogger("hashing")
 
 
 @dataclasses.dataclass(frozen=True)
-class OtherSource:
-    """Where views read one kind of further inputs.
+class AuxiliaryRows:
+    """One kind of auxiliary inputs, and what views read of it.
 
     Attributes:
         inputs: the rows that have one, and for which parts of the split.
-        arguments: of :class:`~dataset.loader.SplitView`, by number in ``inputs.rows``.
+        read: indexed by number in ``inputs.rows``.
     """
 
-    inputs: OtherInputs
-    arguments: dict[str, Any]
+    inputs: AuxiliaryInputs
+    read: ViewInputs
 
     def view(self, rows: np.ndarray, labels: np.ndarray) -> SplitView:
         """Return the view of those of ``rows`` [n], all of which must have one."""
-        own = self.inputs.rows
-        return SplitView(np.searchsorted(own, rows), labels[own], **self.arguments)
+        numbers = np.searchsorted(self.inputs.rows, rows)
+        return SplitView(numbers, labels[self.inputs.rows], self.read)
 
 
-def check_complete(others: Mapping[str, OtherSource], split: SplitManifest) -> None:
-    """Require that every row of the parts that come with further inputs has them.
-
-    Raises:
-        UserError: some have none; before training, not after it.
-    """
-    for name, other in others.items():
-        for part in other.inputs.parts:
-            rows = getattr(split, part)
-            missing = np.setdiff1d(rows, other.inputs.rows)
-            if len(missing):
-                raise UserError(
-                    f"{len(missing)} of {len(rows)} {part} rows have no '{name}' input, row "
-                    f"{missing[0]} first ({other.inputs.source}); run `main.py generate` to its "
-                    "end, with the dataset settings of this run."
-                )
-
-
-def chosen_inputs(dataset: HashDataset, names: Sequence[str]) -> dict[str, OtherInputs]:
-    """Return what the dataset has under ``names``; in place of missing captions, the rows' own."""
-    chosen = {name: dataset.others[name] for name in names if name in dataset.others}
-    if "second" in names and "second" not in chosen and dataset.texts is not None:
+def requested(dataset: HashDataset, names: Sequence[str]) -> dict[str, AuxiliaryInputs]:
+    """Return the dataset's inputs ``names``; in place of missing captions, the rows' own."""
+    inputs = {name: dataset.auxiliary[name] for name in names if name in dataset.auxiliary}
+    if "second" in names and "second" not in inputs and dataset.texts is not None:
         log.warning(
             "no captions made from pictures: each row's own first caption takes their place; "
             "make them with `main.py generate` and give data.generated=DIR"
         )
-        chosen["second"] = OtherInputs(
+        inputs["second"] = AuxiliaryInputs(
             np.arange(len(dataset)),
             "each row's own first caption; none were generated",
             [captions[0] for captions in dataset.texts],
             parts=WITHOUT_QUERIES,
         )
-    return chosen
+    return inputs
 
 
-def other_source(
-    inputs: OtherInputs, backbone: Backbone, geometry: Geometry | None, data: DataConfig, *,
-    cache: bool, tokens: bool, device: torch.device,
-) -> OtherSource:  # fmt: skip
-    """Encode, or tokenise and decode, further inputs; caches: :mod:`runners.inputs.features`."""
-    arguments: dict[str, Any] = {}
-    how: dict[str, Any] = {
-        "tokens": tokens, "batch_size": data.eval_batch_size, "device": device,
-    }  # fmt: skip
+def from_features(
+    inputs: AuxiliaryInputs, cache: FeatureCache, geometry: Geometry | None
+) -> AuxiliaryRows:
+    """Return the inputs as features: the dataset's own where the encoder fits, else cached ones."""
+    text_features = None
+    if inputs.texts is not None and "text" in cache.backbone.modalities:
+        text_features = cache.texts(inputs.texts).features
+    image_features = _image_features(inputs, cache, geometry)
+    read = ViewInputs(image_features=image_features, text_features=text_features)
+    return AuxiliaryRows(inputs, read)
+
+
+def from_raw_rows(
+    inputs: AuxiliaryInputs, cache: FeatureCache, geometry: Geometry | None
+) -> AuxiliaryRows:
+    """Return the inputs as images and token ids, for an encoder that is trained.
+
+    Images that the encoder encodes as it is before training (``ahead``) are features all the same.
+    """
+    backbone, read = cache.backbone, ViewInputs()
     if inputs.texts is not None and "text" in backbone.modalities:
-        if cache:
-            bank = features.text_features(backbone, inputs.texts, **how)
-            arguments["text_features"] = bank.features
-        else:
-            arguments["tokens"] = backbone.tokenize(inputs.texts)
-    fitting = ("", features.encoder_mark(backbone, geometry))
-    known = inputs.features if inputs.encoder in fitting else None
-    if known is not None:
-        width = backbone.widths.get("image")
-        if known.shape[1] != width:
-            raise UserError(
-                f"The encoder gives {width} numbers for a picture, and there are "
-                f"{known.shape[1]} in {inputs.source}; give the backbone that made these."
-            )
-        arguments["image_features"] = Features(torch.from_numpy(known))
+        read = ViewInputs(tokens=backbone.tokenize(inputs.texts))
+    if inputs.ahead or _fits(inputs, cache, geometry):
+        image_features = _image_features(inputs, cache, geometry)
+        read = dataclasses.replace(read, image_features=image_features)
     elif inputs.images is not None and geometry is not None:
-        if cache or inputs.ahead:
-            bank = features.image_features(
-                backbone, inputs.images, geometry, on_bad_image="error", **how
+        images = ImageCache.open(inputs.images, (geometry,)).array(geometry)
+        read = dataclasses.replace(read, images=images, image_input=backbone.image_input)
+    return AuxiliaryRows(inputs, read)
+
+
+def check_complete(auxiliary: Mapping[str, AuxiliaryRows], split: SplitManifest) -> None:
+    """Require that every row of the parts that come with auxiliary inputs has them.
+
+    Raises:
+        UserError: some have none; before training, not after it.
+    """
+    for name, entry in auxiliary.items():
+        for part in entry.inputs.parts:
+            rows = getattr(split, part)
+            missing = np.setdiff1d(rows, entry.inputs.rows)
+            if len(missing):
+                raise UserError(
+                    f"{len(missing)} of {len(rows)} {part} rows have no '{name}' input, row "
+                    f"{missing[0]} first ({entry.inputs.source}); run `main.py generate` to its "
+                    "end, with the dataset settings of this run."
+                )
+
+
+def _fits(inputs: AuxiliaryInputs, cache: FeatureCache, geometry: Geometry | None) -> bool:
+    """Return whether the inputs come with features, computed by this encoder."""
+    encoders = ("", encoder_mark(cache.backbone, geometry))
+    return inputs.features is not None and inputs.encoder in encoders
+
+
+def _image_features(
+    inputs: AuxiliaryInputs, cache: FeatureCache, geometry: Geometry | None
+) -> Features | None:
+    if _fits(inputs, cache, geometry):
+        assert inputs.features is not None
+        width, columns = cache.backbone.widths.get("image"), inputs.features.shape[1]
+        if columns != width:
+            raise UserError(
+                f"The encoder gives {width} numbers for a picture, and there are {columns} in "
+                f"{inputs.source}; give the backbone that made these."
             )
-            arguments["image_features"] = bank.features
-        else:
-            pictures = ImageCache.open(inputs.images, (geometry,))
-            arguments |= {
-                "images": pictures.array(geometry), "image_input": backbone.image_input,
-            }  # fmt: skip
-    return OtherSource(inputs, arguments)
+        return Features(torch.from_numpy(inputs.features))
+    if inputs.images is None or geometry is None:
+        return None
+    return cache.images(inputs.images, geometry).features

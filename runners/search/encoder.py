@@ -18,13 +18,13 @@ from common.storage import checkpoint
 from common.storage.run_folder import RunFolder
 from dataset.base import BadImageError, ImageSource
 from dataset.images import Geometry
-from dataset.loader import SplitView
+from dataset.loader import SplitView, ViewInputs
 from dataset.splits import SplitManifest
-from models.backbones.base import Backbone, CachedBackbone
+from models.backbones.base import CachedBackbone
 from models.base import HashModel
-from runners import experiment as parts
 from runners.evaluation.measure import encode
-from runners.experiment import Experiment
+from runners.experiment import Experiment, problem_of
+from runners.inputs import loading
 from utils.errors import UserError
 from utils.files import digest
 from utils.progress import progress_bar
@@ -60,7 +60,7 @@ class Encoder:
             raise UserError(f"'{path}' is not finished (its state: {state}); finish it first.")
         self.config = compose_layers([read_layer(self.folder.config_file)])
         make_deterministic()
-        self.device = parts.choose_device(self.config, device)
+        self.device = loading.choose_device(self.config, device)
         self.model, self.mark = _rebuilt(self.folder, self.config, self.device)
         self.model.eval()
 
@@ -135,10 +135,8 @@ class Encoder:
                 bad.update({row: reason for row, reason in told if isinstance(reason, str)})
                 if whole:
                     blank = np.zeros((len(whole), self.model.problem.n_classes), np.float32)
-                    view = SplitView(
-                        np.arange(len(whole)), blank, images=np.stack(whole),
-                        image_input=image_input,
-                    )  # fmt: skip
+                    inputs = ViewInputs(np.stack(whole), image_input)
+                    view = SplitView(np.arange(len(whole)), blank, inputs)
                     yield view.__getitems__(range(len(whole)))
                 advance(len(rows))
 
@@ -163,7 +161,8 @@ def _rebuilt(
         experiment.fit_model()
         model = experiment.model
         if isinstance(model.backbone, CachedBackbone):
-            model.backbone = _backbone(config, model.modalities).to(device)
+            request = loading.input_request(config, experiment.dataset)
+            model.backbone = loading.load_encoder(config, request).to(device)
         return model, "fit"
     state = folder.checkpoints / ("last" if selected == "last" else "best")
     if not (state / "model.safetensors").is_file():
@@ -171,22 +170,16 @@ def _rebuilt(
             f"'{folder.path}' keeps no checkpoint ('{state}' is gone), so nothing new can be "
             "encoded; train it again with another output."
         )
-    dataset = parts.load_dataset(config)
+    dataset = loading.load_dataset(config)
+    request = loading.input_request(config, dataset)
+    if request.generated_rows:  # they count among the rows that it was trained on
+        dataset = loading.add_generated(config, dataset)
     saved = folder.path / "split.npz"
     split = SplitManifest.load(saved) if saved.is_file() else dataset.split
-    modalities = parts.modalities_of(config, dataset)
-    backbone = _backbone(config, modalities)
+    backbone = loading.load_encoder(config, request)
     seed_everything(config.seed)
-    problem = parts.problem_of(config, dataset, split)
+    problem = problem_of(config, dataset, split)
     model = config.model.entry.target(config.model.config, problem, backbone).to(device)
     checkpoint.load_modules(state, {"model": model})
     changed = (state / "model.safetensors").stat().st_mtime_ns
     return model, digest((state / "state.json").read_text(), str(changed))
-
-
-def _backbone(config: RunConfig, modalities: tuple[str, ...]) -> Backbone:
-    """Return the encoder itself, as the model of ``config`` prepares it."""
-    method, keys = config.model.entry.target, config.model.config
-    backbone = parts.load_backbone(config, method.towers_of(keys, modalities))
-    method.prepare(keys, backbone)
-    return backbone

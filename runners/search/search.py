@@ -13,7 +13,7 @@ from common.codes import pack_codes
 from common.storage.cache import cached
 from dataset.base import BadImageError, ImageSource
 from dataset.images import SUFFIXES, FileImages, SelectedImages
-from runners.experiment import load_dataset
+from runners.inputs.loading import load_dataset
 from runners.report.gallery import as_uri
 from runners.report.page import render
 from runners.search.collection import (

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from dataset.images import FileImages, Geometry, ImageCache  # noqa: E402
-from dataset.loader import SplitView, make_loader  # noqa: E402
+from dataset.loader import SplitView, ViewInputs, make_loader  # noqa: E402
 
 
 class Preparation:
@@ -58,9 +58,8 @@ def measure(folder: Path, n: int, size: int, augment: str) -> tuple[float, float
     read = time.perf_counter() - start
 
     rows = np.arange(len(names))
-    view = SplitView(
-        rows, np.ones((len(names), 1)), images=array, image_input=Preparation(size), augment=augment
-    )
+    inputs = ViewInputs(array, Preparation(size))
+    view = SplitView(rows, np.ones((len(names), 1)), inputs, augment=augment)
     start = time.perf_counter()
     for _ in make_loader(view, 32, shuffle=True):
         pass

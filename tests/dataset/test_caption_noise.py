@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dataset.caption_noise import shuffled_captions
-from dataset.loader import SplitView
+from dataset.loader import SplitView, ViewInputs
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -27,9 +27,9 @@ def test_captions_move_and_all_else_stays():
     labels = np.eye(4, dtype=np.float32)
     ids = np.arange(8)[:, None]  # two captions a row: 2 r and 2 r + 1
     view = SplitView(
-        np.array([3, 1]), labels, tokens=(ids, np.zeros((8, 1), bool)),
-        caption_offsets=np.arange(0, 9, 2), caption_rows=np.array([1, 3]),
-        extras={"row": np.arange(4)},
+        np.array([3, 1]), labels,
+        ViewInputs(tokens=(ids, np.zeros((8, 1), bool)), caption_offsets=np.arange(0, 9, 2)),
+        caption_rows=np.array([1, 3]), extras={"row": np.arange(4)},
     )  # fmt: skip
     batch = view.__getitems__([0, 1])
     assert batch.text.flatten().tolist() == [2, 6]
@@ -39,9 +39,9 @@ def test_captions_move_and_all_else_stays():
 def test_other_views_bring_the_same_positions():
     labels = np.eye(4, dtype=np.float32)
     pooled = np.arange(4, dtype=np.float32)[:, None]
-    other = SplitView(np.array([2, 0]), labels, text_features=(pooled, None, None))
-    view = SplitView(np.array([3, 1]), labels, others={"second": other})
+    other = SplitView(np.array([2, 0]), labels, ViewInputs(text_features=(pooled, None, None)))
+    view = SplitView(np.array([3, 1]), labels, auxiliary={"second": other})
     batch = view.__getitems__([1, 0]).to("cpu")
-    assert batch.others["second"].text_features.pooled.flatten().tolist() == [0, 2]
+    assert batch.auxiliary["second"].text_features.pooled.flatten().tolist() == [0, 2]
     with pytest.raises(ValueError, match="'second' has 2 positions, not 1"):
-        SplitView(np.array([3]), labels, others={"second": other})
+        SplitView(np.array([3]), labels, auxiliary={"second": other})

@@ -11,15 +11,14 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
 from common.batch import Batch, Features
+from dataset.augmentation import _random_boxes, augment, uniform
 from dataset.loader import (
     EpochOrder,
     SplitView,
-    _random_boxes,
-    augment,
+    ViewInputs,
     flatten_captions,
     make_loader,
     set_epoch,
-    uniform,
 )
 from utils.errors import UserError
 
@@ -32,8 +31,12 @@ TEXTS, OFFSETS = flatten_captions([[f"{i}/{j}" for j in range(1 + i % 5)] for i 
 TOKENS = torch.arange(len(TEXTS)).unsqueeze(1).repeat(1, 3), torch.zeros(len(TEXTS), 3, dtype=bool)
 
 
+READ = {field.name for field in dataclasses.fields(ViewInputs)}
+
+
 def view(**keys) -> SplitView:
-    return SplitView(ROWS, LABELS, **keys)
+    inputs = ViewInputs(**{name: keys.pop(name) for name in READ & keys.keys()})
+    return SplitView(ROWS, LABELS, inputs, **keys)
 
 
 def full_view(**keys) -> SplitView:
@@ -226,9 +229,13 @@ def test_pictures_that_do_not_fit_the_backbone():
 def test_an_epoch_of_cached_features_is_fast():
     features = np.random.default_rng(0).standard_normal((4000, 512), dtype=np.float32)
     some = SplitView(
-        np.arange(4000), np.ones((4000, 24)), image_features=(features, None, None),
-        text_features=(np.repeat(features, 5, axis=0), None, None),
-        caption_offsets=np.arange(0, 20001, 5), captions="random",
+        np.arange(4000), np.ones((4000, 24)),
+        ViewInputs(
+            image_features=(features, None, None),
+            text_features=(np.repeat(features, 5, axis=0), None, None),
+            caption_offsets=np.arange(0, 20001, 5),
+        ),
+        captions="random",
     )  # fmt: skip
     loader = make_loader(some, 100, shuffle=True)
     times = []

@@ -321,13 +321,13 @@ def test_the_real_flickr8k():
 
 
 def test_captions_made_from_pictures_lie_beside_the_others(root):
-    assert load(root).others == {}
+    assert load(root).auxiliary == {}
     made = [f"a picture of {i}" for i in range(N)]
     scipy.io.savemat(root / "image_caption.mat", {"image_caption": np.array(made)})
-    second = load(root).others["second"]
+    second = load(root).auxiliary["second"]
     assert second.texts == made and second.rows.tolist() == list(range(N))
     assert second.parts == ("train", "database") and second.images is None
-    assert load(root, second_caption_file=None).others == {}
+    assert load(root, second_caption_file=None).auxiliary == {}
     scipy.io.savemat(root / "short.mat", {"caption": np.array(made[:-1])})
     with pytest.raises(UserError, match="short.mat has 5 rows; they must agree"):
         load(root, second_caption_file="short.mat")
@@ -336,7 +336,7 @@ def test_captions_made_from_pictures_lie_beside_the_others(root):
     labels = LABELS.copy()
     labels[1] = 0
     scipy.io.savemat(root / "label.mat", {"category": labels})
-    kept = load(root, on_unlabelled="drop").others["second"]
+    kept = load(root, on_unlabelled="drop").auxiliary["second"]
     assert kept.texts == [made[i] for i in (0, 2, 3, 4, 5)] and kept.rows.tolist() == [
         0,
         1,

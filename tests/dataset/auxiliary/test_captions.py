@@ -58,9 +58,9 @@ def folder(tmp_path, dataset):
 
 
 def test_both_are_found_by_row(dataset, folder):
-    others = with_generated(dataset, folder).others
-    assert dataset.others == {}  # what a sweep keeps in memory stays as it is
-    second, virtual = others["second"], others["virtual"]
+    auxiliary = with_generated(dataset, folder).auxiliary
+    assert dataset.auxiliary == {}  # what a sweep keeps in memory stays as it is
+    second, virtual = auxiliary["second"], auxiliary["virtual"]
     assert second.rows.tolist() == list(range(N))
     assert second.texts == [f"seen\u2028{r}" for r in range(N)]
     assert second.parts == ("train", "database")
@@ -73,15 +73,16 @@ def test_both_are_found_by_row(dataset, folder):
 
 def test_captions_alone_and_rows_left_out(dataset, tmp_path):
     write_lines(tmp_path / "captions.jsonl", [(5, "five"), (2, "two")])
-    others = with_generated(dataset, tmp_path).others
-    assert set(others) == {"second"}
-    assert others["second"].rows.tolist() == [2, 5] and others["second"].texts == ["two", "five"]
+    auxiliary = with_generated(dataset, tmp_path).auxiliary
+    assert set(auxiliary) == {"second"}
+    second = auxiliary["second"]
+    assert second.rows.tolist() == [2, 5] and second.texts == ["two", "five"]
 
 
 def test_a_painted_picture_without_caption_does_not_count(dataset, folder):
     queries = sorted(dataset.split.query.tolist())
     write_lines(folder / "query_captions.jsonl", [(r, "painted") for r in queries[:2]])
-    assert with_generated(dataset, folder).others["virtual"].rows.tolist() == queries[:2]
+    assert with_generated(dataset, folder).auxiliary["virtual"].rows.tolist() == queries[:2]
     (folder / "query_captions.jsonl").unlink()
     with pytest.raises(UserError, match="holds 3 painted pictures .* no row has both"):
         with_generated(dataset, folder)
@@ -92,7 +93,7 @@ def test_the_released_layout(dataset, tmp_path):
     for rank in range(len(query)):
         paint(tmp_path / f"{rank + 1}.png", rank)
     (tmp_path / "captions.txt").write_text("first\nsecond\nthird\n")
-    virtual = with_generated(dataset, tmp_path).others["virtual"]
+    virtual = with_generated(dataset, tmp_path).auxiliary["virtual"]
     for rank, row in enumerate(query):
         at = virtual.rows.tolist().index(row)
         assert virtual.texts[at] == ("first", "second", "third")[rank]

@@ -55,16 +55,17 @@ def shown(inputs):
 
 def test_rows_take_pictures_of_their_class_in_turn(dataset, tmp_path):
     grown = with_generated(dataset, write(tmp_path, UNSEEN + SEEN))
-    pseudo = grown.others[PSEUDO]
+    pseudo = grown.auxiliary[PSEUDO]
     assert shown(pseudo) == {
         0: "ant/00000.png", 4: "ant/00001.png", 8: "ant/00000.png", 1: "bee/00000.png",
         5: "bee/00000.png", 10: "doe/00000.png", 11: "doe/00001.png",
     }  # fmt: skip
     assert pseudo.rows.tolist() == sorted(pseudo.rows) and pseudo.parts == ("train",)
     assert pseudo.ahead and pseudo.texts[0] == "a ant 0"
-    assert grown.others[TGI].rows.tolist() == [10, 11] and grown.others[TGI].parts == ()
-    assert "of 1 unseen classes" in grown.others[TGI].source
-    assert len(dataset) == N and dataset.others == {}, "the dataset itself stays as it is"
+    assert grown.generated.rows.tolist() == [10, 11] and grown.generated.name == TGI
+    assert "of 1 unseen classes" in grown.generated.source
+    assert len(dataset) == N, "the dataset itself stays as it is"
+    assert dataset.auxiliary == {} and dataset.generated is None
 
 
 def test_further_rows(dataset, tmp_path):
@@ -79,7 +80,7 @@ def test_further_rows(dataset, tmp_path):
 
 def test_a_row_takes_the_picture_painted_from_it(dataset, tmp_path):
     entries = [("ant", 0, 8), ("ant", 1, 0), ("ant", 2, 8), ("bee", 0, 5)]
-    pseudo = with_generated(dataset, write(tmp_path, entries)).others[PSEUDO]
+    pseudo = with_generated(dataset, write(tmp_path, entries)).auxiliary[PSEUDO]
     found = shown(pseudo)
     assert found[8] == "ant/00000.png" and found[0] == "ant/00001.png"
     assert found[4] == "ant/00000.png", "in turn, where none was painted from the row"
@@ -88,14 +89,15 @@ def test_a_row_takes_the_picture_painted_from_it(dataset, tmp_path):
 
 def test_pictures_of_unseen_classes_alone(dataset, tmp_path):
     grown = with_generated(dataset, write(tmp_path, UNSEEN))
-    assert set(grown.others) == {TGI}
+    assert grown.auxiliary == {} and grown.generated is not None
 
 
 def test_seen_classes_alone_add_no_row(dataset, tmp_path):
     grown = with_generated(dataset, write(tmp_path, SEEN))
-    assert set(grown.others) == {PSEUDO} and len(grown) == N
+    assert set(grown.auxiliary) == {PSEUDO} and len(grown) == N and grown.generated is None
     every = dataclasses.replace(dataset, seen_classes=())  # no zero-shot set: all are seen
-    assert set(with_generated(every, write(tmp_path, SEEN + UNSEEN)).others) == {PSEUDO}
+    every = with_generated(every, write(tmp_path, SEEN + UNSEEN))
+    assert set(every.auxiliary) == {PSEUDO} and every.generated is None
 
 
 def test_features_of_the_folder(dataset, tmp_path):
@@ -105,12 +107,12 @@ def test_features_of_the_folder(dataset, tmp_path):
         file["pooled"] = np.arange(6, dtype=np.float32).reshape(3, 2)
         file.create_dataset("file", data=files, dtype=h5py.string_dtype())
         file.attrs["encoder"] = "abc"
-    pseudo = with_generated(dataset, tmp_path).others[PSEUDO]
+    pseudo = with_generated(dataset, tmp_path).auxiliary[PSEUDO]
     assert pseudo.encoder == "abc"
     assert pseudo.features[pseudo.rows.tolist().index(1)].tolist() == [0, 1]
     assert pseudo.features[pseudo.rows.tolist().index(0)].tolist() == [4, 5]
     write(tmp_path, [*SEEN, ("bee", 1, None)])  # painted later, without features
-    assert with_generated(dataset, tmp_path).others[PSEUDO].features is None
+    assert with_generated(dataset, tmp_path).auxiliary[PSEUDO].features is None
     (tmp_path / "features.h5").write_bytes(b"nothing")
     with pytest.raises(UserError, match="features.h5' is not what `main.py generate` writes"):
         with_generated(dataset, tmp_path)
@@ -127,7 +129,7 @@ def test_a_list_of_features(dataset, tmp_path):
     told += ["too\tshort", line("doe/00001.png", 3, 70, ()), line("doe/00000.png", 3, 80)]
     (tmp_path / "list.txt").write_text("\n".join(told) + "\n")
     grown = with_generated(dataset, tmp_path / "list.txt")
-    pseudo, further = grown.others[PSEUDO], grown.others[TGI]
+    pseudo, further = grown.auxiliary[PSEUDO], grown.generated
     assert pseudo.rows.tolist() == [0, 1, 4, 5, 8, 10, 11]
     assert pseudo.features[:, 0].tolist() == [0, 1, 4, 5, 8, 70, 80]
     assert pseudo.images is None and pseudo.encoder == ""

@@ -151,7 +151,7 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
 
     def extend(batch: Batch) -> Batch:
         pseudo = Batch(batch.label, batch.index, image_features=Features(synthetic[batch.index]))
-        return dataclasses.replace(batch, others={PSEUDO: pseudo})
+        return dataclasses.replace(batch, auxiliary={PSEUDO: pseudo})
 
     every, batches = case.cfg("eval_every"), case.cfg("eval_forwards_each")
 

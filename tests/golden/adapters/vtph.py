@@ -245,7 +245,7 @@ def features_of(case: Case) -> Batch:
     }
     return Batch(
         label, index, image_features=given["image"], text_features=given["text"],
-        others={"second": Batch(label, index, text_features=given["second"])},
+        auxiliary={"second": Batch(label, index, text_features=given["second"])},
     )  # fmt: skip
 
 
@@ -282,7 +282,7 @@ def compare_concepts(case: Case, model: VTPH, batch: Batch, modality: str) -> No
         encoded = prompts.image(batch.image_features)
     else:
         prompted = prompts.adapter(batch.text_features.pooled)
-        second = batch.others["second"].text_features
+        second = batch.auxiliary["second"].text_features
         encoded = prompts.text(prompted, batch.text_features, batch.image_features, second)
     weight, bias = (
         case.tensor(f"in_param_hash__{short}_concept_proj.{n}") for n in ("weight", "bias")

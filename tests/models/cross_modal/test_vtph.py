@@ -44,7 +44,7 @@ def batch_with(**others):
     batch = toy_batch()
     for name, seed in others.items():
         image = other_features(seed + 100) if name == "virtual" else None
-        batch.others[name] = Batch(
+        batch.auxiliary[name] = Batch(
             batch.label, batch.index, image_features=image, text_features=other_features(seed)
         )
     return batch

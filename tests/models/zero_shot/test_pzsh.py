@@ -194,7 +194,7 @@ def raw_batch(pseudo=True):
         batch.label, batch.index, image_features=Features(random(ROWS, WIDTH, seed=6)),
         text=torch.arange(ROWS)[:, None] % 8, text_mask=torch.zeros(ROWS, 1, dtype=torch.bool),
     )  # fmt: skip
-    return dataclasses.replace(batch, others={PSEUDO: other})
+    return dataclasses.replace(batch, auxiliary={PSEUDO: other})
 
 
 def build(backbone, **keys):
@@ -261,7 +261,8 @@ def test_captions_train_the_text_tower():
         terms.total().backward()
         moved = model.backbone.text.weight.grad
         assert (moved is not None and bool(moved.any())) == (caption and not frozen)
-    assert PZSH.towers_of(PZSHConfig(caption=True), ("image",)) == ("image", "text")
+    request = PZSH.input_request(PZSHConfig(caption=True), ("image",))
+    assert request.towers == ("image", "text")
     with pytest.raises(UserError, match="pictures of 32 features to texts of 5"):
         build(Towers(text_width=5), caption=True)
 
@@ -270,7 +271,7 @@ def test_targets_are_those_of_the_batch():
     model = build(Towers())
     batch = raw_batch()
     target = model(batch).pseudo_feature
-    assert torch.equal(target, batch.others[PSEUDO].image_features.pooled)
+    assert torch.equal(target, batch.auxiliary[PSEUDO].image_features.pooled)
     outputs = model(raw_batch(pseudo=False))
     assert not outputs.pseudo_feature.any() and not outputs.caption_feature.any()
     torch.testing.assert_close(outputs.image_aligned.norm(dim=1), torch.ones(ROWS))
@@ -285,8 +286,9 @@ def test_what_results_say():
     off = build(Towers(), tgi=False).protocol_notes({})
     assert off["alignment"].startswith("off: no pseudo-images")
     assert off["synthetic_rows_of_unseen_classes"] == "off (model.tgi=false)"
-    assert PZSH.others_of(PZSHConfig()) == (PSEUDO, TGI)
-    assert PZSH.others_of(PZSHConfig(tgi=False)) == (PSEUDO,)
+    for tgi in (True, False):
+        request = PZSH.input_request(PZSHConfig(tgi=tgi), ("image",))
+        assert request.auxiliary == (PSEUDO,) and request.generated_rows == tgi
 
 
 def test_settings_that_cannot_be():

@@ -115,12 +115,12 @@ def test_who_is_given_what(words, tmp_path):
     asked = queries(words)
     made = write_generated(tmp_path / "made", asked)
     experiment = build([*words, f"data.generated={made}", "eval.select=val"])
-    found = {part: set(experiment.view(part)[0].others) for part in ("train", "database")}
+    found = {part: set(experiment.view(part)[0].auxiliary) for part in ("train", "database")}
     assert found == {"train": {"second"}, "database": {"second"}}
-    assert set(experiment.view("query")[0].others) == {"virtual"}
-    assert set(experiment.view("val")[0].others) == set()  # asks, and nothing is painted for it
-    virtual = experiment.view("query").__getitems__([4, 2]).others["virtual"]
-    backbone = experiment.others["virtual"].inputs
+    assert set(experiment.view("query")[0].auxiliary) == {"virtual"}
+    assert set(experiment.view("val")[0].auxiliary) == set()  # asks, and nothing is painted for it
+    virtual = experiment.view("query").__getitems__([4, 2]).auxiliary["virtual"]
+    backbone = experiment.inputs.auxiliary["virtual"].inputs
     assert [backbone.texts[backbone.rows.tolist().index(asked[i])] for i in (4, 2)] == [
         f"painted {asked[i]}" for i in (4, 2)
     ]
@@ -131,7 +131,7 @@ def test_who_is_given_what(words, tmp_path):
 def test_a_method_that_reads_none_is_given_none(words, captioned, tmp_path):
     made = write_generated(tmp_path / "made", queries(words))
     experiment = build([*captioned, "method=dsph", f"data.generated={made}"])
-    assert experiment.others == {} and experiment.view("train")[0].others == {}
+    assert experiment.inputs.auxiliary == {} and experiment.view("train")[0].auxiliary == {}
 
 
 def test_a_query_without_its_picture_is_named(words, tmp_path):
@@ -149,7 +149,7 @@ def test_captions_are_shuffled_in_training_alone(words):
 
     def texts(experiment, part, **how):
         batch = experiment.view(part, **how).__getitems__(rows)
-        return batch.text_features.pooled, batch.others["second"].text_features.pooled
+        return batch.text_features.pooled, batch.auxiliary["second"].text_features.pooled
 
     for part, how, same in (("train", {"train": True}, False), ("train", {}, True)):
         (own, second), (other, second_too) = texts(calm, part, **how), texts(noisy, part, **how)

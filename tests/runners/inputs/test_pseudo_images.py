@@ -8,11 +8,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import main
 from common.config.run_config import compose
 from dataset.images import FileImages
 from runners.experiment import Experiment
+from runners.search.encoder import Encoder
 from runners.training.module import TrainingModule
 from tests.helpers import PIXELS, QUICK, outcome, run
 from utils.errors import UserError
@@ -57,12 +59,12 @@ def test_training_rows_and_their_pictures(painted):
         batch.label[-2 * UNSEEN :, SEEN:].sum() == 2 * UNSEEN and not batch.label[:-20, SEEN:].any()
     )
     features = batch.image_features.pooled
-    target = batch.others["pseudo"].image_features.pooled
+    target = batch.auxiliary["pseudo"].image_features.pooled
     assert torch.equal(features[-2 * UNSEEN :], target[-2 * UNSEEN :]), "their own pseudo-images"
     assert not any(torch.equal(a, b) for a, b in zip(features[:80], target[:80], strict=True))
     for part in ("query", "database", "val"):
         if len(getattr(experiment.split, part)):
-            assert everything(experiment, part).others == {}
+            assert everything(experiment, part).auxiliary == {}
     plain = build()
     for part in ("query", "database"):
         rows = getattr(plain.split, part)
@@ -127,7 +129,8 @@ def test_pictures_of_unseen_classes_alone(painted, tmp_path):
     kept = [line for line in lines if any(f'"class": "{name}"' in line for name in names)]
     (tmp_path / "unseen" / "pictures.jsonl").write_text("\n".join(kept) + "\n")
     experiment = build(f"data.generated={tmp_path / 'unseen'}")
-    assert set(experiment.others) == {"tgi"} and everything(experiment).others == {}
+    assert experiment.inputs.auxiliary == {} and everything(experiment).auxiliary == {}
+    assert set(experiment.auxiliary_sources) == {"tgi"}
     told = experiment.model.protocol_notes({"tgi": "x"})
     assert told["alignment"].startswith("off") and told["synthetic_rows_of_unseen_classes"] == "x"
 
@@ -146,10 +149,10 @@ def test_features_that_were_generated_are_used_if_they_are_this_encoders(painted
         file["pooled"][:] = 7
     words = f"data.generated={tmp_path / 'other'}"
     batch = everything(build(words))
-    assert bool((batch.others["pseudo"].image_features.pooled == 7).all())
+    assert bool((batch.auxiliary["pseudo"].image_features.pooled == 7).all())
     for other in ("backbone.size=16", "data.eval_geometry=crop"):
         batch = everything(build(words, other))
-        assert batch.others["pseudo"].image_features.pooled.unique().numel() > 100
+        assert batch.auxiliary["pseudo"].image_features.pooled.unique().numel() > 100
 
 
 def test_the_list_of_features_trains_as_well(painted):
@@ -158,8 +161,8 @@ def test_the_list_of_features_trains_as_well(painted):
     ours, theirs = everything(experiment), everything(folder)
     assert torch.equal(ours.label, theirs.label)
     assert torch.equal(ours.image_features.pooled, theirs.image_features.pooled)
-    unit = torch.nn.functional.normalize(theirs.others["pseudo"].image_features.pooled, dim=1)
-    listed = ours.others["pseudo"].image_features.pooled
+    unit = torch.nn.functional.normalize(theirs.auxiliary["pseudo"].image_features.pooled, dim=1)
+    listed = ours.auxiliary["pseudo"].image_features.pooled
     torch.testing.assert_close(listed, unit, rtol=0, atol=1e-6)
     with pytest.raises(UserError, match="The encoder gives 768 numbers .* there are 192 in feat"):
         build(f"data.generated={painted / 'train_list.txt'}", "backbone.size=16")
@@ -196,7 +199,7 @@ def test_words_of_pictures_are_aligned_to(painted, tmp_path):
     ]  # fmt: skip
     experiment = build(*words)
     batch = everything(experiment)
-    assert batch.others["pseudo"].text_features.pooled.shape == (100, 192)
+    assert batch.auxiliary["pseudo"].text_features.pooled.shape == (100, 192)
     assert experiment.model.modalities == ("image",)
     terms = TrainingModule(experiment.model, experiment.loss)(batch, _start())
     assert terms["align_text"].item() > 0
@@ -219,10 +222,11 @@ def test_a_trained_blip_is_aligned_to_what_it_was_at_first(painted, tmp_path):
     experiment = Experiment.build(config)
     batch = everything(experiment)
     assert batch.image is not None and batch.image_features is None
-    source = experiment.others["pseudo"].inputs.images
+    pseudo = experiment.inputs.auxiliary["pseudo"].inputs
+    source = pseudo.images
     rows = [np.asarray(source.decode(i)) for i in range(3)]
-    order = np.searchsorted(experiment.others["pseudo"].inputs.rows, experiment.split.train)
-    target = batch.others["pseudo"].image_features.pooled
+    order = np.searchsorted(pseudo.rows, experiment.split.train)
+    target = batch.auxiliary["pseudo"].image_features.pooled
     backbone = experiment.model.backbone.eval()
     shown = _prepared(rows, backbone.image_input)
     with torch.no_grad():
@@ -242,7 +246,7 @@ def test_a_trained_blip_is_aligned_to_what_it_was_at_first(painted, tmp_path):
         assert not torch.allclose(backbone.encode_image(shown).pooled, first, atol=1e-4)
     moved = dict(experiment.model.twin["backbone"].named_parameters())
     assert any(not torch.equal(moved[name], value) for name, value in twin.items())
-    assert torch.equal(everything(experiment).others["pseudo"].image_features.pooled, target)
+    assert torch.equal(everything(experiment).auxiliary["pseudo"].image_features.pooled, target)
 
 
 def _prepared(pictures, image_input):
@@ -279,3 +283,11 @@ def test_a_killed_run_goes_on_with_its_twin_and_memory(painted, tmp_path, monkey
     assert [again[p] for p in ("query image", "database image")] == [
         whole[p] for p in ("query image", "database image")
     ]
+
+
+def test_a_run_with_generated_rows_encodes_new_images(painted, tmp_path):
+    """Its memory has a row for each of them, so the model is rebuilt with their number."""
+    folder = run(*WORDS, f"data.generated={painted}", f"output={tmp_path}")
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "0.png")
+    encoded = Encoder(folder.path).pictures(FileImages(["0.png"], tmp_path))
+    assert encoded.codes.shape == (1, folder.metrics()["run"]["bits"])

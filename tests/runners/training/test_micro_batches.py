@@ -100,13 +100,13 @@ def test_rows_of_every_part_of_a_batch():
     batch = Batch(
         label=torch.eye(4), index=torch.arange(4), text=torch.arange(8).view(4, 2),
         text_features=Features(torch.arange(4.0)[:, None]), extras={"a": torch.arange(4)},
-        others={"second": inner},
+        auxiliary={"second": inner},
     )  # fmt: skip
     cut = rows_of(batch, 1, 3)
     assert len(cut) == 2 and cut.image is None and cut.text.tolist() == [[2, 3], [4, 5]]
     assert cut.text_features.pooled.flatten().tolist() == [1, 2]
     assert cut.text_features.tokens is None
-    assert cut.extras["a"].tolist() == [1, 2] and cut.others["second"].index.tolist() == [1, 2]
+    assert cut.extras["a"].tolist() == [1, 2] and cut.auxiliary["second"].index.tolist() == [1, 2]
 
 
 def test_what_running_out_of_memory_looks_like():

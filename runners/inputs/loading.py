@@ -1,0 +1,75 @@
+"""Datasets and encoders by configuration, kept in memory for the next run of a sweep."""
+
+from __future__ import annotations
+
+import torch
+
+from common.config.run_config import RunConfig
+from common.devices import find_device
+from dataset.auxiliary.captions import with_generated
+from dataset.base import HashDataset
+from models.backbones.build import build_backbone
+from models.backbones.towers import freeze_tower
+from models.base import Backbone, InputRequest
+from utils.errors import UserError
+
+_datasets: dict[str, HashDataset] = {}
+_backbones: dict[str, Backbone] = {}
+
+
+def choose_device(config: RunConfig, device: torch.device | str | None = None) -> torch.device:
+    """Return the configured device; ``auto`` takes a GPU where there is one."""
+    name = str(device or getattr(config.runner.config, "device", "auto"))
+    return find_device(name, "runner.device=")
+
+
+def load_dataset(config: RunConfig) -> HashDataset:
+    """Return the dataset, kept in memory for the next run of a sweep that uses the same one."""
+    key = repr((config.dataset_name, config.resolved["dataset"]))
+    if key not in _datasets:
+        _datasets.clear()
+        _datasets[key] = config.dataset.entry.target(config.dataset.config, config.dataset_name)
+    return _datasets[key]
+
+
+def add_generated(config: RunConfig, dataset: HashDataset) -> HashDataset:
+    """Return the dataset with the captions, images and rows of ``data.generated``, if it is set."""
+    folder = config.data.generated
+    return dataset if folder is None else with_generated(dataset, folder)
+
+
+def load_backbone(config: RunConfig, modalities: tuple[str, ...]) -> Backbone:
+    """Return the encoder; a frozen one is kept in memory for the next run that uses the same."""
+    key = repr((config.resolved["backbone"], modalities))
+    if key in _backbones:
+        return _backbones[key]
+    backbone = build_backbone(config.backbone.name, config.backbone.config, modalities)
+    if not any(parameter.requires_grad for parameter in backbone.parameters()):
+        _backbones.clear()
+        _backbones[key] = backbone
+    return backbone
+
+
+def input_request(config: RunConfig, dataset: HashDataset) -> InputRequest:
+    """Return what the configured model reads of the dataset.
+
+    Raises:
+        UserError: the dataset lacks a modality that the model hashes.
+    """
+    model = config.model.entry.target
+    modalities = model.modalities or dataset.modalities
+    missing = [modality for modality in modalities if modality not in dataset.modalities]
+    if missing:
+        raise UserError(
+            f"Model '{config.model.name}' needs {' and '.join(modalities)}, but dataset "
+            f"'{dataset.name}' has no {missing[0]}; choose another method or dataset."
+        )
+    return model.input_request(config.model.config, modalities)
+
+
+def load_encoder(config: RunConfig, request: InputRequest) -> Backbone:
+    """Return the encoder with the towers that the model requests, and frozen as it requests."""
+    backbone = load_backbone(config, request.towers)
+    for modality in request.frozen:
+        freeze_tower(backbone, modality)
+    return backbone
