@@ -31,6 +31,9 @@ OF_A_LIBRARY = {
     "common.metrics.counting.numba_backend": "numba",
 }
 LIMIT = 420  # lines
+FAMILIES = ("cross_modal", "image", "zero_shot", "shallow")  # of methods, one file each
+PARTS = ("centers", "layers", "losses", "text")  # that methods share
+RUNNER_BASES = {"base.py", "experiment.py", "staged.py"}
 SOURCES = [file for package in MAY_IMPORT for file in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -58,6 +61,36 @@ def imports(tree: ast.AST, top_only: bool = False) -> Iterator[tuple[str, int]]:
                 yield from imports(node)
         else:
             yield from imports(node, top_only)
+
+
+def registers(file: Path) -> bool:
+    """Return whether a class or function of the file is entered into a registry."""
+    return any(
+        isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Attribute)
+        and decorator.func.attr == "register"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for decorator in getattr(node, "decorator_list", [])
+    )
+
+
+def test_every_file_of_a_family_and_of_runners_registers_something():
+    folders = [*(ROOT / "models" / family for family in FAMILIES), ROOT / "runners"]
+    files = [f for folder in folders for f in folder.glob("*.py") if f.name != "__init__.py"]
+    silent = {name_of(file) for file in files if not registers(file)}
+    assert silent == {f"runners/{name}" for name in RUNNER_BASES}
+
+
+def test_a_folder_of_parts_holds_parts():
+    files = [file for part in PARTS for file in (ROOT / "models" / part).rglob("*.py")]
+    files += [f for folder in (ROOT / "runners").iterdir() for f in folder.rglob("*.py")]
+    assert [name_of(file) for file in files if registers(file)] == []
+
+
+def test_every_folder_of_models_is_a_family_or_holds_parts():
+    folders = {f.parent.name for f in (ROOT / "models").glob("*/__init__.py")}
+    assert folders == {*FAMILIES, *PARTS, "backbones"}
+    assert {f.name for f in (ROOT / "models").glob("*.py")} == {"__init__.py", "base.py"}
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
