@@ -33,3 +33,22 @@ def test_sweeps_in_documents_are_valid(document, tmp_path):
         sweep = read_sweep(file)
         points = yaml.safe_load(block)["grid"]
         assert len(expand(sweep, file)) <= len(points["method"]) * len(points["bits"]) * 3
+
+
+PATH = re.compile(r"(?<![\w./{-])((?:common|dataset|models|runners|utils)/[\w./-]*\w)(?![\w<])")
+SAID = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(ROOT / "configs").rglob("*.yaml")]
+SAID += [
+    f for p in ("common", "dataset", "models", "runners", "utils") for f in (ROOT / p).rglob("*.py")
+]
+
+
+def test_every_path_in_the_code_that_is_named_exists():
+    """Changelogs aside, which tell of former ones."""
+    gone = [
+        f"{file.relative_to(ROOT)}: {path}"
+        for file in SAID
+        if file.name.lower() != "changelog.md"
+        for path in PATH.findall(file.read_text(encoding="utf-8"))
+        if not (ROOT / path).exists()
+    ]
+    assert gone == []
