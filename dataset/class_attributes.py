@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.preparation.source import Attributes
+from dataset.preparation.rows import Attributes
 from dataset.tables import read_matrix, read_pairs
 from utils.errors import UserError
 

@@ -3,7 +3,7 @@
 ======================= ==================== =====================================================
 in the file             type                 content
 ======================= ==================== =====================================================
-``keys``, ``paths``     text [N]             see :class:`~dataset.preparation.source.Rows`
+``keys``, ``paths``     text [N]             see :class:`~dataset.preparation.rows.Rows`
 ``labels``              uint8 [N,C]          0/1
 ``class_names``         text [C]
 ``texts``               text [M]             captions of all rows, one row after the other
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.preparation.source import Attributes, Rows
+from dataset.preparation.rows import Attributes, Rows
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -70,6 +70,20 @@ class Index:
             total.update(f"{name}:{shape}:{len(data)};".encode())
             total.update(data)
         return total.hexdigest()[:16]
+
+    def subset(self, name: str) -> np.ndarray:
+        """Return which rows the subset ``name`` marks, bool [N].
+
+        Raises:
+            UserError: the index has no such subset.
+        """
+        if name not in self.rows.subsets:
+            known = ", ".join(self.rows.subsets) or "none"
+            raise UserError(
+                f"The index of {self.dataset} has no rows marked '{name}' (there: {known}); the "
+                "file that marks them was not there when it was prepared. Prepare it again."
+            )
+        return self.rows.subsets[name]
 
     def save(self, path: Path) -> None:
         """Write the index atomically; equal indices become equal files."""

@@ -26,9 +26,10 @@ from dataset.preparation.index import (
     index_file,
     load_index,
 )
+from dataset.preparation.rows import Rows
 from dataset.preparation.scan import forget, scan
 from dataset.preparation.selection import draw, select
-from dataset.preparation.source import OfficialFile, Rows, Source
+from dataset.preparation.source import OfficialFile, Source
 from utils.archives import is_archive, unpack, unpacked_size
 from utils.downloads import download
 from utils.errors import UserError

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from dataset.base import HashDataset
 from dataset.preparation.index import load_index
-from dataset.preparation.selection import Selection, draw, select
-from dataset.preparation.source import Protocol, Source
+from dataset.preparation.protocol import Protocol, Selection
+from dataset.preparation.selection import draw, select
+from dataset.preparation.source import Source
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Rules that protocols draw by; see :data:`dataset.preparation.source.Draw`.
+"""Rules that protocols draw by; see :data:`dataset.preparation.protocol.Draw`.
 
 The counting rules are those of :mod:`dataset.splits` with the protocol's numbers.
 """
@@ -9,8 +9,7 @@ import functools
 
 import numpy as np
 
-from dataset.preparation.selection import Selection
-from dataset.preparation.source import Draw, Protocol
+from dataset.preparation.protocol import Draw, Protocol, Selection
 from dataset.splits import SplitConfig, SplitManifest, make_split
 
 REST = "rest"
@@ -36,7 +35,7 @@ def permuted(
     """Return the cross-modal papers' protocol: rows permuted, all that are no query the database.
 
     ``rows`` and ``labels`` are the published numbers of rows and of classes; the rest is as in
-    :class:`~dataset.preparation.source.Protocol`.
+    :class:`~dataset.preparation.protocol.Protocol`.
     """
     return Protocol(
         name, papers, permutation, seed, query, train, classes=classes, keep=keep, note=note,
@@ -53,7 +52,7 @@ def by_subsets(
     """Return the rule that takes the rows marked in the official files; nothing is drawn.
 
     Args:
-        train: one or several subsets of the index (:attr:`~dataset.preparation.source.Rows`).
+        train: one or several subsets of the index (:attr:`~dataset.preparation.rows.Rows`).
         query: the same.
         database: the same, or :data:`REST`.
     """

@@ -10,7 +10,8 @@ import numpy as np
 
 from dataset.preparation.index import MAT, Index
 from dataset.preparation.lists import ListedRows, find_list, read_list
-from dataset.preparation.source import Protocol, Source
+from dataset.preparation.protocol import Protocol, Selection
+from dataset.preparation.source import Source
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 
@@ -18,49 +19,6 @@ LISTS = "lists"
 """Folder below the root where published list files are looked for, besides the root itself."""
 
 _LEAST_AGREEMENT = 0.9  # Jaccard index of a list's column of labels and the annotations' column
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """The rows and classes that a protocol uses; n rows, C classes.
-
-    Attributes:
-        index: what it was taken from.
-        rows: int64 [n], row numbers of the index, ascending.
-        labels: float32 [n,C].
-        class_names: C names.
-        seen_classes: numbers of the classes that may be trained on; empty: all.
-        listed: part → rows of the selection (not of the index) that its list file names, in the
-            order of the file.
-    """
-
-    index: Index
-    rows: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    seen_classes: tuple[int, ...] = ()
-    listed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def keys(self) -> list[str]:
-        """The n rows' keys."""
-        return [self.index.rows.keys[row] for row in self.rows]
-
-    @property
-    def paths(self) -> list[str]:
-        """The n rows' paths below the root."""
-        return [self.index.rows.paths[row] for row in self.rows]
-
-    def subset(self, name: str) -> np.ndarray:
-        """Return which rows are in a subset of the index, bool [n].
-
-        Raises:
-            UserError: the index has no such subset.
-        """
-        return _subset(self.index, name)[self.rows]
 
 
 def select(
@@ -83,7 +41,7 @@ def select(
     labels = index.rows.labels[:, columns]
     kept = np.ones(len(labels), bool)
     if protocol.keep is not None and index.layout != MAT:  # a .mat file holds the kept rows only
-        kept = _subset(index, protocol.keep)
+        kept = index.subset(protocol.keep)
     listed: dict[str, np.ndarray] = {}
     if protocol.lists is not None:
         folders = [lists] if lists is not None else [root / LISTS, root]
@@ -139,16 +97,6 @@ def _check_numbers(manifest: SplitManifest, n_rows: int) -> None:
             raise UserError(
                 f"The split ({manifest.rule}) names {part} row {rows.max()} of {n_rows} rows."
             )
-
-
-def _subset(index: Index, name: str) -> np.ndarray:
-    if name not in index.rows.subsets:
-        there = ", ".join(index.rows.subsets) or "none"
-        raise UserError(
-            f"The index of {index.dataset} has no rows marked '{name}' (there: {there}); the file "
-            "that marks them was not there when it was prepared. Prepare it again."
-        )
-    return index.rows.subsets[name]
 
 
 def _columns(index: Index, protocol: Protocol) -> np.ndarray:

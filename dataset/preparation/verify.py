@@ -29,8 +29,9 @@ from dataset.preparation.checks import (
 from dataset.preparation.index import OFFICIAL, Index, check_rows, read_index
 from dataset.preparation.prepare import read_mat, splits_file
 from dataset.preparation.prepared_dataset import PreparedConfig, as_dataset
-from dataset.preparation.selection import Selection, draw, select
-from dataset.preparation.source import Attributes, Protocol
+from dataset.preparation.protocol import Protocol, Selection
+from dataset.preparation.rows import Attributes
+from dataset.preparation.selection import draw, select
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 

@@ -14,7 +14,8 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.class_attributes import awa_attributes
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import Attributes, OfficialFile, Rows, Source
+from dataset.preparation.rows import Attributes, Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import xlsa17
 from dataset.sources import zero_shot_protocols as zero_shot
 from dataset.tables import one_hot, read_lines, read_pairs

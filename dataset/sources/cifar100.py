@@ -12,7 +12,8 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import OfficialFile, Protocol
+from dataset.preparation.protocol import Protocol
+from dataset.preparation.source import OfficialFile
 from dataset.sources.cifar_records import RecordSource
 
 FOLDER = "cifar-100-binary"

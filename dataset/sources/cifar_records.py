@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dataset.base import BadImageError, ImageSource
-from dataset.preparation.source import Rows, Source
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import Source
 from dataset.tables import one_hot, read_lines
 from utils.errors import UserError
 from utils.files import digest

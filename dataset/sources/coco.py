@@ -18,7 +18,9 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import ListFiles, OfficialFile, Protocol, Rows, Source
+from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.tables import read_json
 from utils.errors import UserError
 

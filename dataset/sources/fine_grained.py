@@ -12,8 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from dataset.preparation import rules
-from dataset.preparation.selection import Selection
-from dataset.preparation.source import ListFiles, Protocol
+from dataset.preparation.protocol import ListFiles, Protocol, Selection
 from dataset.splits import SplitConfig, SplitManifest, make_split
 
 _NOTE = "which of SHC's splits is called {} is our reading; its lists are not released"

@@ -14,7 +14,8 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import OfficialFile, Rows, Source
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import fine_grained
 from dataset.tables import cell_words, one_hot
 from utils.errors import UserError

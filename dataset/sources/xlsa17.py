@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.preparation.source import Attributes, OfficialFile
+from dataset.preparation.rows import Attributes
+from dataset.preparation.source import OfficialFile
 from dataset.tables import cell_words
 from utils.errors import UserError
 from utils.mat_file import read_variables

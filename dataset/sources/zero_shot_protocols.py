@@ -13,8 +13,7 @@ import dataclasses
 import numpy as np
 
 from dataset.preparation import rules
-from dataset.preparation.selection import Selection
-from dataset.preparation.source import ListFiles, Protocol
+from dataset.preparation.protocol import ListFiles, Protocol, Selection
 from dataset.sources import xlsa17
 from dataset.splits import SplitConfig, SplitManifest, make_split
 from utils.errors import UserError

@@ -14,7 +14,7 @@ from dataset.preparation.checks import count_findings
 from dataset.preparation.index import index_file
 from dataset.preparation.prepare import prepare, splits_file
 from dataset.preparation.prepared_dataset import SplitChoice
-from dataset.preparation.source import Protocol
+from dataset.preparation.protocol import Protocol
 from dataset.preparation.verify import verify_prepared
 from dataset.splits import SplitManifest
 from runners.commands.data import verify

@@ -9,14 +9,9 @@ import numpy as np
 
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig
-from dataset.preparation.source import (
-    Attributes,
-    ListFiles,
-    OfficialFile,
-    Protocol,
-    Rows,
-    Source,
-)
+from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.rows import Attributes, Rows
+from dataset.preparation.source import OfficialFile, Source
 from tests.dataset.sources.layouts import write_picture
 
 CLASSES = ("ant", "bee", "cow", "dog")

@@ -11,7 +11,8 @@ import scipy.io
 import main
 from common.config.run_config import compose
 from dataset.preparation.index import MAT, OFFICIAL, Index, check_rows, load_index
-from dataset.preparation.selection import Selection, draw, select
+from dataset.preparation.protocol import Selection
+from dataset.preparation.selection import draw, select
 from dataset.sources import cub, xlsa17
 from dataset.sources.awa2 import FILE_NAMES, Awa2
 from dataset.sources.awa2 import FOLDER as AWA2
