@@ -21,7 +21,7 @@ from dataset.auxiliary.captions import with_generated
 from dataset.auxiliary.pseudo_images import TGI
 from dataset.base import HashDataset
 from dataset.caption_noise import shuffled_captions
-from dataset.images import Geometry, ImageCache
+from dataset.image_cache import Geometry, ImageCache
 from dataset.loader import SplitView, flatten_captions
 from dataset.splits import SplitManifest
 from dataset.stacked import sources_of, stack

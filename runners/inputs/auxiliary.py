@@ -17,7 +17,7 @@ import torch
 from common.batch import Features
 from common.config.run_config import DataConfig
 from dataset.base import WITHOUT_QUERIES, HashDataset, OtherInputs
-from dataset.images import Geometry, ImageCache
+from dataset.image_cache import Geometry, ImageCache
 from dataset.loader import SplitView
 from dataset.splits import SplitManifest
 from models.base import Backbone
