@@ -1,6 +1,6 @@
-"""The cache that decodes every picture of a dataset only once.
+"""The cache of decoded images: every image of a dataset is decoded only once.
 
-:class:`ImageCache` holds every picture as uint8, resized, in one memory-mapped ``[N,size,size,3]``
+:class:`ImageCache` holds every image as uint8, resized, in one memory-mapped ``[N,size,size,3]``
 array per :class:`Geometry`; training epochs and evaluations read rows of it.
 """
 
@@ -33,7 +33,7 @@ _ROWS_PER_TASK = 16
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """How a picture becomes ``size`` px square, by bicubic resampling.
+    """How an image becomes ``size`` px square, by bicubic resampling.
 
     Attributes:
         mode: ``squash``: to exactly size × size, aspect ratio lost; ``crop``: the short side to
@@ -51,9 +51,9 @@ class Geometry:
                 "size at least 1."
             )
 
-    def apply(self, picture: np.ndarray) -> np.ndarray:
-        """Return ``picture`` (uint8 [H,W,3]) as uint8 [size,size,3]."""
-        image = Image.fromarray(picture)
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Return ``pixels`` (uint8 [H,W,3]) as uint8 [size,size,3]."""
+        image = Image.fromarray(pixels)
         if self.mode == "squash":
             return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
         short = min(image.size)
@@ -63,7 +63,7 @@ class Geometry:
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
     def fits(self, source: ImageSource) -> bool:
-        """Tell whether ``source`` already holds all its pictures in this geometry."""
+        """Tell whether ``source`` already holds all its images in this geometry."""
         shape = (len(source), self.size, self.size, 3)
         return (
             isinstance(source, ArrayImages)
@@ -73,10 +73,10 @@ class Geometry:
 
 
 class ImageCache:
-    """All pictures of a source, decoded and resized, as memory-mapped arrays.
+    """All images of a source, decoded and resized, as memory-mapped arrays.
 
     Attributes:
-        bad: row → what is wrong with its picture; such rows are black in the arrays.
+        bad: row → why its image is unusable; such rows are black in the arrays.
     """
 
     def __init__(self, arrays: dict[Geometry, np.ndarray], bad: dict[int, str]) -> None:
@@ -88,25 +88,25 @@ class ImageCache:
     def open(
         cls, source: ImageSource, geometries: Sequence[Geometry], on_bad_image: str = "error"
     ) -> ImageCache:
-        """Return the cache of ``source``; geometries not in it yet are made from one decoding pass.
+        """Return the cache of ``source``; missing geometries are built in one decoding pass.
 
         Args:
-            source: N pictures.
-            geometries: what is wanted of each.
-            on_bad_image: ``error``: the first bad picture ends it; ``skip``: bad pictures are
-                listed in :attr:`bad`, for the caller to leave these rows out.
+            source: N images.
+            geometries: the geometries of the arrays.
+            on_bad_image: ``error``: the first bad image is an error; ``skip``: bad images are
+                listed in :attr:`bad`, and the caller leaves their rows out.
 
         Raises:
-            UserError: a bad picture under ``error``, nothing but bad pictures, no picture at all,
-                no room on disk, or an unknown ``on_bad_image``.
+            UserError: a bad image under ``error``, bad images only, no image at all, a full disk,
+                or an unknown ``on_bad_image``.
         """
         if on_bad_image not in ON_BAD_IMAGE:
             raise UserError(f"data.on_bad_image={on_bad_image}: 'error' or 'skip' is needed.")
         if len(source) == 0:
             raise UserError("The dataset has no picture.")
         arrays: dict[Geometry, np.ndarray] = {}
-        wanted = list(dict.fromkeys(geometries))
-        folders = {g: _folder(source, g) for g in wanted if not g.fits(source)}
+        requested = list(dict.fromkeys(geometries))
+        folders = {g: _folder(source, g) for g in requested if not g.fits(source)}
         if not all(folder.exists() for folder in folders.values()):
             with locked(cache_root() / _KIND / f"{source.fingerprint}.lock"):
                 missing = {g: path for g, path in folders.items() if not path.exists()}
@@ -117,7 +117,7 @@ class ImageCache:
             arrays[geometry] = np.load(folder / "pixels.npy", mmap_mode="r")
             listed = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
             bad.update({int(row): reason for row, reason in listed.items()})
-        for geometry in wanted:
+        for geometry in requested:
             if geometry not in folders and isinstance(source, ArrayImages):
                 arrays[geometry] = source.array
         if bad and on_bad_image == "error":
@@ -125,7 +125,7 @@ class ImageCache:
         return cls(arrays, bad)
 
     def array(self, geometry: Geometry) -> np.ndarray:
-        """Return the pictures in ``geometry``, uint8 [N,size,size,3], read-only.
+        """Return the images in ``geometry``, uint8 [N,size,size,3], read-only.
 
         Raises:
             KeyError: the cache was opened without this geometry.
@@ -134,12 +134,12 @@ class ImageCache:
 
     @property
     def bad_rows(self) -> np.ndarray:
-        """Rows without a usable picture, sorted, int64."""
+        """Rows without a usable image, sorted, int64."""
         return np.array(sorted(self.bad), dtype=np.int64)
 
 
 def _folder(source: ImageSource, geometry: Geometry) -> Path:
-    """Return where the pictures of ``source`` lie in ``geometry``."""
+    """Return the cache folder of ``source`` in ``geometry``."""
     key = digest(source.fingerprint, geometry.mode, str(geometry.size), f"Pillow {pillow_version}")
     return cache_root() / _KIND / key
 
@@ -152,7 +152,7 @@ def _bad_image_error(reason: str) -> UserError:
 
 
 def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str) -> None:
-    """Decode every picture once and write all ``folders``, each complete or not at all."""
+    """Decode every image once and write all ``folders``, each complete or not at all."""
     with contextlib.ExitStack() as stack:
         files: dict[Geometry, int] = {}
         temporary = {g: stack.enter_context(atomic_path(path)) for g, path in folders.items()}
@@ -167,18 +167,18 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
             bad = []
             for row in rows:
                 try:
-                    picture = source.decode(row)
+                    image = source.decode(row)
                 except BadImageError as error:
                     if on_bad_image == "error":
                         raise _bad_image_error(str(error)) from error
                     bad.append((row, str(error)))
                     continue
                 for geometry, file in files.items():
-                    pixels = geometry.apply(picture).tobytes()
+                    pixels = geometry.apply(image).tobytes()
                     _write_at(file, pixels, starts[geometry] + row * len(pixels))
             return bad
 
-        bad = [entry for found in _in_threads(work, len(source)) for entry in found]
+        bad = [entry for entries in _in_threads(work, len(source)) for entry in entries]
         if len(bad) == len(source):
             raise UserError(
                 f"None of the {len(source)} pictures can be read; the first: {bad[0][1]}"
@@ -189,14 +189,14 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
 
 
 def _start_npy(stream: io.BufferedWriter, shape: tuple[int, ...]) -> int:
-    """Write the header of a uint8 ``.npy``, reserve room for the rest, return where that starts."""
+    """Write the header of a uint8 ``.npy``, reserve space for the data, return its offset."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(stream, header)
     stream.flush()
     start, size = stream.tell(), int(np.prod(shape, dtype=np.int64))
     os.truncate(stream.fileno(), start + size)
     if hasattr(os, "posix_fallocate"):
-        try:  # so that a disk too small is found out now, not after an hour
+        try:  # so that a full disk is an error now, not after an hour
             os.posix_fallocate(stream.fileno(), start, size)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
@@ -205,7 +205,7 @@ def _start_npy(stream: io.BufferedWriter, shape: tuple[int, ...]) -> int:
 
 
 def _write_at(file: int, data: bytes, offset: int) -> None:
-    """Write all of ``data`` at ``offset``; threads may do so side by side."""
+    """Write all of ``data`` at ``offset``; threads may do so concurrently."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(file, rest, offset)

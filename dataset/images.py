@@ -1,4 +1,4 @@
-"""Pictures from files and from zip archives, decoded one by one."""
+"""Images from files and from zip archives, decoded one by one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from utils.errors import UserError
 from utils.files import digest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-"""Names that end so are taken for pictures when a folder is walked."""
+"""Endings of the names of image files, by which a folder is searched."""
 
-# What the operating system says of this one file; other errors (too many open files, a failing
-# disk) are not the picture's fault and are passed on.
+# Errors of the operating system that concern one file; others (too many open files, a failing
+# disk) are not the image's fault and are passed on.
 _FILE_ERRORS = {
     errno.ENOENT: "the file does not exist",
     errno.ENOTDIR: "the file does not exist",
@@ -34,13 +34,13 @@ _FILE_ERRORS = {
 
 
 def decode_image(read: Callable[[], bytes], name: str) -> np.ndarray:
-    """Decode the picture whose bytes ``read()`` returns to RGB uint8 [H,W,3].
+    """Decode the image whose bytes ``read()`` returns to RGB uint8 [H,W,3].
 
     Equals ``numpy.asarray(PIL.Image.open(file).convert("RGB"))``; orientation tags are not applied,
     as in the reference implementations.
 
     Raises:
-        BadImageError: missing, empty, truncated, too large or no picture at all; names ``name``.
+        BadImageError: missing, empty, truncated, too large or no image at all; names ``name``.
     """
     try:
         data = read()
@@ -64,17 +64,17 @@ def decode_image(read: Callable[[], bytes], name: str) -> np.ndarray:
 
 
 class FileImages:
-    """Pictures in files below a folder, or members of a zip archive that is read in place."""
+    """Images in files below a folder, or members of a zip archive that is read in place."""
 
     def __init__(
         self, names: Sequence[str], root: str | Path, archive: str | Path | None = None
     ) -> None:
-        """Take the names of N pictures; nothing is opened yet.
+        """Take the names of N images; nothing is opened yet.
 
         Args:
             names: paths below ``root`` (or absolute), or names of members of ``archive``.
             root: where relative names start.
-            archive: a zip file that holds the pictures; a relative path starts at ``root``.
+            archive: a zip file that holds the images; a relative path starts at ``root``.
         """
         self.names = tuple(names)
         self.root = Path(root)
@@ -92,17 +92,17 @@ class FileImages:
         """Hash of all names with size and time of change (archive: size and checksum)."""
         if self.archive is not None:
             members = {info.filename: info for info in self._open_zip().infolist()}
-            known = [members.get(name) for name in self.names]
-            facts = [(i.file_size, i.CRC) if i is not None else (-1, 0) for i in known]
+            infos = [members.get(name) for name in self.names]
+            stats = [(i.file_size, i.CRC) if i is not None else (-1, 0) for i in infos]
         else:
-            facts = [_size_and_time(self.root / name) for name in self.names]
+            stats = [_size_and_time(self.root / name) for name in self.names]
         lines = (
-            f"{name}\t{one}\t{two}" for name, (one, two) in zip(self.names, facts, strict=True)
+            f"{name}\t{one}\t{two}" for name, (one, two) in zip(self.names, stats, strict=True)
         )
         return digest("\n".join(lines))
 
     def decode(self, row: int) -> np.ndarray:
-        """Return the picture of ``row``, RGB uint8 [H,W,3].
+        """Return the image of ``row``, RGB uint8 [H,W,3].
 
         Raises:
             BadImageError: it is missing or cannot be decoded; names the file.
@@ -110,11 +110,11 @@ class FileImages:
         return decode_image(functools.partial(self._read, self.names[row]), self.name(row))
 
     def name(self, row: int) -> str:
-        """Return the path of the picture of ``row`` (archive: ``archive.zip/member``)."""
+        """Return the path of the image of ``row`` (archive: ``archive.zip/member``)."""
         return str((self.archive or self.root) / self.names[row])
 
     def take(self, rows: np.ndarray) -> FileImages:
-        """Return the pictures of ``rows``, in that order."""
+        """Return the images of ``rows``, in that order."""
         return FileImages([self.names[row] for row in rows], self.root, self.archive)
 
     def _read(self, name: str) -> bytes:
@@ -137,7 +137,7 @@ class SelectedImages:
     """Some rows of another source, in a given order."""
 
     def __init__(self, source: ImageSource, rows: np.ndarray) -> None:
-        """Show ``rows`` (int [n]) of ``source`` as rows 0..n-1, copying nothing."""
+        """Map rows 0..n-1 to ``rows`` (int [n]) of ``source``, copying nothing."""
         self.source = source
         self.rows = np.asarray(rows, np.int64)
         self.fingerprint = digest(source.fingerprint, self.rows.tobytes())
@@ -146,11 +146,11 @@ class SelectedImages:
         return len(self.rows)
 
     def decode(self, row: int) -> np.ndarray:
-        """Return the picture of ``row``, RGB uint8 [H,W,3]."""
+        """Return the image of ``row``, RGB uint8 [H,W,3]."""
         return self.source.decode(int(self.rows[row]))
 
     def name(self, row: int) -> str:
-        """Return what the source calls it."""
+        """Return the source's name of it."""
         return self.source.name(int(self.rows[row]))
 
 
@@ -172,9 +172,9 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
-    """Return size in bytes and time of change in ns, or (-1, 0) for a file that is not there."""
+    """Return size in bytes and time of change in ns, or (-1, 0) for a missing file."""
     try:
-        facts = path.stat()
+        stats = path.stat()
     except OSError:
         return -1, 0
-    return facts.st_size, facts.st_mtime_ns
+    return stats.st_size, stats.st_mtime_ns

@@ -1,4 +1,4 @@
-"""What papers state of a split: rows, classes and draw; and what a protocol selects of an index."""
+"""Protocols: the rows and classes that papers use, how they draw them, and their numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Selection:
     """The rows and classes that a protocol uses; n rows, C classes.
 
     Attributes:
-        index: what it was taken from.
+        index: the index of the dataset.
         rows: int64 [n], row numbers of the index, ascending.
         labels: float32 [n,C].
         class_names: C names.
@@ -55,7 +55,7 @@ class Selection:
 
 
 Draw = Callable[[Selection, "Protocol"], SplitManifest]
-"""A rule: the rows a protocol uses, and its numbers → which of them are train, query, database."""
+"""A rule: selected rows and the protocol's numbers → train, query and database rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +64,8 @@ class ListFiles:
 
     Attributes:
         database: None: every labelled row that is no query.
-        database_needed: whether the database's list has to be there; otherwise, without it, every
-            labelled row that is no query stands in its place.
+        database_needed: whether the database's list must exist; if not, the database is every
+            labelled row that is no query.
     """
 
     train: str
@@ -76,11 +76,11 @@ class ListFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Which rows and classes papers used, how they were drawn, and the figures they state.
+    """The rows and classes that papers use, how they are drawn, and the published numbers.
 
     Attributes:
-        name: what ``dataset.split.name`` chooses it by.
-        papers: who used it.
+        name: the value of ``dataset.split.name``.
+        papers: the papers that use it.
         draw: the rule, from :mod:`dataset.preparation.rules`.
         seed: of the draw.
         query: for rules that count: query rows in all, or per class.
@@ -88,14 +88,14 @@ class Protocol:
         train_in_database: whether training rows are also in the database.
         classes: names of the classes it uses, in its order of columns; None: all.
         keep: subset (``Rows.subsets``) that rows must belong to; None: all.
-        keep_unlabelled: whether rows without a label in ``classes`` are kept; they are relevant to
-            nothing.
+        keep_unlabelled: whether rows without a label in ``classes`` are used; they are relevant to
+            no query.
         seen: class set (``Rows.class_sets``) that may be trained on; None: all classes.
         lists: published list files that the rule reads.
-        published: figures to hold it to: ``rows``, ``classes``, ``train``, ``query``, ``database``,
+        published: published numbers: ``rows``, ``classes``, ``train``, ``query``, ``database``,
             ``unlabelled``.
         per_class: part → rows that each class with rows in this part has.
-        note: what a result under this protocol must say, such as a leak.
+        note: a caveat of results under this protocol, such as a leak.
         overlap: whether queries may stand in the database or among the training rows: for
             reproducing released faults only.
     """

@@ -25,23 +25,23 @@ class Attributes:
     values: np.ndarray
 
     def for_classes(self, class_names: Sequence[str]) -> np.ndarray:
-        """Return the rows of ``class_names``, found by name; float32 [len,A].
+        """Return the rows of ``class_names``; float32 [len,A].
 
         Raises:
             UserError: a class has no row, or two.
         """
-        place = {name: row for row, name in enumerate(self.class_names)}
-        if len(place) < len(self.class_names) or len(self.values) != len(self.class_names):
+        row_of = {name: row for row, name in enumerate(self.class_names)}
+        if len(row_of) < len(self.class_names) or len(self.values) != len(self.class_names):
             raise UserError(
                 f"The attributes have {len(self.values)} rows for {len(self.class_names)} class "
-                f"names, {len(place)} of them different; one row per class is needed."
+                f"names, {len(row_of)} of them different; one row per class is needed."
             )
-        unknown = [name for name in class_names if name not in place]
+        unknown = [name for name in class_names if name not in row_of]
         if unknown:
             raise UserError(
                 f"The attributes have no row for class '{unknown[0]}' ({len(unknown)} such)."
             )
-        rows = [place[name] for name in class_names]
+        rows = [row_of[name] for name in class_names]
         return np.ascontiguousarray(self.values[rows], dtype=np.float32)
 
 
@@ -49,8 +49,8 @@ class Attributes:
 class Rows:
     """All rows of a dataset, as its official files state them; N rows, C classes.
 
-    Their order decides what a seeded draw means: it must follow from the files' content, never from
-    the order in which a folder lists its files.
+    Seeded draws depend on their order: it must follow from the files' content, never from the order
+    in which a folder lists its files.
 
     Attributes:
         keys: N different words by which list files name the rows (see ``Source.list_key``).

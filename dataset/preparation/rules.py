@@ -1,4 +1,4 @@
-"""Rules that protocols draw by; see :data:`dataset.preparation.protocol.Draw`.
+"""Rules of drawing; see :data:`dataset.preparation.protocol.Draw`.
 
 The counting rules are those of :mod:`dataset.splits` with the protocol's numbers.
 """
@@ -32,7 +32,7 @@ def permuted(
     name: str, papers: str, seed: int, query: int, train: int, *, rows: int, labels: int,
     classes: tuple[str, ...] | None = None, keep: str | None = None, note: str = "",
 ) -> Protocol:  # fmt: skip
-    """Return the cross-modal papers' protocol: rows permuted, all that are no query the database.
+    """Return the cross-modal papers' protocol: rows permuted; database: every row that is no query.
 
     ``rows`` and ``labels`` are the published numbers of rows and of classes; the rest is as in
     :class:`~dataset.preparation.protocol.Protocol`.
@@ -49,7 +49,7 @@ def permuted(
 def by_subsets(
     train: str | tuple[str, ...], query: str | tuple[str, ...], database: str | tuple[str, ...]
 ) -> Draw:
-    """Return the rule that takes the rows marked in the official files; nothing is drawn.
+    """Return the rule that uses the rows marked in the official files; nothing is drawn.
 
     Args:
         train: one or several subsets of the index (:attr:`~dataset.preparation.rows.Rows`).
@@ -76,7 +76,7 @@ def by_subsets(
 
 
 def by_lists(selection: Selection, protocol: Protocol) -> SplitManifest:
-    """Rows as published list files name them, in their order.
+    """The rows that published list files name, in their order.
 
     Without a list of the database it is every row that is no query.
     """

@@ -1,10 +1,10 @@
-"""What a dataset with official files states: its archives, its rows, its protocols.
+"""Datasets with official files: their archives, their rows, their protocols.
 
 A file in ``dataset/sources/`` derives a :class:`Source`, whose :meth:`~Source.read` turns the
 official layout into :class:`Rows`, and registers a function that opens what was prepared
 (:func:`dataset.preparation.prepared_dataset.open_prepared`). ``main.py prepare`` fetches, unpacks
-and indexes it, ``main.py verify`` holds it to its protocols' published figures, and training draws
-the split that a :class:`Protocol` describes.
+and indexes it, ``main.py verify`` compares it with its protocols' published numbers, and training
+draws the split that a :class:`Protocol` describes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class OfficialFile:
 
     Attributes:
         name: of the file, as published (``train2017.zip``).
-        unpacks: paths below the root that are there once it is unpacked; one of them missing means
-            that it is not. Patterns with ``*`` are accepted, and other names that people unpack it
-            under: ``"Flickr|images"``. Empty for a file that is no archive.
-        into: folder below the root that it is unpacked into, or stands in.
-        url: where anybody may fetch it; None where one has to ask or to click.
-        page: where a person finds it.
+        unpacks: paths below the root that exist once it is unpacked, all of them. Patterns with
+            ``*`` are accepted, and alternative names: ``"Flickr|images"``. Empty for a file that
+            is no archive.
+        into: folder below the root that it is unpacked into, or lies in.
+        url: for download; None where one has to ask or to click.
+        page: the web page that offers it.
         size: in bytes, where known.
         checksum: ``sha256:…``, ``sha1:…`` or ``md5:…`` as published; None where none is known.
         unpacked_size: in bytes, roughly; by default the size.
-        needed: whether there are no rows without it.
+        needed: whether the rows cannot be read without it.
     """
 
     name: str
@@ -50,13 +50,13 @@ class OfficialFile:
     needed: bool = True
 
     def is_unpacked(self, root: Path) -> bool:
-        """Tell whether its content (or the file itself, if it is no archive) is there."""
+        """Tell whether its content (or the file itself, if it is no archive) exists."""
         return not self.lacking(root)
 
     def lacking(self, root: Path) -> list[str]:
-        """Return which of its contents are not there."""
-        inside = self.unpacks or (str(PurePosixPath(self.into) / self.name),)
-        return [p for p in inside if not any(any(root.glob(way)) for way in p.split("|"))]
+        """Return which of its contents are missing."""
+        contents = self.unpacks or (str(PurePosixPath(self.into) / self.name),)
+        return [p for p in contents if not any(any(root.glob(pattern)) for pattern in p.split("|"))]
 
 
 class Source(ABC):
@@ -64,9 +64,9 @@ class Source(ABC):
 
     Attributes:
         name: the dataset's word on the command line.
-        title: how its authors call it.
+        title: its authors' name of it.
         licence: in a few words.
-        files: all that has to be there.
+        files: its official files.
         protocols: the first one is the default.
         multi_label: whether a row may carry several labels.
     """
@@ -80,17 +80,16 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, root: Path) -> Rows:
-        """Read the official layout below ``root``; pictures are not opened.
+        """Read the official layout below ``root``; images are not opened.
 
         Raises:
-            UserError: a file is missing or is not what it should be; names it.
+            UserError: a file is missing or broken; names it.
         """
 
     def attributes(self, root: Path) -> tuple[Attributes, ...]:
-        """Read all official statements of the class attributes, which ``verify`` compares.
+        """Read all official statements of the class attributes.
 
-        Each is held against the index by class name; a dataset whose files state them twice gives
-        both.
+        ``verify`` compares each with the index, by class name.
         """
         return ()
 
@@ -99,7 +98,7 @@ class Source(ABC):
         return PurePosixPath(path).stem
 
     def images(self, root: Path, paths: Sequence[str]) -> ImageSource:
-        """Return the pictures at ``paths``; overridden where they are not files of their own."""
+        """Return the images at ``paths``; overridden where these are no files."""
         return FileImages(paths, root)
 
     def protocol(self, name: str) -> Protocol:

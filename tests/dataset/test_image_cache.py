@@ -44,8 +44,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     rng = np.random.default_rng(0)
     for i in range(N):
         coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((30 + i, 70 - i), Image.Resampling.BICUBIC)
-        picture.convert("L" if i == 3 else "RGB").save(folder / f"{i}.jpg")
+        image = Image.fromarray(coarse).resize((30 + i, 70 - i), Image.Resampling.BICUBIC)
+        image.convert("L" if i == 3 else "RGB").save(folder / f"{i}.jpg")
     return folder
 
 
@@ -75,10 +75,10 @@ def test_squash_equals_pillow_and_crop_equals_torchvision(folder):
 @pytest.mark.parametrize("shape", [(500, 333), (333, 500), (24, 25), (24, 24), (1, 90), (640, 480)])
 @pytest.mark.parametrize("size", [24, 224])
 def test_crop_of_any_shape(shape, size):
-    picture = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    image = Resize(size, interpolation=InterpolationMode.BICUBIC)(Image.fromarray(picture))
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image = Resize(size, interpolation=InterpolationMode.BICUBIC)(Image.fromarray(pixels))
     expected = np.asarray(CenterCrop(size)(image))
-    np.testing.assert_array_equal(Geometry("crop", size).apply(picture), expected)
+    np.testing.assert_array_equal(Geometry("crop", size).apply(pixels), expected)
 
 
 def test_every_picture_is_decoded_once(folder):
@@ -130,9 +130,9 @@ def test_bad_pictures_end_it_or_are_left_out(folder):
     assert not cache.array(SQUASH)[cache.bad_rows].any() and cache.array(SQUASH)[8].any()
     assert "does not exist" in cache.bad[20] and "empty" in cache.bad[21]
     assert "no picture in a known format" in cache.bad[22]
-    kept = Counting(files(folder))
-    again = ImageCache.open(kept, (SQUASH,), on_bad_image="skip")
-    assert again.bad == cache.bad and kept.rows == []
+    source = Counting(files(folder))
+    again = ImageCache.open(source, (SQUASH,), on_bad_image="skip")
+    assert again.bad == cache.bad and source.rows == []
     with pytest.raises(UserError, match="7.jpg"):  # the stored cache does not hide them
         ImageCache.open(files(folder), (SQUASH,))
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from dataset.base import BadImageError
 from dataset.images import FileImages, SelectedImages, decode_image
-from tests.dataset.sources.pictures import write_picture
+from tests.dataset.sources.images import write_image
 
 
 def test_taking_rows(tmp_path):
     for i in range(5):
-        write_picture(tmp_path / f"{i}.jpg", i)
+        write_image(tmp_path / f"{i}.jpg", i)
     source = FileImages([f"{i}.jpg" for i in range(5)], tmp_path)
     for chosen in (source.take(np.array([4, 2])), SelectedImages(source, np.array([4, 2]))):
         assert len(chosen) == 2 and chosen.name(1) == source.name(2)
@@ -23,9 +23,9 @@ def test_taking_rows(tmp_path):
 
 
 def test_decoders_errors(monkeypatch):
-    def png(picture: Image.Image) -> bytes:
+    def png(image: Image.Image) -> bytes:
         stream = io.BytesIO()
-        picture.save(stream, "PNG")
+        image.save(stream, "PNG")
         return stream.getvalue()
 
     data = png(Image.new("RGB", (400, 400)))
