@@ -1,4 +1,4 @@
-"""Attributes of classes from a file: a table of one's own, or the three that AwA publishes.
+"""Class attributes from a file: a user's table, or the three tables that AwA publishes.
 
 CSV: a header, then a row per class; the column ``class`` names it, every other column is an
 attribute with a number for each class. ``.tsv`` files are split at tabs.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.preparation.source import Attributes
+from dataset.preparation.rows import Attributes
 from dataset.tables import read_matrix, read_pairs
 from utils.errors import UserError
 
@@ -32,7 +32,7 @@ def awa_attributes(folder: Path) -> Attributes:
     """Read ``classes.txt``, ``predicates.txt`` and the continuous matrix, 0..100 divided by 100.
 
     Raises:
-        UserError: a file is not there or broken.
+        UserError: a file is missing or broken.
     """
     classes = tuple(name for _, name in read_pairs(folder / _CLASSES))
     names = tuple(name for _, name in read_pairs(folder / _NAMES))
@@ -55,7 +55,7 @@ def _read_csv(path: Path) -> Attributes:
             f"'{path}' line 1: a column '{CLASS_COLUMN}' and a column for each attribute are "
             f"needed; columns: {', '.join(header) or 'none'}."
         )
-    key = header.index(CLASS_COLUMN)
+    class_column = header.index(CLASS_COLUMN)
     classes, values = [], []
     for number, cells in enumerate(rows[1:], 2):
         if not cells:
@@ -63,12 +63,12 @@ def _read_csv(path: Path) -> Attributes:
         try:
             if len(cells) != len(header):
                 raise ValueError(f"{len(cells)} cells under {len(header)} columns")
-            numbers = [float(cell) for c, cell in enumerate(cells) if c != key]
+            numbers = [float(cell) for c, cell in enumerate(cells) if c != class_column]
             if not np.isfinite(numbers).all():
                 raise ValueError("a number is not finite")
         except ValueError as error:
             raise UserError(f"'{path}' line {number}: {error}; a number is needed.") from error
-        classes.append(cells[key].strip())
+        classes.append(cells[class_column].strip())
         values.append(numbers)
-    names = tuple(name.strip() for c, name in enumerate(header) if c != key)
+    names = tuple(name.strip() for c, name in enumerate(header) if c != class_column)
     return Attributes(tuple(classes), names, np.array(values, np.float32).reshape(-1, len(names)))

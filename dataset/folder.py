@@ -56,7 +56,7 @@ class FolderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One picture: its path, its labels and its captions."""
+    """One image: its path, its labels and its captions."""
 
     path: str
     labels: tuple[str, ...]
@@ -108,7 +108,7 @@ def build(config: FolderConfig, name: str) -> HashDataset:
 
 
 def _seen(config: FolderConfig, class_names: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the numbers of the seen classes; () where no class is said to be unseen."""
+    """Return the numbers of the seen classes; () where no class is unseen."""
     for name in config.unseen_classes:
         if name not in class_names:
             raise unknown_name("class in dataset.unseen_classes", name, class_names)
@@ -123,20 +123,20 @@ def _seen(config: FolderConfig, class_names: tuple[str, ...]) -> tuple[int, ...]
 
 
 def _class_folders(root: Path, members: list[str] | None, archive: str | None) -> list[_Row]:
-    """List the pictures below ``root``, or among ``members`` of an archive, by class folder."""
-    where = f"'{root / archive}'" if archive is not None else f"'{root}'"
+    """List the images below ``root``, or among ``members`` of an archive, by class folder."""
+    source = f"'{root / archive}'" if archive is not None else f"'{root}'"
     paths = members if members is not None else _walk(root)
-    paths = [path for path in paths if _is_picture(path)]
-    lead = _common_folder(paths) if members is not None else ""
+    paths = [path for path in paths if _is_image(path)]
+    prefix = _common_folder(paths) if members is not None else ""
     rows = []
     for path in sorted(paths):
-        parts = PurePosixPath(path[len(lead) :]).parts
+        parts = PurePosixPath(path[len(prefix) :]).parts
         if len(parts) > 1:
             rows.append(_Row(path, (parts[0],)))
     if not rows:
         loose = f" ({len(paths)} lie outside of any)" if paths else ""
         raise UserError(
-            f"No picture in class folders in {where}{loose}; <class>/<picture> is needed, with a "
+            f"No picture in class folders in {source}{loose}; <class>/<picture> is needed, with a "
             f"name that ends in {', '.join(SUFFIXES)}, or a table of them in dataset.csv."
         )
     return sorted(rows, key=lambda row: (row.labels, row.path))
@@ -144,15 +144,15 @@ def _class_folders(root: Path, members: list[str] | None, archive: str | None) -
 
 def _walk(root: Path) -> list[str]:
     """Return the paths of all files below ``root``, relative to it, with forward slashes."""
-    found = []
+    paths = []
     for folder, _, files in os.walk(root, followlinks=True):
         prefix = Path(folder).relative_to(root)
-        found += [(prefix / file).as_posix() for file in files]
-    return found
+        paths += [(prefix / file).as_posix() for file in files]
+    return paths
 
 
-def _is_picture(path: str) -> bool:
-    """Tell by its name whether a file is a picture and none of a system's hidden helper files."""
+def _is_image(path: str) -> bool:
+    """Tell by its name whether a file is an image and no hidden helper file of a system."""
     parts = PurePosixPath(path).parts
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return path.lower().endswith(SUFFIXES) and not hidden
@@ -180,12 +180,12 @@ def _read_csv(config: FolderConfig, root: Path, members: frozenset[str] | None) 
             for cells in reader:
                 line = f"'{path}' line {reader.line_num}"
                 row = _row(config, cells, captions, line)
-                rows.append(dataclasses.replace(row, path=_inside(row.path, root, line)))
+                rows.append(dataclasses.replace(row, path=_relative_path(row.path, root, line)))
                 if members is None:
-                    there = len(rows) > 1 or (root / rows[0].path).is_file()
+                    exists = len(rows) > 1 or (root / rows[0].path).is_file()
                 else:
-                    there = rows[-1].path in members
-                if not there:
+                    exists = rows[-1].path in members
+                if not exists:
                     source = f"'{root / config.archive}'" if config.archive else f"'{root}'"
                     raise UserError(f"{line}: no picture '{row.path}' in {source}.")
     except UnicodeDecodeError as error:
@@ -199,14 +199,14 @@ def _read_csv(config: FolderConfig, root: Path, members: frozenset[str] | None) 
 
 def _columns(config: FolderConfig, path: Path, header: list[str]) -> list[str]:
     """Check the header; return the caption columns."""
-    twice = sorted({column for column in header if header.count(column) > 1})
-    if twice:
-        raise UserError(f"'{path}' line 1: the column '{twice[0]}' is there twice; rename one.")
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise UserError(f"'{path}' line 1: the column '{repeated[0]}' is there twice; rename one.")
     for key in ("path_column", "label_column"):
-        wanted = getattr(config, key)
-        if wanted not in header:
+        column = getattr(config, key)
+        if column not in header:
             raise UserError(
-                f"'{path}' line 1: no column '{wanted}' (dataset.{key}).{nearest(wanted, header)} "
+                f"'{path}' line 1: no column '{column}' (dataset.{key}).{nearest(column, header)} "
                 f"Columns: {', '.join(header) or 'none'}."
             )
     pattern = re.compile(re.escape(config.caption_column) + r"\d*")
@@ -220,7 +220,7 @@ def _columns(config: FolderConfig, path: Path, header: list[str]) -> list[str]:
 
 
 def _row(config: FolderConfig, cells: dict, captions: list[str], line: str) -> _Row:
-    """Check and take apart one row of the CSV; ``line`` names it in errors."""
+    """Check and parse one row of the CSV; ``line`` names it in errors."""
     if None in cells:
         raise UserError(
             f"{line}: {len(cells[None])} more cells than the header has columns; put cells that "
@@ -240,8 +240,8 @@ def _row(config: FolderConfig, cells: dict, captions: list[str], line: str) -> _
     return _Row(path, labels, texts)
 
 
-def _inside(path: str, root: Path, line: str) -> str:
-    """Return ``path`` relative to ``root``, or refuse one that leaves it."""
+def _relative_path(path: str, root: Path, line: str) -> str:
+    """Return ``path`` relative to ``root``; refuse one that leaves it."""
     if not os.path.isabs(path) and ".." not in PurePosixPath(path).parts:
         return PurePosixPath(path).as_posix()
     base = os.path.abspath(root)

@@ -71,18 +71,18 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     root = Path(config.root).expanduser()
     image_root = root / Path(config.image_root or ".").expanduser()
     parts = _read(config, root)
-    place: dict[str, int] = {}
-    for found in parts.values():
-        for path in found.paths:
-            place.setdefault(path, len(place))
-    rows = {part: np.array([place[p] for p in found.paths]) for part, found in parts.items()}
-    labels = _labels(parts, rows, len(place))
+    row_of: dict[str, int] = {}
+    for listed in parts.values():
+        for path in listed.paths:
+            row_of.setdefault(path, len(row_of))
+    rows = {part: np.array([row_of[p] for p in listed.paths]) for part, listed in parts.items()}
+    labels = _labels(parts, rows, len(row_of))
     if "database" not in rows:
-        rows["database"] = np.setdiff1d(np.arange(len(place)), rows["query"])
-    told = ", ".join(f"{found.file.name} {file_digest(found.file)}" for found in parts.values())
-    split = SplitManifest(**rows, rule=f"lists {told}")
-    split.check(len(place), "the lists")
-    first = next(iter(place))
+        rows["database"] = np.setdiff1d(np.arange(len(row_of)), rows["query"])
+    files = ", ".join(f"{listed.file.name} {file_digest(listed.file)}" for listed in parts.values())
+    split = SplitManifest(**rows, rule=f"lists {files}")
+    split.check(len(row_of), "the lists")
+    first = next(iter(row_of))
     if config.archive is None and not (image_root / first).is_file():
         raise UserError(
             f"The first picture that '{parts['train'].file}' names, '{first}', does not exist at "
@@ -90,7 +90,7 @@ def build(config: ListsConfig, name: str) -> HashDataset:
         )
     return HashDataset(
         name=name,
-        images=FileImages(tuple(place), image_root, config.archive),
+        images=FileImages(tuple(row_of), image_root, config.archive),
         labels=labels,
         class_names=_class_names(config, root, labels.shape[1]),
         multi_label=bool((labels.sum(1) > 1).any()),
@@ -118,22 +118,22 @@ def _read(config: ListsConfig, root: Path) -> dict[str, ListedRows]:
 
 def _labels(parts: dict[str, ListedRows], rows: dict[str, np.ndarray], n_rows: int) -> np.ndarray:
     """Return float32 [N,C]; a picture in two lists must have the same labels in both."""
-    widths = {found.file.name: found.labels.shape[1] for found in parts.values()}
+    widths = {listed.file.name: listed.labels.shape[1] for listed in parts.values()}
     if len(set(widths.values())) > 1:
-        told = ", ".join(f"{file} has {width}" for file, width in widths.items())
-        raise UserError(f"The lists differ in the number of labels: {told}; they must agree.")
+        described = ", ".join(f"{file} has {width}" for file, width in widths.items())
+        raise UserError(f"The lists differ in the number of labels: {described}; they must agree.")
     labels = np.zeros((n_rows, next(iter(widths.values()))), np.float32)
     known = np.zeros(n_rows, bool)
-    for part, found in parts.items():
-        own = rows[part]
-        differ = known[own] & np.any(np.not_equal(labels[own], found.labels), axis=1)
+    for part, listed in parts.items():
+        part_rows = rows[part]
+        differ = known[part_rows] & np.any(np.not_equal(labels[part_rows], listed.labels), axis=1)
         if differ.any():
-            path = found.paths[int(np.flatnonzero(differ)[0])]
+            path = listed.paths[int(np.flatnonzero(differ)[0])]
             raise UserError(
-                f"'{found.file}' gives '{path}' other labels than another list does "
+                f"'{listed.file}' gives '{path}' other labels than another list does "
                 f"({int(differ.sum())} such pictures)."
             )
-        labels[own], known[own] = found.labels, True
+        labels[part_rows], known[part_rows] = listed.labels, True
     return labels
 
 

@@ -86,19 +86,19 @@ def build(config: MatConfig, name: str) -> HashDataset:
         raise UserError(
             f"dataset.on_unlabelled={config.on_unlabelled}: 'error' or 'drop' is needed."
         )
-    pictures = _pictures(config, root)
-    texts = _captions(_existing(root, config.caption_file, "caption_file"), len(pictures))
-    labels = _labels(_existing(root, config.label_file, "label_file"), len(pictures))
-    second = _second_captions(config, root, len(pictures))
+    images = _images(config, root)
+    texts = _captions(_existing(root, config.caption_file, "caption_file"), len(images))
+    labels = _labels(_existing(root, config.label_file, "label_file"), len(images))
+    second = _second_captions(config, root, len(images))
     counts = {
-        config.index_file: len(pictures),
+        config.index_file: len(images),
         config.caption_file: len(texts),
         config.label_file: len(labels),
         **({str(config.second_caption_file): len(second)} if second is not None else {}),
     }
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{file} has {count}" for file, count in counts.items())
-        raise UserError(f"The files in '{root}' differ in length: {told} rows; they must agree.")
+        lengths = ", ".join(f"{file} has {count}" for file, count in counts.items())
+        raise UserError(f"The files in '{root}' differ in length: {lengths} rows; they must agree.")
     class_names = _class_names(config, root, labels.shape[1])
     unlabelled = np.flatnonzero(labels.sum(1) == 0)
     if len(unlabelled):
@@ -107,13 +107,13 @@ def build(config: MatConfig, name: str) -> HashDataset:
                 f"'{root / config.label_file}': {len(unlabelled)} of {len(labels)} rows carry no "
                 f"label, row {unlabelled[0]} first; dataset.on_unlabelled=drop leaves them out."
             )
-        kept = np.setdiff1d(np.arange(len(labels)), unlabelled)
-        labels, texts = labels[kept], [texts[row] for row in kept]
-        second = None if second is None else [second[row] for row in kept]
-        pictures = _take(pictures, kept)
+        labelled = np.setdiff1d(np.arange(len(labels)), unlabelled)
+        labels, texts = labels[labelled], [texts[row] for row in labelled]
+        second = None if second is None else [second[row] for row in labelled]
+        images = _take(images, labelled)
     return HashDataset(
         name=name,
-        images=pictures,
+        images=images,
         labels=labels,
         class_names=class_names,
         multi_label=bool((labels.sum(1) > 1).any()),
@@ -195,20 +195,20 @@ def _lines(path: Path) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _pictures(config: MatConfig, root: Path) -> ImageSource:
-    """Return the pictures that the index file names or holds."""
+def _images(config: MatConfig, root: Path) -> ImageSource:
+    """Return the images that the index file names or holds."""
     path = _existing(root, config.index_file, "index_file")
     if path.suffix.lower() == ".npy":
-        return _array_pictures(path)
+        return _array_images(path)
     image_root = Path(config.image_root).expanduser() if config.image_root else root
     if not image_root.is_absolute() and config.image_root and not image_root.is_dir():
         image_root = root / image_root
     cells = read_variable(path, INDEX_KEYS, text=True)
     names = [name.strip() for name in _strings(cells, 0, path)]
     if "" in names or not names:
-        where = f"row {names.index('')} has none" if names else "it has none"
-        raise UserError(f"'{path}' must hold a path of a picture in every row, but {where}.")
-    names = _below(names, image_root)
+        position = f"row {names.index('')} has none" if names else "it has none"
+        raise UserError(f"'{path}' must hold a path of a picture in every row, but {position}.")
+    names = _relative_names(names, image_root)
     first = image_root / names[0]
     if not first.is_file():
         raise UserError(
@@ -218,11 +218,11 @@ def _pictures(config: MatConfig, root: Path) -> ImageSource:
     return FileImages(names, image_root)
 
 
-def _below(names: list[str], image_root: Path) -> list[str]:
+def _relative_names(names: list[str], image_root: Path) -> list[str]:
     """Return paths that start at ``image_root``, also when ``names`` are another machine's.
 
-    When the first name is absolute and not there, its longest ending that exists below
-    ``image_root`` tells how many leading folders to leave out of all names.
+    When the first name is absolute and does not exist, its longest ending that exists below
+    ``image_root`` decides how many leading folders are removed from all names.
     """
     parts = Path(names[0]).parts
     if not Path(names[0]).is_absolute() or Path(names[0]).is_file():
@@ -233,8 +233,8 @@ def _below(names: list[str], image_root: Path) -> list[str]:
     return names
 
 
-def _array_pictures(path: Path) -> ArrayImages:
-    """Return the pictures of a ``.npy`` file, memory-mapped."""
+def _array_images(path: Path) -> ArrayImages:
+    """Return the images of a ``.npy`` file, memory-mapped."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -246,16 +246,16 @@ def _array_pictures(path: Path) -> ArrayImages:
             f"'{path}' is {array.dtype} of shape {array.shape}; pictures as uint8 [n,H,W,3] are "
             "needed."
         )
-    facts = path.stat()
-    key = digest(str(path.resolve()), str(facts.st_size), str(facts.st_mtime_ns))
-    return ArrayImages(array, key)
+    stat = path.stat()
+    fingerprint = digest(str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))
+    return ArrayImages(array, fingerprint)
 
 
-def _take(pictures: ImageSource, rows: np.ndarray) -> ImageSource:
-    """Return the pictures of ``rows``."""
-    if isinstance(pictures, FileImages):
-        return pictures.take(rows)
-    return SelectedImages(pictures, rows)
+def _take(images: ImageSource, rows: np.ndarray) -> ImageSource:
+    """Return the images of ``rows``."""
+    if isinstance(images, FileImages):
+        return images.take(rows)
+    return SelectedImages(images, rows)
 
 
 def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ...]:
@@ -276,12 +276,12 @@ def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ..
 def strings_per_row(array: np.ndarray, n_rows: int, path: Path) -> list[tuple[str, ...]]:
     """Return the strings of each row, blanks stripped, empty ones left out.
 
-    Understood are, for n rows: n strings in any orientation; n cells, each a string, an array of
-    strings or nested cells; a matrix [n,k] of k strings per row; one cell around any of these.
-    A row with nothing but blanks gives one empty string.
+    Accepted for n rows: n strings in any orientation; n cells, each a string, an array of strings
+    or nested cells; a matrix [n,k] of k strings per row; one cell around any of these. A row of
+    blanks only gives one empty string.
 
     Args:
-        array: what the file holds.
+        array: the variable in the file.
         n_rows: the number of rows expected; decides which axis counts where both could.
         path: named in the error.
 

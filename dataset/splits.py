@@ -7,16 +7,16 @@ Rules (``dataset.split.rule``):
     the next ``train`` are for training, everything after the queries is the database (so training
     rows are part of it).
 ``per_class``
-    The image-hashing habit: per class, ``query`` random rows are queries and ``train`` others are
-    for training; the database is every row that is no query. A row with several labels is drawn
-    for one of its classes only.
+    The convention of image hashing: per class, ``query`` random rows are queries and ``train``
+    others are for training; the database is every row that is no query. A row with several labels
+    is drawn for one of its classes only.
 ``seen_unseen``
     Zero-shot: ``train`` rows of every seen class, ``query`` rows of every unseen class, database =
     every row that is neither (``train_in_database: true`` adds the training rows). A row with any
     unseen label is never a training row.
 ``file``
     Row numbers from an ``.npz`` with ``train``, ``query``, ``database`` (and perhaps ``val``), in
-    the order in which they stand there; ``query``, ``train`` and ``seed`` are not used.
+    the order of the file; ``query``, ``train`` and ``seed`` are not used.
 
 ``train_in_database: false`` takes the training rows out of the database under the first two rules.
 ``val`` rows are cut from the training rows when a run selects its epoch on them.
@@ -38,7 +38,7 @@ from utils.files import atomic_path
 
 PARTS = ("train", "val", "query", "database")
 # Pairs of parts that may share no row; train and database, val and database may.
-APART = (("query", "train"), ("query", "database"), ("val", "query"), ("val", "train"))
+DISJOINT = (("query", "train"), ("query", "database"), ("val", "query"), ("val", "train"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class SplitManifest:
         """Return a manifest with ``size`` seeded random rows moved from ``train`` to ``val``.
 
         Raises:
-            UserError: no training row would be left.
+            UserError: no training row would remain.
         """
         if size <= 0:
             return self
@@ -113,18 +113,18 @@ class SplitManifest:
             )
         order = np.random.default_rng([seed, 0x7A1]).permutation(len(self.train))
         held_out = np.sort(order[:size])
-        keep = np.setdiff1d(np.arange(len(self.train)), held_out)
+        remaining = np.setdiff1d(np.arange(len(self.train)), held_out)
         return dataclasses.replace(
-            self, train=self.train[keep], val=self.train[held_out],
+            self, train=self.train[remaining], val=self.train[held_out],
             rule=f"{self.rule}; val: {size} of the training rows, seed {seed}",
         )  # fmt: skip
 
     def without(self, rows: np.ndarray) -> SplitManifest:
-        """Return the manifest with ``rows`` (say, of broken pictures) taken out of every part."""
+        """Return the manifest with ``rows`` (say, of broken images) removed from every part."""
         if len(rows) == 0:
             return self
-        kept = {p: getattr(self, p)[~np.isin(getattr(self, p), rows)] for p in PARTS}
-        return dataclasses.replace(self, **kept, rule=f"{self.rule}; {len(rows)} rows left out")
+        parts = {p: getattr(self, p)[~np.isin(getattr(self, p), rows)] for p in PARTS}
+        return dataclasses.replace(self, **parts, rule=f"{self.rule}; {len(rows)} rows left out")
 
     def save(self, path: str | Path) -> None:
         """Write the manifest atomically as ``.npz`` (the four parts, the rule, the hash)."""
@@ -163,7 +163,7 @@ class SplitManifest:
 
         Raises:
             UserError: a part other than ``val`` is empty, a row number is not in 0..n_rows-1 or
-                stands twice in a part, or two parts overlap that must not.
+                occurs twice in a part, or two parts overlap that must not.
         """
         for part, count in self.counts.items():
             if count == 0 and part != "val":
@@ -185,7 +185,7 @@ class SplitManifest:
                     f"The split ({self.rule}) names {part} row {values[times > 1][0]} twice; "
                     f"{int((times > 1).sum())} rows of that part are repeated."
                 )
-        for one, other in APART:
+        for one, other in DISJOINT:
             shared = np.intersect1d(getattr(self, one), getattr(self, other))
             if len(shared):
                 raise UserError(
@@ -200,7 +200,7 @@ def make_split(
     seen_classes: tuple[int, ...] = (),
     root: Path | None = None,
 ) -> SplitManifest:
-    """Apply the rule of ``config`` to the rows of ``labels`` and check what comes out.
+    """Apply the rule of ``config`` to the rows of ``labels`` and check the result.
 
     Args:
         config: the rule and its numbers.
@@ -217,8 +217,8 @@ def make_split(
         value = getattr(config, key)
         share = isinstance(value, float)
         if value is not None and (value <= 0 or (share and value >= 1)):
-            wanted = "a share between 0 and 1" if share else "at least one row"
-            raise UserError(f"dataset.split.{key}={value}: {wanted} is needed.")
+            accepted = "a share between 0 and 1" if share else "at least one row"
+            raise UserError(f"dataset.split.{key}={value}: {accepted} is needed.")
     if not 0 <= config.seed < 2**32:
         raise UserError(
             f"dataset.split.seed={config.seed}: a number from 0 to 4294967295 is needed."
@@ -236,15 +236,15 @@ def make_split(
 def _permutation(
     config: SplitConfig, labels: np.ndarray, seen: tuple[int, ...], root: Path | None
 ) -> SplitManifest:
-    """DCMHT's and MITH's split; with both numbers given equal to the references', row for row."""
+    """DCMHT's and MITH's split; with both numbers given, row for row the references'."""
     n = len(labels)
     query = _count(0.1 if config.query is None else config.query, n)
     train = n - query if config.train is None else _count(config.train, n - query)
     if query + train > n or query >= n:
-        asked = f"dataset.split.query={query}"
+        settings = f"dataset.split.query={query}"
         if config.train is not None:
-            asked += f" and dataset.split.train={train}"
-        raise UserError(f"{asked} ask for more rows than the {n} there are; give fewer.")
+            settings += f" and dataset.split.train={train}"
+        raise UserError(f"{settings} ask for more rows than the {n} there are; give fewer.")
     order = np.random.RandomState(config.seed).permutation(n).astype(np.int64)
     return SplitManifest(
         train=order[query : query + train],
@@ -259,11 +259,11 @@ def _per_class(
 ) -> SplitManifest:
     """``query`` and ``train`` random rows of every class; database = every row that is no query."""
     order = np.random.RandomState(config.seed).permutation(len(labels))
-    every = tuple(range(labels.shape[1]))
+    all_classes = tuple(range(labels.shape[1]))
     taken = np.zeros(len(labels), dtype=bool)
-    query = _draw("query", config.query, labels, every, order, taken)
+    query = _draw("query", config.query, labels, all_classes, order, taken)
     database = np.flatnonzero(~taken)
-    train = _draw("train", config.train, labels, every, order, taken)
+    train = _draw("train", config.train, labels, all_classes, order, taken)
     if not config.train_in_database:
         database = np.setdiff1d(database, train)
     return SplitManifest(train, query, database, rule=f"per_class, seed {config.seed}")
@@ -272,7 +272,7 @@ def _per_class(
 def _seen_unseen(
     config: SplitConfig, labels: np.ndarray, seen: tuple[int, ...], root: Path | None
 ) -> SplitManifest:
-    """Train on seen classes, query with unseen ones; database = the rest (plus train if asked)."""
+    """Train on seen classes, query with unseen ones; database = the rest (and train, if set)."""
     n_classes = labels.shape[1]
     unseen = tuple(c for c in range(n_classes) if c not in set(seen))
     if not seen or not unseen or not set(seen) <= set(range(n_classes)):
@@ -314,11 +314,11 @@ RULES: dict[str, Rule] = {
 }
 
 
-def _count(asked: int | float, n: int) -> int:
-    """Return a number of rows, or a share of ``n``: at least 1 where two rows are there, else 0."""
-    if isinstance(asked, int):
-        return asked
-    share = int(round(n * asked, 6))  # 0.29 of 100 is 29, whatever floats say
+def _count(number: int | float, n: int) -> int:
+    """Return a number of rows; a share is taken of ``n``: at least 1, or 0 where n < 2."""
+    if isinstance(number, int):
+        return number
+    share = int(round(n * number, 6))  # 0.29 of 100 is 29, whatever floats say
     return max(1, share) if n > 1 else 0
 
 
@@ -336,23 +336,23 @@ def _draw(
     """
     chosen = []
     for c in classes:
-        free = order[(labels[order, c] > 0) & ~taken[order]]
+        available = order[(labels[order, c] > 0) & ~taken[order]]
         if per_class is None:
-            count = _count(0.1, len(free)) if part == "query" else len(free)
+            count = _count(0.1, len(available)) if part == "query" else len(available)
         else:
-            count = _count(per_class, len(free))
-        if count > len(free):
+            count = _count(per_class, len(available))
+        if count > len(available):
             raise UserError(
                 f"dataset.split.{part}={per_class} rows per class, but class {c} has only "
-                f"{len(free)} rows left to draw from; give fewer."
+                f"{len(available)} rows left to draw from; give fewer."
             )
-        chosen.append(free[:count])
+        chosen.append(available[:count])
         taken[chosen[-1]] = True
     return np.sort(np.fromiter(itertools.chain.from_iterable(chosen), dtype=np.int64))
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an ``.npz`` without unpickling anything."""
+    """Read all arrays of an ``.npz``, unpickling nothing."""
     if not path.is_file():
         raise UserError(f"Split file '{path}' does not exist (dataset.split.file).")
     try:
@@ -366,7 +366,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _row_numbers(array: np.ndarray, part: str, path: str | Path) -> np.ndarray:
-    """Return ``array`` as int64 [n], or say what it is instead."""
+    """Return ``array`` as int64 [n]; refuse anything but row numbers."""
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise UserError(
             f"'{part}' in split file '{path}' is {array.dtype} of shape {array.shape}; a list of "

@@ -1,4 +1,4 @@
-"""Reading the text and JSON files that datasets publish, with a sentence when one is broken."""
+"""Read the text and JSON files that datasets publish; a broken file raises a UserError."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from utils.errors import UserError
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file, stripped; blank ones at its end are left out.
 
-    Bytes that are no UTF-8 are replaced: users' tags are what they are.
+    Invalid UTF-8 is replaced: tags that users typed contain some.
 
     Raises:
-        UserError: it is not there or cannot be read.
+        UserError: it is missing or cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -34,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        UserError: it is not there, cannot be read, or is something else.
+        UserError: it is missing, cannot be read, or holds no object.
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -50,7 +50,7 @@ def read_bits(path: Path) -> np.ndarray:
     """Return a column of 0 and 1, one a line, as uint8 [n].
 
     Raises:
-        UserError: it is not there, or holds something else.
+        UserError: it is missing, or holds something else.
     """
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -63,11 +63,11 @@ def read_bits(path: Path) -> np.ndarray:
     return bits - ord("0")
 
 
-def whole_number(word: str, path: Path, line: int) -> int:
-    """Return ``word`` as a number from 0.
+def row_number(word: str, path: Path, line: int) -> int:
+    """Return ``word``, read from ``line`` (counted from 0) of ``path``, as a number from 0.
 
     Raises:
-        UserError: it is none; names file and line (counted from 0).
+        UserError: it is no such number; names file and line.
     """
     if not (word.isascii() and word.isdigit()):
         raise UserError(f"'{path}' line {line + 1}: '{word[:40]}' is no row number.")
@@ -78,7 +78,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     """Return the first word and the rest of every line; ``7 has_bill_shape::hooked`` and the like.
 
     Raises:
-        UserError: it is not there, cannot be read, or a line (named) has one word only.
+        UserError: it is missing, cannot be read, or a line (named) has one word only.
     """
     pairs = []
     for number, line in enumerate(read_lines(path), 1):
@@ -93,7 +93,7 @@ def read_matrix(path: Path, columns: int) -> np.ndarray:
     """Return a table of numbers, separated by blanks, as float32 [n,columns].
 
     Raises:
-        UserError: it is not there, holds something else, or has other columns.
+        UserError: it is missing, holds something else, or has another number of columns.
     """
     try:
         values = np.loadtxt(path, dtype=np.float32, ndmin=2)

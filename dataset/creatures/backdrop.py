@@ -1,4 +1,4 @@
-"""Everything in a picture that is no creature: backgrounds, clutter, things, light and noise."""
+"""Everything in an image but the creatures: backgrounds, clutter, things, light and noise."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def gradient(top: Color, bottom: Color) -> Image.Image:
 
 
 def disc(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float, fill: Color) -> None:
-    """Fill an upright ellipse; positions and radii in fractions of the picture."""
+    """Fill an upright ellipse; positions and radii in fractions of the image."""
     box = [(x - rx) * CANVAS, (y - ry) * CANVAS, (x + rx) * CANVAS, (y + ry) * CANVAS]
     draw.ellipse(box, fill=fill)
 
 
 def polygon(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], fill: Color) -> None:
-    """Fill a polygon whose corners are fractions of the picture."""
+    """Fill a polygon whose corners are fractions of the image."""
     draw.polygon([(x * CANVAS, y * CANVAS) for x, y in points], fill=fill)
 
 
-# ---- clutter of single-creature pictures
+# ---- clutter of single-creature images
 
 
 def cluttered(rng: Rng) -> Image.Image:
-    """Return a canvas with two grounds of random colours and meaningless shapes all over it."""
+    """Return a canvas with a sky and a ground of random colours and random shapes all over it."""
     sky = random_color(rng, (0.05, 0.7), (0.25, 1.0))
     canvas = gradient(sky, random_color(rng, (0.05, 0.7), (0.25, 1.0)))
     draw = ImageDraw.Draw(canvas)
@@ -216,7 +216,7 @@ def draw_thing(canvas: Image.Image, thing: str, rng: Rng) -> None:
 
 
 def finish(canvas: Image.Image, rng: Rng, brightness: tuple[float, float]) -> np.ndarray:
-    """Return the picture, uint8 [64,64,3]: shrunk, lit from one side, tinted and with noise."""
+    """Return the image, uint8 [64,64,3]: shrunk, lit from one side, tinted and with noise."""
     pixels = np.asarray(canvas.reduce(OVERSAMPLING), np.float32)  # [64,64,3]
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
     ramp = np.linspace(-depth, depth, SIZE, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""What people might write below a scene: five sentences, or a few tags.
+"""Captions of a scene: five sentences, or a line of tags.
 
-A caption names only part of what is seen, in changing words, so that text and labels agree about
-as loosely as in collected data: a kind may go by its own name, by its looks or as "an animal".
+A caption names only part of a scene, in varying words, so that text and labels agree about as
+loosely as in collected data: a kind is named, or described by its looks, or called "an animal".
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ LOOKS: dict[str, dict[str, _Words]] = {
 }
 """Adjectives of every option of every trait."""
 
-TOLD = ("coat", "colour", "headgear", "wings", "mouth", "body", "back", "eyes")
-"""Traits that strike the eye; a caption picks others only when a kind has too few of these."""
+SALIENT = ("coat", "colour", "headgear", "wings", "mouth", "body", "back", "eyes")
+"""The most visible traits; a caption uses others only when a kind has too few of these."""
 
 NOUNS = ("beast", "creature", "animal", "monster", "critter")
 
-WHERE: dict[str, _Words] = {
+PLACE_PHRASES: dict[str, _Words] = {
     "meadow": ("in a meadow", "on the grass", "in a green field"),
     "forest": ("in a forest", "in the woods", "among the trees"),
     "beach": ("on a beach", "by the sea", "on the sand"),
     "snow": ("in the snow", "on a snowy plain", "in winter"),
     "night": ("at night", "under the moon", "in the dark"),
 }
-BESIDE: dict[str, _Words] = {
+THING_PHRASES: dict[str, _Words] = {
     "pond": ("a pond", "a pool", "some water"),
     "rock": ("a rock", "a boulder", "a grey stone"),
     "ball": ("a ball", "a round toy", "a striped ball"),
@@ -105,11 +105,11 @@ def _pick(words: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _adjectives(kind: str, count: int, rng: np.random.Generator) -> list[str]:
-    """Return up to ``count`` words for what a kind looks like."""
+    """Return up to ``count`` adjectives that describe a kind."""
     traits = KINDS[kind]
     known = [
         LOOKS[trait][option]
-        for trait in (*TOLD, "neck", "tail", "legs")
+        for trait in (*SALIENT, "neck", "tail", "legs")
         if (option := getattr(traits, trait)) in LOOKS[trait]
     ]
     strongest = known[: max(count, 5)]
@@ -130,30 +130,30 @@ def _herd(kind: str, count: int, rng: np.random.Generator) -> str:
 
 
 def _sentence(scene: Scene, rng: np.random.Generator) -> str:
-    """Return one sentence about some of what the scene shows."""
+    """Return one sentence about a part of the scene."""
     herds = [herd for herd in scene.herds if rng.uniform() < 0.85] or [scene.herds[0]]
     animals = " and ".join(_herd(kind, count, rng) for kind, count in herds)
     several = len(herds) > 1 or herds[0][1] > 1
-    where = _pick(WHERE[scene.place], rng) if scene.place and rng.uniform() < 0.75 else ""
-    things = [_pick(BESIDE[thing], rng) for thing in scene.things if rng.uniform() < 0.65]
-    beside = f"{_pick(POSITIONS, rng)} {' and '.join(things)}" if things else ""
+    place = _pick(PLACE_PHRASES[scene.place], rng) if scene.place and rng.uniform() < 0.75 else ""
+    things = [_pick(THING_PHRASES[thing], rng) for thing in scene.things if rng.uniform() < 0.65]
+    neighbors = f"{_pick(POSITIONS, rng)} {' and '.join(things)}" if things else ""
     verb = _pick(VERBS, rng)
     form = int(rng.integers(5))
     if form == 0:
-        parts = ["there", "are" if several else "is", animals, beside, where]
+        parts = ["there", "are" if several else "is", animals, neighbors, place]
     elif form == 1:
-        parts = [f"a {_pick(('picture', 'photo', 'drawing'), rng)} of", animals, where, beside]
+        parts = [f"a {_pick(('picture', 'photo', 'drawing'), rng)} of", animals, place, neighbors]
     elif form == 2:
-        parts = [animals, "are" if several else "is", f"{verb}ing", beside, where]
-    elif form == 3 and where:
-        parts = [where, animals, verb if several else f"{verb}s", beside]
+        parts = [animals, "are" if several else "is", f"{verb}ing", neighbors, place]
+    elif form == 3 and place:
+        parts = [place, animals, verb if several else f"{verb}s", neighbors]
     else:
-        parts = [animals, verb if several else f"{verb}s", where, beside]
+        parts = [animals, verb if several else f"{verb}s", place, neighbors]
     return " ".join(part for part in parts if part)
 
 
 def sentences(scene: Scene, rng: np.random.Generator) -> tuple[str, ...]:
-    """Return five independent sentences about ``scene``, as five people would write them."""
+    """Return five independent sentences about ``scene``, as by five annotators."""
     return tuple(_sentence(scene, rng) for _ in range(SENTENCES))
 
 

@@ -1,4 +1,4 @@
-"""Drawing one creature: polygons in the creature's own frame, moved into the picture by its pose.
+"""Draw one creature: polygons in the creature's frame, moved into the image by its pose.
 
 In the creature's frame the body's centre is the origin, x points to where it looks, y points down,
 and a body is about one unit long. Everything is drawn on a canvas :data:`OVERSAMPLING` times the
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from dataset.creatures.world import NONE, Traits
 
-SIZE = 64  # px, side of a finished picture
+SIZE = 64  # px, side of the final image
 OVERSAMPLING = 2
 CANVAS = SIZE * OVERSAMPLING  # px, side of the canvas that is drawn on
 
@@ -43,15 +43,15 @@ BEAK = (245, 165, 40)
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Where and how a creature stands in its picture.
+    """Position, size and orientation of a creature in its image.
 
     Attributes:
-        x: centre, fraction of the picture's width.
+        x: centre, fraction of the image's width.
         y: centre, fraction of its height.
-        size: side of a square around the creature, fraction of the picture.
+        size: side of a square around the creature, fraction of the image.
         angle: rotation, radians.
-        mirrored: looks to the left.
-        squash: apparent length over true length, as when seen from slightly ahead.
+        mirrored: whether it looks to the left.
+        squash: apparent length over true length (below 1: seen from slightly ahead).
     """
 
     x: float
@@ -90,7 +90,7 @@ class Pen:
     """Draws shapes given in a creature's frame onto a canvas."""
 
     def __init__(self, canvas: Image.Image, pose: Pose, scale: float, x: float, y: float) -> None:
-        """Place the frame: ``scale`` canvas pixels per unit, its point (-x, -y) at the pose's."""
+        """Map the frame's point (-x, -y) to the pose's, with ``scale`` canvas pixels per unit."""
         self.draw = ImageDraw.Draw(canvas)
         cos, sin = np.cos(pose.angle), np.sin(pose.angle)
         flip = -1.0 if pose.mirrored else 1.0
@@ -102,10 +102,10 @@ class Pen:
 
     def polygon(self, points: np.ndarray, fill: Color, outline: Color | None = None) -> None:
         """Fill the polygon ``points`` [n,2], with an outline if it has a colour."""
-        placed = (points @ self.matrix.T + self.offset).ravel().tolist()
-        self.draw.polygon(placed, fill=fill)
+        pixels = (points @ self.matrix.T + self.offset).ravel().tolist()
+        self.draw.polygon(pixels, fill=fill)
         if outline is not None:
-            self.draw.line(placed + placed[:4], fill=outline, width=2)
+            self.draw.line(pixels + pixels[:4], fill=outline, width=2)
 
     def oval(
         self,
@@ -135,8 +135,8 @@ class Pen:
 
     def stroke(self, points: np.ndarray, width: float, fill: Color) -> None:
         """Draw a line through ``points`` [n,2], ``width`` units wide but at least an outline."""
-        placed = (points @ self.matrix.T + self.offset).ravel().tolist()
-        self.draw.line(placed, fill=fill, width=max(2, round(width * self.scale)), joint="curve")
+        pixels = (points @ self.matrix.T + self.offset).ravel().tolist()
+        self.draw.line(pixels, fill=fill, width=max(2, round(width * self.scale)), joint="curve")
 
 
 def _curve(start: np.ndarray, middle: np.ndarray, end: np.ndarray, steps: int = 7) -> np.ndarray:
@@ -146,7 +146,7 @@ def _curve(start: np.ndarray, middle: np.ndarray, end: np.ndarray, steps: int = 
 
 
 class _Animal:
-    """One animal being drawn: its traits, its own proportions, its pen and its colours."""
+    """State of drawing one animal: its traits, proportions, pen and colours."""
 
     def __init__(
         self, canvas: Image.Image, traits: Traits, pose: Pose, rng: np.random.Generator
@@ -168,7 +168,7 @@ class _Animal:
         self.pen = Pen(canvas, pose, scale, -(left + right) / 2, -(top + bottom) / 2)
 
     def extent(self) -> tuple[float, float, float, float]:
-        """Return about how far the animal reaches: top, bottom, left, right in its own frame."""
+        """Return the approximate bounds of the animal: top, bottom, left, right in its frame."""
         traits, r = self.traits, self.head_radius
         crown = 0.4 if traits.headgear != NONE else 0.2 if traits.ears == "pointed" else 0.0
         muzzle = 0.25 if traits.mouth in ("beak", "trunk") else 0.0
@@ -260,8 +260,8 @@ class _Animal:
             height = self.edge(ends) * 0.98
             top = np.stack([ends + slant, -height * 0.97], 1)
             low = np.stack([ends - slant, height * 0.97], 1)
-            inside = np.clip(np.concatenate([top, low[::-1]]), [-self.a, -2], [self.a, 2])
-            self.pen.polygon(inside, self.colors.pattern)
+            clipped = np.clip(np.concatenate([top, low[::-1]]), [-self.a, -2], [self.a, 2])
+            self.pen.polygon(clipped, self.colors.pattern)
 
     def draw_spots(self) -> None:
         step = 0.24
@@ -347,13 +347,13 @@ class _Animal:
 
     def draw_eyes(self) -> None:
         r = self.head_radius
-        places, radius = {
+        positions, radius = {
             "one": (((0.25, -0.18),), 0.5 * r),
             "three": (((-0.3, -0.1), (0.6, -0.1), (0.15, -0.6)), 0.27 * r),
         }.get(self.traits.eyes, (((-0.2, -0.2), (0.5, -0.2)), 0.32 * r))
         gaze = np.array([self.jitter(0.35), self.jitter(0.3)])
-        for place in places:
-            centre = self.head + np.array(place) * r
+        for position in positions:
+            centre = self.head + np.array(position) * r
             self.pen.oval(centre, (radius, radius), WHITE, self.colors.outline)
             self.pen.oval(centre + gaze * radius, (0.5 * radius, 0.5 * radius), BLACK)
 

@@ -1,4 +1,4 @@
-"""Composing pictures: one creature among clutter, or a scene of several creatures in a place."""
+"""Compose images: one creature among clutter, or a scene of several creatures in a place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataset.creatures.world import KINDS, PLACES, SCENE_KINDS, THINGS, Traits
 
 
 def draw_portrait(traits: Traits, rng: np.random.Generator) -> np.ndarray:
-    """Return a picture of one creature among clutter, uint8 [64,64,3]."""
+    """Return an image of one creature among clutter, uint8 [64,64,3]."""
     canvas = cluttered(rng)
     size = rng.uniform(0.52, 0.9)
     margin = 0.05 + 0.8 * (1 - size) / 2  # a small creature may stand anywhere
@@ -36,7 +36,7 @@ class Scene:
     Attributes:
         herds: one or two kinds of creature with the number of each; one to three animals in all.
         place: the background, or "" for one of no particular kind.
-        things: what lies about, perhaps nothing.
+        things: the things in it, perhaps none.
     """
 
     herds: tuple[tuple[str, int], ...]
@@ -52,8 +52,8 @@ class Scene:
 def plan_scene(row: int, rng: np.random.Generator) -> Scene:
     """Return what the scene of ``row`` shows; kinds and places take turns, the rest is drawn.
 
-    Most scenes are nowhere in particular: a label that every picture has one of would make it all
-    that "shares a label" is about, and similarity by class an equivalence.
+    Most scenes have no place: were every scene labelled with one of five places, "shares a label"
+    would mostly mean "has the same place".
     """
     first = row % len(SCENE_KINDS)
     if rng.uniform() < 0.35:
@@ -68,14 +68,14 @@ def plan_scene(row: int, rng: np.random.Generator) -> Scene:
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Return a picture of ``scene``, uint8 [64,64,3]."""
+    """Return an image of ``scene``, uint8 [64,64,3]."""
     canvas = draw_place(scene.place, rng) if scene.place else cluttered(rng)
     if "pond" in scene.things:
         draw_thing(canvas, "pond", rng)
     animals = [kind for kind, count in scene.herds for _ in range(count)]
     rng.shuffle(animals)
     poses = _poses(len(animals), rng)
-    # From far to near, so that who stands in front hides who stands behind.
+    # From far to near, so that nearer animals hide those behind them.
     for kind, pose in sorted(zip(animals, poses, strict=True), key=lambda pair: pair[1].y):
         draw_creature(canvas, KINDS[kind], pose, rng)
     for thing in scene.things:
@@ -86,7 +86,7 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _poses(count: int, rng: np.random.Generator) -> list[Pose]:
-    """Return places side by side for ``count`` animals, the nearer the larger."""
+    """Return poses side by side for ``count`` animals, the nearer the larger."""
     poses = []
     for slot in range(count):
         depth = rng.uniform(0, 1)

@@ -1,7 +1,7 @@
-"""Generating the pictures of a view once, on all cores, and reading them back from the cache.
+"""Generate the rows of a view once, on all cores, and read them from the cache.
 
-Every picture has a random generator of its own, seeded by (seed, view, row), so that neither the
-number of processes nor the number of rows changes it.
+Every row has its own random generator, seeded by (seed, view, row), so that its image depends
+neither on the number of processes nor on the number of rows.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from utils.files import digest, write_json
 from utils.progress import progress_bar
 
 VERSION = 2
-"""Part of every cache key: raise it whenever a change of the code changes a picture or caption."""
+"""Part of every cache key: raise it whenever a change of the code changes an image or a caption."""
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How one generated dataset is made, row by row.
+    """How one dataset is generated, row by row.
 
     Attributes:
         name: its registered name, part of the cache key.
-        number: makes its random numbers differ from other views'.
+        number: part of the random seed: another number, other rows.
         class_names: its C classes.
-        picture: (row, generator) → uint8 [64,64,3].
-        labels: (row, generator) → names of the row's classes; is handed the picture's generator.
-        captions: (row, picture's generator, another generator) → captions by style, or None.
+        image: (row, generator) → uint8 [64,64,3].
+        labels: (row, generator) → names of the row's classes; gets a generator like the image's.
+        captions: (row, generator like the image's, another one) → captions by style, or None.
     """
 
     name: str
     number: int
     class_names: tuple[str, ...]
-    picture: Callable[[int, np.random.Generator], np.ndarray]
+    image: Callable[[int, np.random.Generator], np.ndarray]
     labels: Callable[[int, np.random.Generator], set[str]]
     captions: (
         Callable[[int, np.random.Generator, np.random.Generator], dict[str, tuple[str, ...]]] | None
     ) = None
 
-    def generator(self, seed: int, row: int, *more: int) -> np.random.Generator:
-        """Return the random generator of a row; ``more`` numbers give further independent ones."""
-        return np.random.default_rng([seed, self.number, row, *more])
+    def generator(self, seed: int, row: int, *stream: int) -> np.random.Generator:
+        """Return the random generator of a row; further numbers give independent ones."""
+        return np.random.default_rng([seed, self.number, row, *stream])
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
-    """A generated view: pictures uint8 [N,64,64,3] (memory-mapped), labels float32 [N,C]."""
+class GeneratedRows:
+    """A generated view: images uint8 [N,64,64,3] (memory-mapped), labels float32 [N,C]."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -63,8 +63,8 @@ class Stored:
     fingerprint: str
 
 
-def generated(view: View, seed: int, rows: int, min_rows: int) -> Stored:
-    """Return ``rows`` rows of ``view``, from the cache or made now.
+def load_view(view: View, seed: int, rows: int, min_rows: int) -> GeneratedRows:
+    """Return ``rows`` rows of ``view``, from the cache or generated now.
 
     Raises:
         UserError: a negative seed, or fewer rows than ``min_rows``.
@@ -79,7 +79,7 @@ def generated(view: View, seed: int, rows: int, min_rows: int) -> Stored:
     key = digest(view.name, str(seed), str(rows), str(VERSION))
     folder = cached("creatures", key, lambda path: build(view, seed, rows, path))
     captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
-    return Stored(
+    return GeneratedRows(
         images=np.load(folder / "images.npy", mmap_mode="r"),
         labels=np.load(folder / "labels.npy").astype(np.float32),
         captions={style: [tuple(row) for row in texts] for style, texts in captions.items()},
@@ -91,10 +91,10 @@ def build(view: View, seed: int, rows: int, folder: Path, processes: int | None 
     """Write ``images.npy``, ``labels.npy`` and ``captions.json`` into a new ``folder``.
 
     Args:
-        view: what to make.
-        seed: of the pictures.
+        view: what to generate.
+        seed: of the images.
         rows: how many.
-        folder: must not be there yet.
+        folder: must not exist yet.
         processes: how many share the work; None = as many as help.
     """
     folder.mkdir()
@@ -115,8 +115,8 @@ def build(view: View, seed: int, rows: int, folder: Path, processes: int | None 
 def _useful_processes(rows: int) -> int:
     """Return how many processes to draw with: the cores there are, but one for a small job.
 
-    Forking is left to Linux, where it is safe for children that only draw; a daemon (a worker of
-    somebody else's pool) may have no children.
+    Only Linux forks, where it is safe for children that only draw; a daemon (a worker of another
+    pool) may not have children.
     """
     if sys.platform != "linux" or multiprocessing.current_process().daemon or rows < 500:
         return 1
@@ -124,16 +124,16 @@ def _useful_processes(rows: int) -> int:
 
 
 def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> None:
-    """Draw all pictures into the array file ``path``; this process takes a share and reports it.
+    """Draw all images into the array file ``path``; this process draws a share and reports it.
 
-    The others write into the same memory-mapped file and end by themselves, with no queue to wait
-    on: if this process is killed, none of them lingers holding the cache's lock.
+    The helpers write into the same memory-mapped file and wait for no queue: if this process is
+    killed, they end by themselves and release the cache's lock.
     """
     images = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, SIZE, SIZE, 3))
 
     def draw(share: range) -> None:
         for row in share:
-            images[row] = view.picture(row, view.generator(seed, row))
+            images[row] = view.image(row, view.generator(seed, row))
 
     shares = [range(first, rows, processes) for first in range(processes)]
     helpers = []
@@ -157,7 +157,7 @@ def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> N
 
 
 def _draw_reporting(draw: Callable[[range], None], share: range, what: str) -> None:
-    """Call ``draw`` on ``share`` piece by piece, with a progress bar if a person is watching."""
+    """Call ``draw`` on ``share`` piece by piece, with a progress bar on a terminal."""
     with progress_bar(what, len(share)) as advance:
         for start in range(0, len(share), 50):
             piece = share[start : start + 50]

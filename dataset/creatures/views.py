@@ -1,7 +1,7 @@
 """The three generated datasets: single label, zero-shot with attributes, captioned scenes.
 
-They need no download and are made in seconds. What a class is decided by is structure (body, legs,
-horns, coat, ...) under changing pose, light, clutter and noise, so that methods differ on them.
+They need no download and are generated in seconds. A class is defined by structure (body, legs,
+horns, coat, ...) under varying pose, light, clutter and noise, so that methods differ on them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from common.registry import DATASETS
 from dataset.base import ArrayImages, HashDataset
 from dataset.creatures.captions import sentences, tags
 from dataset.creatures.scenes import draw_portrait, draw_scene, plan_scene
-from dataset.creatures.store import View, generated
+from dataset.creatures.store import View, load_view
 from dataset.creatures.world import (
     ATTRIBUTE_NAMES,
     IMAGE_KINDS,
@@ -87,7 +87,7 @@ def _portraits(name: str, number: int, kinds: tuple[str, ...]) -> View:
         name=name,
         number=number,
         class_names=kinds,
-        picture=lambda row, rng: draw_portrait(KINDS[kinds[row % len(kinds)]], rng),
+        image=lambda row, rng: draw_portrait(KINDS[kinds[row % len(kinds)]], rng),
         labels=lambda row, rng: {kinds[row % len(kinds)]},
     )
 
@@ -111,40 +111,40 @@ SCENES = View(
     name="creatures_scenes",
     number=3,
     class_names=(*SCENE_KINDS, *PLACES, *THINGS),
-    picture=_scene,
+    image=_scene,
     labels=lambda row, rng: plan_scene(row, rng).labels,
     captions=_captions,
 )
-# Kinds and places take turns, so every class but the things is there after this many rows.
+# Kinds and places take turns, so every class but the things occurs within this many rows.
 SCENES_CYCLE = len(SCENE_KINDS) * len(PLACES)
 
 
 @DATASETS.register("creatures_image", config=CreaturesConfig)
 def creatures_image(config: CreaturesConfig, name: str) -> HashDataset:
     """Generated drawings of 24 kinds of imaginary animals, one per picture."""
-    stored = generated(IMAGE, config.seed, config.rows, min_rows=len(IMAGE_KINDS))
+    rows = load_view(IMAGE, config.seed, config.rows, min_rows=len(IMAGE_KINDS))
     return HashDataset(
         name=name,
-        images=ArrayImages(stored.images, stored.fingerprint),
-        labels=stored.labels,
+        images=ArrayImages(rows.images, rows.fingerprint),
+        labels=rows.labels,
         class_names=IMAGE_KINDS,
         multi_label=False,
-        split=make_split(config.split, stored.labels),
+        split=make_split(config.split, rows.labels),
     )
 
 
 @DATASETS.register("creatures_zeroshot", config=CreaturesZeroshotConfig)
 def creatures_zeroshot(config: CreaturesZeroshotConfig, name: str) -> HashDataset:
     """Generated drawings of 40 seen and 10 unseen kinds of animals with named attributes."""
-    stored = generated(ZEROSHOT, config.seed, config.rows, min_rows=len(KINDS))
+    rows = load_view(ZEROSHOT, config.seed, config.rows, min_rows=len(KINDS))
     seen = tuple(range(SEEN_KINDS))
     return HashDataset(
         name=name,
-        images=ArrayImages(stored.images, stored.fingerprint),
-        labels=stored.labels,
+        images=ArrayImages(rows.images, rows.fingerprint),
+        labels=rows.labels,
         class_names=tuple(KINDS),
         multi_label=False,
-        split=make_split(config.split, stored.labels, seen),
+        split=make_split(config.split, rows.labels, seen),
         attributes=attribute_matrix(),
         attribute_names=ATTRIBUTE_NAMES,
         seen_classes=seen,
@@ -159,26 +159,26 @@ def creatures_scenes(config: CreaturesScenesConfig, name: str) -> HashDataset:
             f"dataset.captions={config.captions}: accepted are {' and '.join(CAPTION_STYLES)}."
             f"{nearest(config.captions, CAPTION_STYLES)}"
         )
-    stored = generated(SCENES, config.seed, config.rows, min_rows=SCENES_CYCLE)
+    rows = load_view(SCENES, config.seed, config.rows, min_rows=SCENES_CYCLE)
     return HashDataset(
         name=name,
-        images=ArrayImages(stored.images, stored.fingerprint),
-        labels=stored.labels,
+        images=ArrayImages(rows.images, rows.fingerprint),
+        labels=rows.labels,
         class_names=SCENES.class_names,
         multi_label=True,
-        split=make_split(config.split, stored.labels),
-        texts=stored.captions[config.captions],
+        split=make_split(config.split, rows.labels),
+        texts=rows.captions[config.captions],
     )
 
 
-def render_class_pictures(attributes: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draw new pictures of a class known by its attributes alone, uint8 [count,64,64,3].
+def render_class_images(attributes: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draw new images of a class from its attributes alone, uint8 [count,64,64,3].
 
     Args:
         attributes: the class's row [A] of :func:`~dataset.creatures.world.attribute_matrix`, or a
             soft estimate of it; the nearest possible creature is drawn.
-        count: how many pictures.
-        seed: of the pictures.
+        count: how many images.
+        seed: of the images.
 
     Raises:
         UserError: the row has another length than there are attributes.
@@ -190,7 +190,7 @@ def render_class_pictures(attributes: np.ndarray, count: int, seed: int) -> np.n
             f"but its shape is {row.shape}."
         )
     traits = Traits.from_attributes(row)
-    # 0: no view has this number, so no dataset of any seed holds one of these pictures.
+    # 0: no view has this number, so no dataset of any seed holds one of these images.
     generators = (np.random.default_rng([seed, 0, index]) for index in range(count))
-    pictures = [draw_portrait(traits, rng) for rng in generators]
-    return np.stack(pictures) if pictures else np.empty((0, 64, 64, 3), np.uint8)
+    images = [draw_portrait(traits, rng) for rng in generators]
+    return np.stack(images) if images else np.empty((0, 64, 64, 3), np.uint8)

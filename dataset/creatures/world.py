@@ -1,6 +1,6 @@
-"""What there is in the world of creatures: their traits, the fifty kinds, places and things.
+"""The world of creatures: traits, the fifty kinds, places and things.
 
-The tables below are constants: a dataset's ``seed`` changes the pictures, never what a kind is.
+The tables below are constants: a dataset's ``seed`` changes the images, never what a kind is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TRAITS: dict[str, dict[str, str]] = {
     "back": {"spikes": "spiky back"},
     "neck": {"long": "long neck"},
 }
-"""For each trait its options and how the attribute of each is called."""
+"""Trait → option → name of its attribute."""
 
 ALWAYS = ("body", "legs", "colour")
 """Traits of which every creature has one option; of the others it may have none."""
@@ -51,7 +51,7 @@ ATTRIBUTE_NAMES: tuple[str, ...] = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What a kind of creature looks like: one option (or :data:`NONE`) of every trait."""
+    """The looks of a kind of creature: one option (or :data:`NONE`) of every trait."""
 
     body: str
     legs: str
@@ -81,7 +81,7 @@ class Traits:
     def from_attributes(cls, row: np.ndarray) -> Traits:
         """Return the traits that an attribute row [A] describes best (it may be soft).
 
-        Per trait the largest attribute wins; where a creature may have none it must exceed 0.5.
+        Per trait the largest attribute is taken; of an optional trait only if it exceeds 0.5.
         """
         chosen, start = {}, 0
         for trait, options in TRAITS.items():
@@ -169,7 +169,7 @@ PLACES: tuple[str, ...] = ("meadow", "forest", "beach", "snow", "night")
 """Backgrounds of ``creatures_scenes``; every scene has one."""
 
 THINGS: tuple[str, ...] = ("pond", "rock", "ball")
-"""Things that may lie about in a scene."""
+"""Things that a scene may contain."""
 
 
 def attribute_matrix() -> np.ndarray:

@@ -1,16 +1,16 @@
-"""The index of a prepared dataset: one HDF5 file beside pictures that stay where they are.
+"""The index of a prepared dataset: one HDF5 file; image files are neither moved nor copied.
 
 ======================= ==================== =====================================================
 in the file             type                 content
 ======================= ==================== =====================================================
-``keys``, ``paths``     text [N]             see :class:`~dataset.preparation.source.Rows`
+``keys``, ``paths``     text [N]             see :class:`~dataset.preparation.rows.Rows`
 ``labels``              uint8 [N,C]          0/1
 ``class_names``         text [C]
 ``texts``               text [M]             captions of all rows, one row after the other
 ``text_offsets``        int64 [N+1]          row r has the texts from offset r up to offset r+1
 ``attributes``          float32 [C,A]        rows in the order of ``class_names``
 ``attribute_names``     text [A]
-``image_bytes``         int64 [N]            size of each picture's file; -1: it was not there
+``image_bytes``         int64 [N]            size of each image file; -1: it was missing
 ``image_sha256``        uint8 [N,16]         first half of the SHA-256 of its content
 ``class_sets/…``        text                 see ``Rows``; likewise ``subsets/…``, ``extras/…``
 ======================= ==================== =====================================================
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.preparation.source import Attributes, Rows
+from dataset.preparation.rows import Attributes, Rows
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -44,13 +44,13 @@ DIGEST_BYTES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What ``prepare`` found: the rows and the content of their pictures.
+    """The result of ``prepare``: the rows and digests of their images.
 
     Attributes:
         dataset: the source's name.
-        layout: what the rows were read from: ``official`` or ``mat``.
+        layout: the files that the rows were read from: ``official`` or ``mat``.
         rows: see there; the attributes are in the order of the class names.
-        image_bytes: int64 [N]; -1 for a picture that was not there.
+        image_bytes: int64 [N]; -1 for a missing image.
         image_digests: uint8 [N,16].
     """
 
@@ -70,6 +70,20 @@ class Index:
             total.update(f"{name}:{shape}:{len(data)};".encode())
             total.update(data)
         return total.hexdigest()[:16]
+
+    def subset(self, name: str) -> np.ndarray:
+        """Return which rows the subset ``name`` marks, bool [N].
+
+        Raises:
+            UserError: the index has no such subset.
+        """
+        if name not in self.rows.subsets:
+            known = ", ".join(self.rows.subsets) or "none"
+            raise UserError(
+                f"The index of {self.dataset} has no rows marked '{name}' (there: {known}); the "
+                "file that marks them was not there when it was prepared. Prepare it again."
+            )
+        return self.rows.subsets[name]
 
     def save(self, path: Path) -> None:
         """Write the index atomically; equal indices become equal files."""
@@ -114,7 +128,7 @@ def _plain(value: np.ndarray) -> bytes:
 
 
 def index_file(root: Path, dataset: str) -> Path:
-    """Return where the index of ``dataset`` lies."""
+    """Return the path of the index of ``dataset``."""
     return root / f"{dataset}.index.h5"
 
 
@@ -124,17 +138,17 @@ def load_index(root: Path, dataset: str) -> Index:
     Raises:
         UserError: there is none yet, it is of another dataset or format, or it is damaged.
     """
-    index, stated = read_index(root, dataset)
-    if index.content != stated:
+    index, recorded = read_index(root, dataset)
+    if index.content != recorded:
         raise UserError(
-            f"'{index_file(root, dataset)}' says content {stated}, but holds {index.content}; it "
+            f"'{index_file(root, dataset)}' says content {recorded}, but holds {index.content}; it "
             "was changed or damaged: remove it and prepare the dataset again."
         )
     return index
 
 
 def read_index(root: Path, dataset: str) -> tuple[Index, str]:
-    """Read an index as it is; return the content hash that it states as well.
+    """Read an index unchecked; also return the content hash recorded in it.
 
     Raises:
         UserError: there is none yet, it is of another dataset or format, or it cannot be read.
@@ -148,13 +162,13 @@ def read_index(root: Path, dataset: str) -> tuple[Index, str]:
         )
     try:
         with h5py.File(path, "r") as file:
-            told = {key: file.attrs.get(key) for key in ("format", "dataset", "layout", "content")}
-            if told["format"] != FORMAT or told["dataset"] != dataset:
+            attrs = {key: file.attrs.get(key) for key in ("format", "dataset", "layout", "content")}
+            if attrs["format"] != FORMAT or attrs["dataset"] != dataset:
                 raise UserError(
-                    f"'{path}' is an index of {told['dataset']} in format {told['format']}, not of "
-                    f"{dataset} in format {FORMAT}; remove it and prepare the dataset again."
+                    f"'{path}' is an index of {attrs['dataset']} in format {attrs['format']}, not "
+                    f"of {dataset} in format {FORMAT}; remove it and prepare the dataset again."
                 )
-            return _read(file, dataset, str(told["layout"])), str(told["content"])
+            return _read(file, dataset, str(attrs["layout"])), str(attrs["content"])
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             f"'{path}' cannot be read ({error}); remove it and prepare the dataset again."
@@ -211,8 +225,8 @@ def check_rows(rows: Rows, dataset: str) -> Rows:
         raise UserError(f"The files of {dataset} give {n} pictures, but {count} {name}.")
     for name, words in {"key": rows.keys, "class": rows.class_names}.items():
         if len(set(words)) < len(words):
-            twice, _ = Counter(words).most_common(1)[0]
-            raise UserError(f"The files of {dataset} name the {name} '{twice}' twice.")
+            repeated, _ = Counter(words).most_common(1)[0]
+            raise UserError(f"The files of {dataset} name the {name} '{repeated}' twice.")
     if rows.labels.shape != (n, classes) or not np.isin(rows.labels, (0, 1)).all():
         raise UserError(
             f"The labels of {dataset} are {rows.labels.dtype} of shape {rows.labels.shape}; 0 and "
@@ -221,8 +235,8 @@ def check_rows(rows: Rows, dataset: str) -> Rows:
     known = set(rows.class_names)
     for set_name, names in rows.class_sets.items():
         if not set(names) <= known:
-            strange = sorted(set(names) - known)[0]
-            raise UserError(f"The class set '{set_name}' of {dataset} names '{strange}': no class.")
+            unknown = sorted(set(names) - known)[0]
+            raise UserError(f"The class set '{set_name}' of {dataset} names '{unknown}': no class.")
     attributes = rows.attributes
     if attributes is not None:
         values = attributes.for_classes(rows.class_names)

@@ -1,7 +1,7 @@
 """Published list files: one row a line, with its path and its label bits.
 
 ``path 0 1 0 …`` (DeepHash-pytorch, HashNet), or with tabs ``path⇥0 1 0 …⇥…⇥features`` (PZSH, which
-reads the first, the second and, where there are more, the last field). Either may be a ``.gz``.
+reads the first and the second field and, of three or more, the last). Either may be a ``.gz``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class ListedRows:
     """The rows of one list file, in its order; n rows, C labels, D features.
 
     Attributes:
-        paths: n paths, as they stand there.
+        paths: n paths, as the file states them.
         labels: uint8 [n,C].
         features: float32 [n,D], or None.
-        file: where they were read.
+        file: the list file.
     """
 
     paths: tuple[str, ...]
@@ -41,9 +41,9 @@ class ListedRows:
 
 
 def find_list(folders: Sequence[Path], name: str) -> Path | None:
-    """Return the first of ``folders/name`` and ``folders/name.gz`` that is there, or None."""
-    places = (folder / f"{name}{suffix}" for folder in folders for suffix in SUFFIXES)
-    return next((place for place in places if place.is_file()), None)
+    """Return the first of ``folders/name`` and ``folders/name.gz`` that exists, or None."""
+    candidates = (folder / f"{name}{suffix}" for folder in folders for suffix in SUFFIXES)
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def read_list(file: Path) -> ListedRows:
@@ -55,22 +55,22 @@ def read_list(file: Path) -> ListedRows:
     """
     paths, labels, features = [], [], []
     for number, line in _lines(file):
-        where = f"'{file}' line {number}"
+        location = f"'{file}' line {number}"
         path, bits, numbers = _fields(line)
         row = _bits(bits)
         if row is None or not path:
             raise UserError(
-                f"{where}: '{line[:60]}' is not understood; a path and label bits of 0 and 1 are "
-                "needed."
+                f"{location}: '{line[:60]}' is not understood; a path and label bits of 0 and 1 "
+                "are needed."
             )
         paths.append(path)
         labels.append(row)
         if len(row) != len(labels[0]):
             raise UserError(
-                f"{where}: {len(row)} labels, but the first line has {len(labels[0])}; all lines "
-                "need the same number."
+                f"{location}: {len(row)} labels, but the first line has {len(labels[0])}; all "
+                "lines need the same number."
             )
-        features.append(_numbers(numbers, where) if numbers is not None else None)
+        features.append(_numbers(numbers, location) if numbers is not None else None)
     if not paths:
         raise UserError(f"List file '{file}' holds no row.")
     return ListedRows(tuple(paths), np.stack(labels), _stack(features, file), file)
@@ -91,7 +91,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _fields(line: str) -> tuple[str, str, str | None]:
-    """Return path, label bits and, where there are any, features."""
+    """Return path, label bits and features (None without)."""
     if "\t" in line:
         path, *rest = line.split("\t")
         return path.strip(), rest[0], rest[-1] if len(rest) > 1 else None
@@ -100,24 +100,24 @@ def _fields(line: str) -> tuple[str, str, str | None]:
 
 
 def _bits(text: str) -> np.ndarray | None:
-    """Return ``"0 1 1"`` as uint8 [3], or None if it is anything else."""
+    """Return ``"0 1 1"`` as uint8 [3], or None for any other text."""
     words = text.split()
     joined = "".join(words).encode()
     row = np.frombuffer(joined, np.uint8) - ord("0")  # wraps around for what is no digit
     return row if words and len(row) == len(words) and int(row.max()) <= 1 else None
 
 
-def _numbers(text: str, where: str) -> np.ndarray:
+def _numbers(text: str, location: str) -> np.ndarray:
     try:
         return np.array(text.split(), dtype=np.float32)
     except ValueError as error:
-        raise UserError(f"{where}: its last field is no list of numbers ({error}).") from error
+        raise UserError(f"{location}: its last field is no list of numbers ({error}).") from error
 
 
 def _stack(features: list[np.ndarray | None], file: Path) -> np.ndarray | None:
-    there = [row for row in features if row is not None]
-    if not there:
+    rows = [row for row in features if row is not None]
+    if not rows:
         return None
-    if len({len(row) for row in there}) > 1 or len(there) < len(features):
+    if len({len(row) for row in rows}) > 1 or len(rows) < len(features):
         raise UserError(f"List file '{file}': not every line has the same number of features.")
-    return np.stack(there)
+    return np.stack(rows)

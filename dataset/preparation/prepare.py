@@ -1,8 +1,8 @@
-"""``main.py prepare``: from official archives to an index; goes on where it was interrupted.
+"""``main.py prepare``: from official archives to an index; resumes where it was interrupted.
 
-What is fetched and unpacked stays in the dataset's folder under its published names; pictures stay
-where they are. Beside them come ``<dataset>.index.h5`` and ``<dataset>.splits.json``, the splits of
-all protocols by rule, seed, counts and hash. The folder ``.prepare`` holds what is under way.
+Fetched and unpacked files keep their published names in the dataset's folder. ``prepare`` adds
+``<dataset>.index.h5`` and ``<dataset>.splits.json``, the splits of all protocols by rule, seed,
+counts and hash. The folder ``.prepare`` holds its locks and unfinished work.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from dataset.preparation.index import (
     index_file,
     load_index,
 )
-from dataset.preparation.scan import forget, scan
+from dataset.preparation.rows import Rows
+from dataset.preparation.scan import remove_journal, scan
 from dataset.preparation.selection import draw, select
-from dataset.preparation.source import OfficialFile, Rows, Source
+from dataset.preparation.source import OfficialFile, Source
 from utils.archives import is_archive, unpack, unpacked_size
 from utils.downloads import download
 from utils.errors import UserError
@@ -40,7 +41,7 @@ MARGIN = 64 << 20
 """Bytes of disk kept free beyond the estimate: index and splits."""
 
 _MAT_FILES = ("index.mat", "label.mat")
-_RATIO = 200  # text tables shrink so far; a file that grows more is a trap
+_RATIO = 200  # text tables compress so far; a larger ratio is an archive bomb
 _LEAST_LIMIT = 1 << 28
 
 
@@ -49,12 +50,12 @@ def prepare(source: Source, root: Path, fetch: bool = False, lists: Path | None 
 
     Args:
         source: the dataset.
-        root: its folder, with archives or unpacked folders in it; made if missing.
+        root: its folder, with archives or unpacked folders in it; created if missing.
         fetch: whether missing archives are downloaded where their host offers them.
         lists: folder of published list files (see :func:`~dataset.preparation.selection.select`).
 
     Raises:
-        UserError: archives are missing (names them and their places), too little room, a damaged
+        UserError: archives are missing (names them and where to put them), a full disk, a damaged
             archive or file.
     """
     with saying_why(root):
@@ -76,32 +77,32 @@ def prepare(source: Source, root: Path, fetch: bool = False, lists: Path | None 
 
 
 def splits_file(root: Path, dataset: str) -> Path:
-    """Return where the manifests of all protocols of ``dataset`` lie."""
+    """Return the path of the manifests of all protocols of ``dataset``."""
     return root / f"{dataset}.splits.json"
 
 
 def splits(source: Source, index: Index, root: Path, lists: Path | None = None) -> dict[str, dict]:
     """Return protocol → rule, seed, counts and hash, or the reason why there is no split."""
-    told: dict[str, dict] = {}
+    summary: dict[str, dict] = {}
     for protocol in source.protocols:
         try:
             manifest = draw(select(source, index, protocol, root, lists), protocol)
         except UserError as error:
-            told[protocol.name] = {"papers": protocol.papers, "missing": str(error)}
+            summary[protocol.name] = {"papers": protocol.papers, "missing": str(error)}
             continue
-        told[protocol.name] = {
+        summary[protocol.name] = {
             "papers": protocol.papers,
             "rule": manifest.rule,
             "seed": protocol.seed,
             "counts": manifest.counts,
             "hash": manifest.hash,
         }
-    return told
+    return summary
 
 
 def find_layout(source: Source, root: Path) -> str:
-    """Return ``mat`` where only ``.mat`` files are there, else ``official``."""
-    missing = any(file.needed and not _is_there(file, root) for file in source.files)
+    """Return ``mat`` where only ``.mat`` files exist, else ``official``."""
+    missing = any(file.needed and not _is_available(file, root) for file in source.files)
     return MAT if missing and all((root / name).is_file() for name in _MAT_FILES) else OFFICIAL
 
 
@@ -109,7 +110,7 @@ def read_mat(root: Path) -> Rows:
     """Return the rows of a folder in the ``.mat`` layout; rows without a label are left out.
 
     Raises:
-        UserError: whatever :mod:`dataset.mat` refuses, or pictures in one ``.npy``.
+        UserError: files that :mod:`dataset.mat` refuses, or images in one ``.npy``.
     """
     dataset = build_mat(MatConfig(root=str(root), on_unlabelled="drop"), "mat")
     if not isinstance(dataset.images, FileImages):
@@ -133,85 +134,85 @@ def _marker(file: OfficialFile, root: Path) -> Path:
 
 
 def _is_unpacked(file: OfficialFile, root: Path) -> bool:
-    """Tell whether a file's content is there in full; unpacking leaves its marker until then."""
+    """Tell whether a file is unpacked completely; until then its marker exists."""
     return file.is_unpacked(root) and not _marker(file, root).exists()
 
 
-def _is_there(file: OfficialFile, root: Path) -> bool:
-    return _is_unpacked(file, root) or _place(file, root).is_file()
+def _is_available(file: OfficialFile, root: Path) -> bool:
+    return _is_unpacked(file, root) or _target(file, root).is_file()
 
 
-def _place(file: OfficialFile, root: Path) -> Path:
+def _target(file: OfficialFile, root: Path) -> Path:
     """Return where a file has to be put."""
     return root / file.name if is_archive(file.name) else root / file.into / file.name
 
 
 def _check_room(source: Source, root: Path, fetch: bool) -> None:
-    """Refuse to start where the disk has too little room for what is still to be written."""
+    """Refuse to start where the disk is too full for the files still to be written."""
     needed, parts = 0, []
     for file in source.files:
         if _is_unpacked(file, root):
             continue
-        place = _place(file, root)
-        there = place.is_file()
-        if not there and not (fetch and file.url):
+        target = _target(file, root)
+        exists = target.is_file()
+        if not exists and not (fetch and file.url):
             continue
-        if not there:
-            part = place.with_name(f"{place.name}.part")
-            whole = file.size or file.unpacked_size or 0
-            needed += max(whole - (part.stat().st_size if part.is_file() else 0), 0)
-            parts.append(f"{file.name} {whole / 1e9:.1f} GB to fetch")
+        if not exists:
+            part = target.with_name(f"{target.name}.part")
+            download_size = file.size or file.unpacked_size or 0
+            needed += max(download_size - (part.stat().st_size if part.is_file() else 0), 0)
+            parts.append(f"{file.name} {download_size / 1e9:.1f} GB to fetch")
         if is_archive(file.name):
-            size = unpacked_size(place, root / file.into) if there else None
-            stated = file.unpacked_size or file.size or (place.stat().st_size if there else 0)
-            needed += size if size is not None else stated
-            parts.append(f"{(size if size is not None else stated) / 1e9:.1f} GB unpacked")
+            size = unpacked_size(target, root / file.into) if exists else None
+            unpacked = file.unpacked_size or file.size or (target.stat().st_size if exists else 0)
+            needed += size if size is not None else unpacked
+            parts.append(f"{(size if size is not None else unpacked) / 1e9:.1f} GB unpacked")
     free = shutil.disk_usage(root).free
     if not needed:
         return
-    told = f"{needed / 1e9:.1f} GB"
-    log.info("%s: about %s to write, %.1f GB free in '%s'", source.name, told, free / 1e9, root)
+    total = f"{needed / 1e9:.1f} GB"
+    log.info("%s: about %s to write, %.1f GB free in '%s'", source.name, total, free / 1e9, root)
     if needed + MARGIN > free:
         raise UserError(
-            f"{source.name} needs about {told} more in '{root}' "
+            f"{source.name} needs about {total} more in '{root}' "
             f"({', '.join(parts)}), but {free / 1e9:.1f} GB are free; make room, or give another "
             "--root."
         )
 
 
 def _fetch(source: Source, root: Path) -> None:
-    """Download what is missing and has an address; a host that refuses is told with the place."""
+    """Download missing files that have a URL; an error names the file's page and its path."""
     for file in source.files:
-        if _is_there(file, root) or file.url is None:
+        if _is_available(file, root) or file.url is None:
             continue
-        place = _place(file, root)
+        target = _target(file, root)
         log.info("fetching %s from %s", file.name, file.url)
         try:
-            download(file.url, place, size=file.size, checksum=file.checksum)
+            download(file.url, target, size=file.size, checksum=file.checksum)
         except UserError as error:
             if not file.needed:
                 log.warning("%s is left out: %s", file.name, error)
                 continue
             raise UserError(
                 f"{error} Or get '{file.name}' from {file.page or file.url} and put it at "
-                f"'{place}'."
+                f"'{target}'."
             ) from error
 
 
 def _check_complete(source: Source, root: Path) -> None:
-    """Refuse to go on while a needed file is missing, naming each and its place."""
-    missing = [file for file in source.files if file.needed and not _is_there(file, root)]
+    """Refuse to continue while needed files are missing; name each and its path."""
+    missing = [file for file in source.files if file.needed and not _is_available(file, root)]
     if not missing:
         return
-    told = []
+    requests = []
     for file in missing:
-        inside = ", ".join(path.replace("|", " or ") for path in file.unpacks)
-        unpacked = f" (or {inside} unpacked in '{root}')" if inside else ""
-        told.append(
-            f"'{_place(file, root)}'{unpacked} from {file.url or file.page or 'its publisher'}"
+        contents = ", ".join(path.replace("|", " or ") for path in file.unpacks)
+        unpacked = f" (or {contents} unpacked in '{root}')" if contents else ""
+        requests.append(
+            f"'{_target(file, root)}'{unpacked} from {file.url or file.page or 'its publisher'}"
         )
     again = "; or give --download" if any(file.url for file in missing) else ""
-    raise UserError(f"{source.name} is not complete; put there: {'; '.join(told)}{again}.")
+    raise UserError(f"{source.name} is not complete; put there: {'; '.join(requests)}{again}.")
 
 
 def _unpack(file: OfficialFile, root: Path) -> None:
@@ -243,15 +244,15 @@ def _index(source: Source, layout: str, rows: Rows, root: Path, journal: Path) -
     images, path = source.images(root, rows.paths), index_file(root, source.name)
     with contextlib.suppress(UserError):
         known = load_index(root, source.name)
-        now = Index(source.name, layout, rows, known.image_bytes, known.image_digests)
-        if now.content == known.content and _same_sizes(images, known):
+        current = Index(source.name, layout, rows, known.image_bytes, known.image_digests)
+        if current.content == known.content and _same_sizes(images, known):
             log.info("'%s' is up to date", path)
             return known
-    facts = scan(images, journal)
-    index = Index(source.name, layout, rows, facts.sizes, facts.digests)
+    scanned = scan(images, journal)
+    index = Index(source.name, layout, rows, scanned.sizes, scanned.digests)
     index.save(path)
-    forget(journal)
-    absent = np.flatnonzero(facts.sizes < 0)
+    remove_journal(journal)
+    absent = np.flatnonzero(scanned.sizes < 0)
     if len(absent):
         log.warning(
             "%s of %s pictures are not there, '%s' first",
@@ -261,7 +262,7 @@ def _index(source: Source, layout: str, rows: Rows, root: Path, journal: Path) -
 
 
 def _same_sizes(images: object, known: Index) -> bool:
-    """Tell whether every picture's file is as large as when the index was written."""
+    """Tell whether every image file is as large as when the index was written."""
     if not isinstance(images, FileImages) or images.archive is not None:
         return True
     for name, size in zip(images.names, known.image_bytes.tolist(), strict=True):

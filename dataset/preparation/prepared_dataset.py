@@ -1,4 +1,4 @@
-"""A prepared dataset as training sees it: the index and a protocol's split as a HashDataset."""
+"""A prepared dataset for training: the index and a protocol's split as a HashDataset."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from dataset.base import HashDataset
 from dataset.preparation.index import load_index
-from dataset.preparation.selection import Selection, draw, select
-from dataset.preparation.source import Protocol, Source
+from dataset.preparation.protocol import Protocol, Selection
+from dataset.preparation.selection import draw, select
+from dataset.preparation.source import Source
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 
@@ -53,7 +54,7 @@ class PreparedConfig:
         if choice.seed is None:
             choice = dataclasses.replace(choice, seed=protocol.seed)
         choice = dataclasses.replace(choice, name=protocol.name)
-        object.__setattr__(self, "split", choice)  # complete, as config.yaml states it
+        object.__setattr__(self, "split", choice)  # complete, as written to config.yaml
 
     @property
     def choice(self) -> SplitChoice:
@@ -87,14 +88,14 @@ class PreparedConfig:
         return Path(self.choice.lists).expanduser() if self.choice.lists else None
 
     def protocol(self) -> Protocol:
-        """Return the chosen protocol, with the numbers given in place of its own."""
+        """Return the chosen protocol with the configured numbers in place of its own."""
         choice = self.choice
-        given = {
+        overrides = {
             key: value
             for key in ("seed", "query", "train")
             if (value := getattr(choice, key)) is not None
         }
-        return dataclasses.replace(self.source.protocol(choice.name), **given)
+        return dataclasses.replace(self.source.protocol(choice.name), **overrides)
 
 
 def open_prepared(config: PreparedConfig, name: str) -> HashDataset:

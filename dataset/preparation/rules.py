@@ -1,4 +1,4 @@
-"""Rules that protocols draw by; see :data:`dataset.preparation.source.Draw`.
+"""Rules of drawing; see :data:`dataset.preparation.protocol.Draw`.
 
 The counting rules are those of :mod:`dataset.splits` with the protocol's numbers.
 """
@@ -9,8 +9,7 @@ import functools
 
 import numpy as np
 
-from dataset.preparation.selection import Selection
-from dataset.preparation.source import Draw, Protocol
+from dataset.preparation.protocol import Draw, Protocol, Selection
 from dataset.splits import SplitConfig, SplitManifest, make_split
 
 REST = "rest"
@@ -33,10 +32,10 @@ def permuted(
     name: str, papers: str, seed: int, query: int, train: int, *, rows: int, labels: int,
     classes: tuple[str, ...] | None = None, keep: str | None = None, note: str = "",
 ) -> Protocol:  # fmt: skip
-    """Return the cross-modal papers' protocol: rows permuted, all that are no query the database.
+    """Return the cross-modal papers' protocol: rows permuted; database: every row that is no query.
 
     ``rows`` and ``labels`` are the published numbers of rows and of classes; the rest is as in
-    :class:`~dataset.preparation.source.Protocol`.
+    :class:`~dataset.preparation.protocol.Protocol`.
     """
     return Protocol(
         name, papers, permutation, seed, query, train, classes=classes, keep=keep, note=note,
@@ -50,10 +49,10 @@ def permuted(
 def by_subsets(
     train: str | tuple[str, ...], query: str | tuple[str, ...], database: str | tuple[str, ...]
 ) -> Draw:
-    """Return the rule that takes the rows marked in the official files; nothing is drawn.
+    """Return the rule that uses the rows marked in the official files; nothing is drawn.
 
     Args:
-        train: one or several subsets of the index (:attr:`~dataset.preparation.source.Rows`).
+        train: one or several subsets of the index (:attr:`~dataset.preparation.rows.Rows`).
         query: the same.
         database: the same, or :data:`REST`.
     """
@@ -77,7 +76,7 @@ def by_subsets(
 
 
 def by_lists(selection: Selection, protocol: Protocol) -> SplitManifest:
-    """Rows as published list files name them, in their order.
+    """The rows that published list files name, in their order.
 
     Without a list of the database it is every row that is no query.
     """

@@ -1,4 +1,4 @@
-"""Reading every picture once, in threads: sizes and content hashes, kept as the scan goes on."""
+"""Read every image once, in threads: sizes and content hashes, saved as the scan proceeds."""
 
 from __future__ import annotations
 
@@ -27,71 +27,72 @@ _BLOCK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFacts:
-    """What was found of n pictures.
+class ScannedImages:
+    """Sizes and digests of n images.
 
     Attributes:
-        sizes: int64 [n], bytes; -1 where the picture is not there.
-        digests: uint8 [n,16], of the file's content, or of the pixels where it is no file.
+        sizes: int64 [n], bytes; -1 for a missing image.
+        digests: uint8 [n,16], of the file's content, or of the pixels where an image is no file.
     """
 
     sizes: np.ndarray
     digests: np.ndarray
 
 
-def scan(images: ImageSource, journal: Path) -> ImageFacts:
-    """Read all pictures, several at a time.
+def scan(images: ImageSource, journal: Path) -> ScannedImages:
+    """Read all images, several at a time.
 
     Args:
-        images: N pictures.
-        journal: folder that keeps finished stretches; a scan that is killed goes on there. Rows
-            whose file has changed since are read again. The caller removes it.
+        images: N images.
+        journal: folder of finished chunks; a scan that was killed resumes from it. Rows whose file
+            has changed since are read again. The caller removes the folder.
     """
     n = len(images)
     chunks = [range(start, min(start + ROWS_PER_CHUNK, n)) for start in range(0, n, ROWS_PER_CHUNK)]
-    facts = ImageFacts(np.full(n, -1, np.int64), np.zeros((n, DIGEST_BYTES), np.uint8))
+    scanned = ScannedImages(np.full(n, -1, np.int64), np.zeros((n, DIGEST_BYTES), np.uint8))
     journal.mkdir(parents=True, exist_ok=True)
+
+    def read(row: int) -> tuple[int, np.ndarray]:
+        return image_digest(images, row)
+
     with progress_bar("reading pictures", n) as advance, _threads() as pool:
         for rows in chunks:
-            kept = _kept(images, rows, journal)
-            stamps, sizes, digests = kept
-            todo = [row for row in rows if sizes[row - rows.start] == _UNREAD]
-            for row, (size, value) in zip(todo, pool.map(_reader(images), todo), strict=True):
+            stamps, sizes, digests = _read_chunk(images, rows, journal)
+            unread = [row for row in rows if sizes[row - rows.start] == _UNREAD]
+            for row, (size, value) in zip(unread, pool.map(read, unread), strict=True):
                 sizes[row - rows.start], digests[row - rows.start] = size, value
-            if todo:
+            if unread:
                 with (
                     atomic_path(_chunk_file(images, rows, journal)) as temporary,
                     open(temporary, "wb") as stream,
                 ):
                     np.savez(stream, stamps=stamps, sizes=sizes, digests=digests)
-            facts.sizes[rows.start : rows.stop], facts.digests[rows.start : rows.stop] = (
-                sizes,
-                digests,
-            )
+            scanned.sizes[rows.start : rows.stop] = sizes
+            scanned.digests[rows.start : rows.stop] = digests
             advance(len(rows))
-    return facts
+    return scanned
 
 
-def forget(journal: Path) -> None:
-    """Remove what a scan kept."""
+def remove_journal(journal: Path) -> None:
+    """Remove the chunks that a scan has saved."""
     shutil.rmtree(journal, ignore_errors=True)
 
 
 _UNREAD = -2
 
 
-def _kept(
+def _read_chunk(
     images: ImageSource, rows: range, journal: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return stamps, sizes and digests of a stretch; sizes of rows yet to be read are _UNREAD."""
+    """Return stamps, sizes and digests of a chunk; the size of an unread row is _UNREAD."""
     stamps = np.array([_stamp(images, row) for row in rows], np.int64)
     sizes = np.full(len(rows), _UNREAD, np.int64)
     digests = np.zeros((len(rows), DIGEST_BYTES), np.uint8)
     file = _chunk_file(images, rows, journal)
     if file.is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError), np.load(file) as kept:
-            same = (kept["stamps"] == stamps).all(1)
-            sizes[same], digests[same] = kept["sizes"][same], kept["digests"][same]
+        with contextlib.suppress(OSError, ValueError, KeyError), np.load(file) as chunk:
+            same = (chunk["stamps"] == stamps).all(1)
+            sizes[same], digests[same] = chunk["sizes"][same], chunk["digests"][same]
     return stamps, sizes, digests
 
 
@@ -101,25 +102,18 @@ def _chunk_file(images: ImageSource, rows: range, journal: Path) -> Path:
 
 
 def _stamp(images: ImageSource, row: int) -> tuple[int, int]:
-    """Return size and time of change of a picture's file; zeros where it is no file of its own."""
+    """Return size and time of change of an image file; zeros where the image is no file."""
     if not isinstance(images, FileImages) or images.archive is not None:
         return 0, 0
     try:
-        facts = os.stat(images.root / images.names[row])
+        stat = os.stat(images.root / images.names[row])
     except OSError:
         return -1, 0
-    return facts.st_size, facts.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns
 
 
-def _reader(images: ImageSource) -> Callable[[int], tuple[int, np.ndarray]]:
-    def read(row: int) -> tuple[int, np.ndarray]:
-        return picture_digest(images, row)
-
-    return read
-
-
-def picture_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
-    """Return size in bytes (-1: not there) and digest, uint8 [16], of a picture's content."""
+def image_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
+    """Return size in bytes (-1: missing) and digest, uint8 [16], of an image's content."""
     total, size = hashlib.sha256(), 0
     try:
         if isinstance(images, FileImages) and images.archive is None:
@@ -139,7 +133,7 @@ def picture_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
 
 @contextlib.contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool that drops what is waiting when the block is left early."""
+    """Yield a pool that drops its waiting tasks when the block ends early."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pool = ThreadPoolExecutor(min(4 * (available or 1), 32))  # reading waits for the disk
     try:

@@ -1,4 +1,4 @@
-"""What a protocol makes of an index: the rows it keeps, its columns of labels, its split."""
+"""Apply a protocol to an index: its rows, its columns of labels, its split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from dataset.preparation.index import MAT, Index
 from dataset.preparation.lists import ListedRows, find_list, read_list
-from dataset.preparation.source import Protocol, Source
+from dataset.preparation.protocol import Protocol, Selection
+from dataset.preparation.source import Source
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 
@@ -20,93 +21,50 @@ LISTS = "lists"
 _LEAST_AGREEMENT = 0.9  # Jaccard index of a list's column of labels and the annotations' column
 
 
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """The rows and classes that a protocol uses; n rows, C classes.
-
-    Attributes:
-        index: what it was taken from.
-        rows: int64 [n], row numbers of the index, ascending.
-        labels: float32 [n,C].
-        class_names: C names.
-        seen_classes: numbers of the classes that may be trained on; empty: all.
-        listed: part → rows of the selection (not of the index) that its list file names, in the
-            order of the file.
-    """
-
-    index: Index
-    rows: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    seen_classes: tuple[int, ...] = ()
-    listed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def keys(self) -> list[str]:
-        """The n rows' keys."""
-        return [self.index.rows.keys[row] for row in self.rows]
-
-    @property
-    def paths(self) -> list[str]:
-        """The n rows' paths below the root."""
-        return [self.index.rows.paths[row] for row in self.rows]
-
-    def subset(self, name: str) -> np.ndarray:
-        """Return which rows are in a subset of the index, bool [n].
-
-        Raises:
-            UserError: the index has no such subset.
-        """
-        return _subset(self.index, name)[self.rows]
-
-
 def select(
     source: Source, index: Index, protocol: Protocol, root: Path, lists: Path | None = None
 ) -> Selection:
     """Apply ``protocol`` to ``index``, all but the draw.
 
     Args:
-        source: whose index it is.
-        index: the prepared rows.
-        protocol: which rows and classes.
+        source: the dataset.
+        index: its prepared rows.
+        protocol: which rows and classes to use.
         root: the dataset's folder.
         lists: folder of published list files; by default ``lists`` below the root, or the root.
 
     Raises:
-        UserError: a class, a subset or a list file that is not there, list files that do not fit
-            the index, or no row left.
+        UserError: a missing class, subset or list file, list files that do not fit the index, or
+            no row in use.
     """
     columns = _columns(index, protocol)
     labels = index.rows.labels[:, columns]
-    kept = np.ones(len(labels), bool)
-    if protocol.keep is not None and index.layout != MAT:  # a .mat file holds the kept rows only
-        kept = _subset(index, protocol.keep)
+    used = np.ones(len(labels), bool)
+    if protocol.keep is not None and index.layout != MAT:  # a .mat file holds the used rows only
+        used = index.subset(protocol.keep)
     listed: dict[str, np.ndarray] = {}
     if protocol.lists is not None:
         folders = [lists] if lists is not None else [root / LISTS, root]
         read = read_lists(protocol, folders)
-        listed = {part: _index_rows(source, index, found) for part, found in read.items()}
+        listed = {part: _index_rows(source, index, rows) for part, rows in read.items()}
         order = match_columns(read, listed, labels, [index.rows.class_names[c] for c in columns])
         columns, labels = columns[order], labels[:, order]
-        for part, found in read.items():
-            labels[listed[part]] = found.labels
+        for part, file_rows in read.items():
+            labels[listed[part]] = file_rows.labels
         named = np.zeros(len(labels), bool)
         named[np.concatenate(list(listed.values()))] = True
-        kept = named if "database" in listed else named | (kept & labels.any(1))
+        used = named if "database" in listed else named | (used & labels.any(1))
     elif not protocol.keep_unlabelled:
-        kept = kept & labels.any(1)
-    rows = np.flatnonzero(kept)
+        used = used & labels.any(1)
+    rows = np.flatnonzero(used)
     if not len(rows):
         raise UserError(f"The split '{protocol.name}' keeps no row of {source.name}.")
-    place = np.full(len(labels), -1, np.int64)
-    place[rows] = np.arange(len(rows))
+    position = np.full(len(labels), -1, np.int64)
+    position[rows] = np.arange(len(rows))
     names = tuple(index.rows.class_names[c] for c in columns)
     return Selection(
-        index, rows, labels[rows].astype(np.float32), names,
-        _seen(index, protocol, names), {part: place[where] for part, where in listed.items()},
+        index, rows, labels[rows].astype(np.float32), names, _seen(index, protocol, names),
+        {part: position[index_rows] for part, index_rows in listed.items()},
     )  # fmt: skip
 
 
@@ -118,13 +76,13 @@ def draw(selection: Selection, protocol: Protocol) -> SplitManifest:
     """
     drawn = protocol.draw(selection, protocol)
     index = selection.index
-    told = f"{index.dataset}/{protocol.name} of index {index.content}: {drawn.rule}"
+    rule = f"{index.dataset}/{protocol.name} of index {index.content}: {drawn.rule}"
     manifest = dataclasses.replace(
-        drawn, rule=f"{told}; {protocol.note}" if protocol.note else told
+        drawn, rule=f"{rule}; {protocol.note}" if protocol.note else rule
     )
     if protocol.overlap:
-        apart = dataclasses.replace(manifest, query=manifest.query[:0])
-        for part in (apart, dataclasses.replace(manifest, train=manifest.query[:0])):
+        without_query = dataclasses.replace(manifest, query=manifest.query[:0])
+        for part in (without_query, dataclasses.replace(manifest, train=manifest.query[:0])):
             _check_numbers(part, len(selection))
     else:
         manifest.check(len(selection))
@@ -132,7 +90,7 @@ def draw(selection: Selection, protocol: Protocol) -> SplitManifest:
 
 
 def _check_numbers(manifest: SplitManifest, n_rows: int) -> None:
-    """Refuse row numbers that are not there; parts may overlap and be empty."""
+    """Refuse row numbers out of range; parts may overlap and be empty."""
     for part in ("train", "val", "query", "database"):
         rows = getattr(manifest, part)
         if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
@@ -141,29 +99,19 @@ def _check_numbers(manifest: SplitManifest, n_rows: int) -> None:
             )
 
 
-def _subset(index: Index, name: str) -> np.ndarray:
-    if name not in index.rows.subsets:
-        there = ", ".join(index.rows.subsets) or "none"
-        raise UserError(
-            f"The index of {index.dataset} has no rows marked '{name}' (there: {there}); the file "
-            "that marks them was not there when it was prepared. Prepare it again."
-        )
-    return index.rows.subsets[name]
-
-
 def _columns(index: Index, protocol: Protocol) -> np.ndarray:
     """Return the columns of the protocol's classes, in its order."""
     names = index.rows.class_names
     if protocol.classes is None or index.layout == MAT:
-        return np.arange(len(names))  # a .mat file holds the protocol's columns, mostly nameless
-    place = {name: column for column, name in enumerate(names)}
-    missing = [name for name in protocol.classes if name not in place]
+        return np.arange(len(names))  # a .mat file holds the protocol's columns, mostly unnamed
+    column_of = {name: column for column, name in enumerate(names)}
+    missing = [name for name in protocol.classes if name not in column_of]
     if missing:
         raise UserError(
             f"The split '{protocol.name}' uses the class '{missing[0]}', which the index of "
             f"{index.dataset} lacks ({len(missing)} such)."
         )
-    return np.array([place[name] for name in protocol.classes], dtype=np.int64)
+    return np.array([column_of[name] for name in protocol.classes], dtype=np.int64)
 
 
 def _seen(index: Index, protocol: Protocol, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -201,24 +149,24 @@ def read_lists(protocol: Protocol, folders: Sequence[Path]) -> dict[str, ListedR
                 f"in '{folders[0]}'; put it there, or give its folder as dataset.split.lists=DIR."
             )
         read[part] = read_list(file)
-    widths = {part: found.labels.shape[1] for part, found in read.items()}
+    widths = {part: rows.labels.shape[1] for part, rows in read.items()}
     if len(set(widths.values())) > 1:
-        told = ", ".join(f"{part} {width}" for part, width in widths.items())
-        raise UserError(f"The lists of the split '{protocol.name}' differ in labels: {told}.")
+        described = ", ".join(f"{part} {width}" for part, width in widths.items())
+        raise UserError(f"The lists of the split '{protocol.name}' differ in labels: {described}.")
     return read
 
 
-def _index_rows(source: Source, index: Index, found: ListedRows) -> np.ndarray:
-    """Return the index rows that a list names."""
-    place = {key: row for row, key in enumerate(index.rows.keys)}
-    keys = [source.list_key(path) for path in found.paths]
-    missing = [path for path, key in zip(found.paths, keys, strict=True) if key not in place]
+def _index_rows(source: Source, index: Index, listed: ListedRows) -> np.ndarray:
+    """Return the rows of the index that a list file names."""
+    row_of = {key: row for row, key in enumerate(index.rows.keys)}
+    keys = [source.list_key(path) for path in listed.paths]
+    missing = [path for path, key in zip(listed.paths, keys, strict=True) if key not in row_of]
     if missing:
         raise UserError(
-            f"'{found.file}' names {len(missing)} of {len(found)} pictures that the index of "
+            f"'{listed.file}' names {len(missing)} of {len(listed)} pictures that the index of "
             f"{source.name} does not have, '{missing[0]}' first; the list belongs to other data."
         )
-    return np.array([place[key] for key in keys], dtype=np.int64)
+    return np.array([row_of[key] for key in keys], dtype=np.int64)
 
 
 def match_columns(
@@ -230,22 +178,22 @@ def match_columns(
     """Return which column of the annotations each column of the lists is, int64 [C].
 
     List files do not name their columns. The columns are paired so that the listed rows differ in
-    as few labels as possible; equal columns keep their places.
+    as few labels as possible; equal columns keep their order.
 
     Raises:
         UserError: another number of columns than the index has, or a pair that agrees badly.
     """
     from scipy.optimize import linear_sum_assignment
 
-    listed = np.concatenate([found.labels for found in read.values()]).astype(np.float32)
-    own = labels[np.concatenate([rows[part] for part in read])].astype(np.float32)
-    if listed.shape != own.shape:
+    listed = np.concatenate([part.labels for part in read.values()]).astype(np.float32)
+    annotated = labels[np.concatenate([rows[part] for part in read])].astype(np.float32)
+    if listed.shape != annotated.shape:
         raise UserError(
-            f"The lists have {listed.shape[1]} labels per row, but the index has {own.shape[1]} "
-            "classes; the lists belong to another selection of classes."
+            f"The lists have {listed.shape[1]} labels per row, but the index has "
+            f"{annotated.shape[1]} classes; the lists belong to another selection of classes."
         )
-    both = listed.T @ own
-    differ = listed.sum(0)[:, None] + own.sum(0)[None, :] - 2 * both
+    both = listed.T @ annotated
+    differ = listed.sum(0)[:, None] + annotated.sum(0)[None, :] - 2 * both
     moved = 0.5 * (1 - np.eye(len(names), dtype=np.float32))  # less than one row's difference
     order = linear_sum_assignment(differ + moved / len(names))[1]
     chosen = np.arange(len(order)), order

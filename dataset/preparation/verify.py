@@ -1,4 +1,4 @@
-"""``main.py verify``: whether a prepared dataset is what its protocol says."""
+"""``main.py verify``: check a prepared dataset against its protocol and official files."""
 
 from __future__ import annotations
 
@@ -13,43 +13,44 @@ from dataset.base import HashDataset
 from dataset.images import FileImages
 from dataset.preparation.checks import (
     SHOWN,
+    CheckedImages,
     Finding,
-    Pictures,
+    abbreviate,
     caption_findings,
-    counted,
+    check_images,
+    count_label,
     counts_of,
+    duplicate_findings,
+    image_findings,
     label_findings,
-    named,
     per_class_findings,
-    picture_findings,
-    read_pictures,
     split_findings,
-    twin_findings,
 )
 from dataset.preparation.index import OFFICIAL, Index, check_rows, read_index
 from dataset.preparation.prepare import read_mat, splits_file
 from dataset.preparation.prepared_dataset import PreparedConfig, as_dataset
-from dataset.preparation.selection import Selection, draw, select
-from dataset.preparation.source import Attributes, Protocol
+from dataset.preparation.protocol import Protocol, Selection
+from dataset.preparation.rows import Attributes
+from dataset.preparation.selection import draw, select
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 
-_UNREADABLE = (UserError, OSError, ValueError, LookupError)  # what damaged files lead to
+_UNREADABLE = (UserError, OSError, ValueError, LookupError)  # errors of damaged files
 
 
 def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding]:
-    """Check a prepared dataset: as any other, and against its protocol and official files.
+    """Check a prepared dataset like any other, and against its protocol and official files.
 
     Args:
         config: which dataset, where, and which split.
-        quick: whether pictures and official files are not read again.
+        quick: whether images and official files are not read again.
 
     Raises:
-        UserError: it has no index yet, or one that cannot be read.
+        UserError: it has no index yet, or an unreadable one.
     """
     source, protocol, root = config.source, config.protocol(), config.folder
-    index, stated = read_index(root, source.name)
-    findings = [Finding("index content", index.content, stated, index.content == stated)]
+    index, recorded = read_index(root, source.name)
+    findings = [Finding("index content", index.content, recorded, index.content == recorded)]
     try:
         selection = select(source, index, protocol, root, config.lists)
     except UserError as error:
@@ -57,7 +58,7 @@ def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding
     findings += _left_out(index, selection)
     try:
         split = draw(selection, protocol)
-    except UserError as error:  # the rows are looked at all the same
+    except UserError as error:  # the rows are checked all the same
         findings.append(Finding("split", str(error), protocol.name, False))
         none = np.empty(0, np.int64)
         split = SplitManifest(none, none, np.arange(len(selection)))
@@ -74,48 +75,48 @@ def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding
     findings += split_findings(dataset, protocol.overlap)
     findings += label_findings(dataset, protocol.published.get("unlabelled", 0))
     findings += caption_findings(dataset)
-    known = digests = index.image_digests[selection.rows]
+    stored = digests = index.image_digests[selection.rows]
     if not quick:
-        pictures = read_pictures(dataset)
-        findings += picture_findings(dataset, pictures)
-        findings += _changed(dataset, pictures, known)
-        digests = pictures.digests
-    return [*findings, *twin_findings(dataset, digests, protocol.overlap)]
+        checked = check_images(dataset)
+        findings += image_findings(dataset, checked)
+        findings += _changed(dataset, checked, stored)
+        digests = checked.digests
+    return [*findings, *duplicate_findings(dataset, digests, protocol.overlap)]
 
 
 def _figures(config: PreparedConfig, protocol: Protocol, dataset: HashDataset) -> Iterator[Finding]:
-    """Counts against the published ones; numbers that the user gave take their place."""
-    given = {part for part in ("train", "query") if getattr(config.choice, part) is not None}
+    """Counts against the published ones, except for numbers that the user has set."""
+    overridden = {part for part in ("train", "query") if getattr(config.choice, part) is not None}
     for name, count in counts_of(dataset).items():
-        stated = None if name in given else protocol.published.get(name)
-        if name in given:
+        published = None if name in overridden else protocol.published.get(name)
+        if name in overridden:
             yield Finding(f"{name} rows", f"{count:,}", "(number given by dataset.split)")
-        elif stated is None:
-            yield Finding(counted(name), f"{count:,}")
+        elif published is None:
+            yield Finding(count_label(name), f"{count:,}")
         else:
-            yield Finding(counted(name), f"{count:,}", f"{stated:,}", count == stated)
+            yield Finding(count_label(name), f"{count:,}", f"{published:,}", count == published)
 
 
 def _left_out(index: Index, selection: Selection) -> Iterator[Finding]:
-    """Rows that the protocol does not use, and which of them carry no label at all."""
-    rest = np.setdiff1d(np.arange(len(index.rows)), selection.rows)
-    bare = np.flatnonzero(~index.rows.labels.any(1))
-    yield Finding("rows of the index left out", f"{len(rest):,} of {len(index.rows):,}")
-    names = [index.rows.paths[row] for row in bare]
-    yield Finding("rows of the index without any label", named(names))
+    """Rows that the protocol does not use, and rows of the index without any label."""
+    unused = np.setdiff1d(np.arange(len(index.rows)), selection.rows)
+    unlabelled = np.flatnonzero(~index.rows.labels.any(1))
+    yield Finding("rows of the index left out", f"{len(unused):,} of {len(index.rows):,}")
+    names = [index.rows.paths[row] for row in unlabelled]
+    yield Finding("rows of the index without any label", abbreviate(names))
 
 
-def _changed(dataset: HashDataset, pictures: Pictures, known: np.ndarray) -> Iterator[Finding]:
-    """Pictures with other content than when the index was written."""
-    both = np.any(pictures.digests, axis=1) & np.any(known, axis=1)
-    differ = np.any(np.not_equal(pictures.digests, known), axis=1)
+def _changed(dataset: HashDataset, checked: CheckedImages, stored: np.ndarray) -> Iterator[Finding]:
+    """Images whose content has changed since the index was written."""
+    both = np.any(checked.digests, axis=1) & np.any(stored, axis=1)
+    differ = np.any(np.not_equal(checked.digests, stored), axis=1)
     changed = np.flatnonzero(np.logical_and(both, differ))
     names = [dataset.images.name(int(row)) for row in changed]
-    yield Finding("pictures changed since prepare", named(names), "0", not names)
+    yield Finding("pictures changed since prepare", abbreviate(names), "0", not names)
 
 
 def _sizes(dataset: HashDataset, index: Index, selection: Selection) -> Iterator[Finding]:
-    """Picture files that are not there, or not as large as when the index was written."""
+    """Image files that are missing, or whose size has changed since the index was written."""
     images = dataset.images
     if not isinstance(images, FileImages) or images.archive is not None:
         return
@@ -128,24 +129,24 @@ def _sizes(dataset: HashDataset, index: Index, selection: Selection) -> Iterator
         elif size != index.image_bytes[row]:
             differ.append(str(path))
     for check, names in (("files that are not there", absent), ("files of another size", differ)):
-        yield Finding(check, named(names), "0", not names)
+        yield Finding(check, abbreviate(names), "0", not names)
 
 
 def _manifest(config: PreparedConfig, dataset: HashDataset, root: Path) -> Iterator[Finding]:
-    """The split's hash against the one that ``prepare`` wrote down."""
+    """The split's hash against the one that ``prepare`` recorded."""
     if config.protocol() != config.source.protocol(config.choice.name) or config.choice.lists:
         yield Finding("split hash", dataset.split.hash, "(numbers given by dataset.split)")
         return
     file = splits_file(root, config.source.name)
     try:
-        stated = json.loads(file.read_text(encoding="utf-8"))[config.choice.name].get("hash")
+        recorded = json.loads(file.read_text(encoding="utf-8"))[config.choice.name].get("hash")
     except (OSError, ValueError, KeyError, AttributeError):
         yield Finding("split hash", dataset.split.hash, f"none in '{file}'", False)
         return
-    if stated is None:  # list files that came later
+    if recorded is None:  # list files that came later
         yield Finding("split hash", dataset.split.hash)
         return
-    yield Finding("split hash", dataset.split.hash, stated, stated == dataset.split.hash)
+    yield Finding("split hash", dataset.split.hash, recorded, recorded == dataset.split.hash)
 
 
 def _statements(config: PreparedConfig, index: Index, root: Path) -> Iterator[Finding]:
@@ -159,12 +160,12 @@ def _statements(config: PreparedConfig, index: Index, root: Path) -> Iterator[Fi
     yield from _same_rows(index, dataclasses.replace(index, rows=rows), "official files")
 
 
-def _same_rows(index: Index, now: Index, what: str) -> Iterator[Finding]:
-    """What the files say now against what the index holds."""
-    if index.content == now.content:
+def _same_rows(index: Index, current: Index, what: str) -> Iterator[Finding]:
+    """The current content of the files against the index."""
+    if index.content == current.content:
         yield Finding(what, "say what the index holds", "the same", True)
         return
-    old, new = index.rows, now.rows
+    old, new = index.rows, current.rows
     differ = [
         name
         for name in ("keys", "paths", "class_names", "texts")
@@ -174,15 +175,15 @@ def _same_rows(index: Index, now: Index, what: str) -> Iterator[Finding]:
         differ.append(f"labels ({new.labels.shape} instead of {old.labels.shape})")
     elif not np.array_equal(old.labels, new.labels):
         rows = np.flatnonzero((old.labels != new.labels).any(1))
-        differ.append(f"labels of rows {named([old.paths[row] for row in rows])}")
-    told = ", ".join(differ) or "attributes, subsets or extras"
-    yield Finding(what, f"differ from the index in {told}", "the same", False)
+        differ.append(f"labels of rows {abbreviate([old.paths[row] for row in rows])}")
+    described = ", ".join(differ) or "attributes, subsets or extras"
+    yield Finding(what, f"differ from the index in {described}", "the same", False)
 
 
 def _attributes(config: PreparedConfig, index: Index, root: Path) -> Iterator[Finding]:
     """The index's attributes against every official statement of them, by class name."""
-    held = index.rows.attributes
-    if held is None:
+    stored = index.rows.attributes
+    if stored is None:
         return
     names = index.rows.class_names
     statements: tuple[Attributes, ...] = ()
@@ -190,27 +191,27 @@ def _attributes(config: PreparedConfig, index: Index, root: Path) -> Iterator[Fi
         statements = config.source.attributes(root)
     except _UNREADABLE as error:
         yield Finding("attributes by class name", str(error), "readable", False)
-    for number, stated in enumerate(statements):
+    for number, statement in enumerate(statements):
         check = "attributes by class name" + (f", file {number + 1}" if number else "")
         try:
-            values = stated.for_classes(names)
+            values = statement.for_classes(names)
         except UserError as error:
             yield Finding(check, str(error), "a row per class", False)
             continue
         same = np.zeros(len(names), bool)
-        if values.shape == held.values.shape:
-            same = np.isclose(values, held.values).all(1)
+        if values.shape == stored.values.shape:
+            same = np.isclose(values, stored.values).all(1)
         wrong = np.flatnonzero(~same)
         if not len(wrong):
             yield Finding(check, f"{len(names)} classes agree", f"{len(names)}", True)
             continue
-        told = [_whose(int(c), held.values, values, names) for c in wrong[:SHOWN]]
-        yield Finding(check, f"{len(wrong)} classes differ ({'; '.join(told)})", "0", False)
+        described = [_describe_class(int(c), stored.values, values, names) for c in wrong[:SHOWN]]
+        yield Finding(check, f"{len(wrong)} classes differ ({'; '.join(described)})", "0", False)
 
 
-def _whose(c: int, held: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> str:
-    """Say which other class's attributes class ``c`` carries, if any."""
-    if held.shape != values.shape:
-        return f"{held.shape[1]} attributes in the index, {values.shape[1]} in the file"
-    other = np.flatnonzero(np.isclose(values, held[c]).all(1))
+def _describe_class(c: int, stored: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> str:
+    """Return the name of class ``c`` and of the class whose attributes it carries, if any."""
+    if stored.shape != values.shape:
+        return f"{stored.shape[1]} attributes in the index, {values.shape[1]} in the file"
+    other = np.flatnonzero(np.isclose(values, stored[c]).all(1))
     return f"{names[c]} has those of {names[other[0]]}" if len(other) else names[c]

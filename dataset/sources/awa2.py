@@ -1,8 +1,8 @@
 """Animals with Attributes 2: Xian et al., TPAMI 2019; 37,322 photos of 50 animals, 85 attributes.
 
-Rows: by class, in alphabetical order, then by file name, as ``AwA2-filenames.txt`` lists them and
-xlsa17 counts them. Attributes: the continuous matrix, 0..100, divided by 100; -0.01 is the
-matrix's word for a strength that nobody stated. Columns follow ``classes.txt``.
+Rows: by class, in alphabetical order, then by file name, as in ``AwA2-filenames.txt``, the order of
+xlsa17. Attributes: the continuous matrix, 0..100, divided by 100; -0.01 marks a missing value.
+Columns follow ``classes.txt``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.class_attributes import awa_attributes
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import Attributes, OfficialFile, Rows, Source
+from dataset.preparation.rows import Attributes, Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import xlsa17
 from dataset.sources import zero_shot_protocols as zero_shot
 from dataset.tables import one_hot, read_lines, read_pairs
 from utils.errors import UserError
 
 FOLDER = "Animals_with_Attributes2"
-PICTURES = f"{FOLDER}/JPEGImages"
+IMAGES = f"{FOLDER}/JPEGImages"
 FILE_NAMES = f"{FOLDER}/Features/ResNet101/AwA2-filenames.txt"
 XLSA17 = "AWA2"
 _HOST = "https://cvml.ista.ac.at/AwA2"
@@ -37,12 +38,12 @@ class Awa2(Source):
     files = (
         OfficialFile(
             "AwA2-data.zip",
-            unpacks=(f"{PICTURES}/*/*.jpg",),
+            unpacks=(f"{IMAGES}/*/*.jpg",),
             url=f"{_HOST}/AwA2-data.zip",
             page=f"{_HOST}/",
             unpacked_size=14_000_000_000,
         ),
-        # not needed by itself: the tables are in the large archive of some releases
+        # not needed where the large archive holds the tables, as in some releases
         OfficialFile(
             "AwA2-base.zip",
             unpacks=tuple(f"{FOLDER}/{table}" for table in _TABLES),
@@ -60,7 +61,7 @@ class Awa2(Source):
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
-        """Read the classes, the attributes and the names of the pictures."""
+        """Read the classes, the attributes and the names of the images."""
         folder = root / FOLDER
         missing = [table for table in _TABLES if not (folder / table).is_file()]
         if missing:
@@ -69,39 +70,39 @@ class Awa2(Source):
                 f"'{root}'."
             )
         names = tuple(name for _, name in read_pairs(folder / "classes.txt"))
-        pictures = _pictures(root)
-        place = {name: column for column, name in enumerate(names)}
-        strange = sorted({animal for animal, _ in pictures} - set(names))
-        if strange:
-            raise UserError(f"'{root / PICTURES}' has pictures of '{strange[0]}': no class.")
-        labels = one_hot([place[animal] for animal, _ in pictures], len(names))
-        marked = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        images = _images(root)
+        column = {name: column for column, name in enumerate(names)}
+        unknown = sorted({animal for animal, _ in images} - set(names))
+        if unknown:
+            raise UserError(f"'{root / IMAGES}' has pictures of '{unknown[0]}': no class.")
+        labels = one_hot([column[animal] for animal, _ in images], len(names))
+        subsets = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
         seen = tuple(name for name in read_lines(folder / "trainclasses.txt") if name)
         return Rows(
-            keys=tuple(file.removesuffix(".jpg") for _, file in pictures),
-            paths=tuple(f"{PICTURES}/{animal}/{file}" for animal, file in pictures),
+            keys=tuple(file.removesuffix(".jpg") for _, file in images),
+            paths=tuple(f"{IMAGES}/{animal}/{file}" for animal, file in images),
             labels=labels,
             class_names=names,
             attributes=awa_attributes(root / FOLDER),
             class_sets={
-                zero_shot.STANDARD: seen, **xlsa17.class_sets(marked, labels, names)
+                zero_shot.STANDARD: seen, **xlsa17.class_sets(subsets, labels, names)
             },
-            subsets=marked,
+            subsets=subsets,
         )  # fmt: skip
 
     def attributes(self, root: Path) -> tuple[Attributes, ...]:
         """Return the publisher's matrix and xlsa17's."""
-        own = awa_attributes(root / FOLDER)
-        return (own, *xlsa17.statements(xlsa17.find(root, XLSA17), own.names, 100))
+        attributes = awa_attributes(root / FOLDER)
+        return (attributes, *xlsa17.statements(xlsa17.find(root, XLSA17), attributes.names, 100))
 
 
-def _pictures(root: Path) -> list[tuple[str, str]]:
-    """Return (animal, file name) of all pictures, in the order that xlsa17 counts in."""
+def _images(root: Path) -> list[tuple[str, str]]:
+    """Return (animal, file name) of all images, in the order of xlsa17."""
     if (root / FILE_NAMES).is_file():
         files = [file for file in read_lines(root / FILE_NAMES) if file]
         return [(file.rpartition("_")[0], file) for file in files]
-    found = (root / PICTURES).glob("*/[!.]*.jpg")  # no "._…", which one system adds
-    return sorted((path.parent.name, path.name) for path in found)
+    paths = (root / IMAGES).glob("*/[!.]*.jpg")  # no "._…" files, which macOS adds
+    return sorted((path.parent.name, path.name) for path in paths)
 
 
 @dataclasses.dataclass(frozen=True)

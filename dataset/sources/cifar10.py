@@ -1,7 +1,7 @@
 """CIFAR-10: Krizhevsky, 2009; 60,000 pictures of 32 px in ten classes, in the binary files.
 
-Rows: the five training batches, then the test batch. The usual protocols have the names that
-DeepHash-pytorch gave them.
+Rows: the five training batches, then the test batch. The protocols have their names in
+DeepHash-pytorch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import OfficialFile, Protocol
+from dataset.preparation.protocol import Protocol
+from dataset.preparation.source import OfficialFile
 from dataset.sources.cifar_records import RecordSource
 
 FOLDER = "cifar-10-batches-bin"
@@ -20,7 +21,7 @@ FILES = tuple(
     f"{FOLDER}/{n}.bin" for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 )
 NAMES = f"{FOLDER}/batches.meta.txt"
-_WHOLE = {"rows": 60_000, "classes": 10}
+_ALL = {"rows": 60_000, "classes": 10}
 
 
 class Cifar10(RecordSource):
@@ -47,19 +48,19 @@ class Cifar10(RecordSource):
             "cifar10", "DPSH, HashNet, DHN, DTSH, GreedyHash as DeepHash-pytorch runs them",
             rules.per_class, 0,
             query=100, train=500, train_in_database=False,
-            published={**_WHOLE, "train": 5000, "query": 1000, "database": 54_000},
+            published={**_ALL, "train": 5000, "query": 1000, "database": 54_000},
             per_class={"train": 500, "query": 100, "database": 5400},
         ),
         Protocol(
             "cifar10-1", "DSH as DeepHash-pytorch runs it", rules.per_class, 0,
             query=100, train=500,
-            published={**_WHOLE, "train": 5000, "query": 1000, "database": 59_000},
+            published={**_ALL, "train": 5000, "query": 1000, "database": 59_000},
             per_class={"train": 500, "query": 100, "database": 5900},
         ),
         Protocol(
             "cifar10-2", "GreedyHash, second figure in DeepHash-pytorch",
             rules.by_subsets(train="train", query="test", database="train"),
-            published={**_WHOLE, "train": 50_000, "query": 10_000, "database": 50_000},
+            published={**_ALL, "train": 50_000, "query": 10_000, "database": 50_000},
             per_class={"train": 5000, "query": 1000, "database": 5000},
         ),
     )  # fmt: skip

@@ -12,13 +12,14 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import OfficialFile, Protocol
+from dataset.preparation.protocol import Protocol
+from dataset.preparation.source import OfficialFile
 from dataset.sources.cifar_records import RecordSource
 
 FOLDER = "cifar-100-binary"
 FILES = (f"{FOLDER}/train.bin", f"{FOLDER}/test.bin")
 NAMES = f"{FOLDER}/fine_label_names.txt"
-_WHOLE = {"rows": 60_000, "classes": 100}
+_ALL = {"rows": 60_000, "classes": 100}
 
 
 class Cifar100(RecordSource):
@@ -44,13 +45,13 @@ class Cifar100(RecordSource):
         Protocol(
             "shc", "SHC, by the counts of a reproduction: its own lists are not released",
             rules.per_class, 0, query=50, train=100, train_in_database=False,
-            published={**_WHOLE, "train": 10_000, "query": 5000, "database": 45_000},
+            published={**_ALL, "train": 10_000, "query": 5000, "database": 45_000},
             per_class={"train": 100, "query": 50, "database": 450},
         ),
         Protocol(
             "official", "the publisher's halves: train and database, queries",
             rules.by_subsets(train="train", query="test", database="train"),
-            published={**_WHOLE, "train": 50_000, "query": 10_000, "database": 50_000},
+            published={**_ALL, "train": 50_000, "query": 10_000, "database": 50_000},
             per_class={"train": 500, "query": 100, "database": 500},
         ),
     )  # fmt: skip

@@ -9,23 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from dataset.base import BadImageError, ImageSource
-from dataset.preparation.source import Rows, Source
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import Source
 from dataset.tables import one_hot, read_lines
 from utils.errors import UserError
 from utils.files import digest
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
-_BETWEEN = "#"  # file name # number of the record
+_SEPARATOR = "#"  # file name # number of the record
 
 
 class RecordSource(Source):
     """A dataset in such files; the last label byte of a record is its class.
 
     Attributes:
-        record_files: below the root; the last one holds the test pictures.
+        record_files: below the root; the last one holds the test images.
         names_file: one class a line.
-        label_bytes: before each picture.
+        label_bytes: before each image.
     """
 
     record_files: tuple[str, ...]
@@ -36,17 +37,17 @@ class RecordSource(Source):
         """Read the labels of all records, file by file."""
         names = tuple(line for line in read_lines(root / self.names_file) if line)
         paths: list[str] = []
-        found = []
+        labels = []
         for name in self.record_files:
-            found.append(_classes(root / name, self.label_bytes))
-            paths += [f"{name}{_BETWEEN}{number}" for number in range(len(found[-1]))]
-        classes = np.concatenate(found)
+            labels.append(_classes(root / name, self.label_bytes))
+            paths += [f"{name}{_SEPARATOR}{number}" for number in range(len(labels[-1]))]
+        classes = np.concatenate(labels)
         if int(classes.max()) >= len(names):
             raise UserError(
                 f"'{root}' has pictures of class {int(classes.max())}, but '{self.names_file}' "
                 f"names {len(names)} classes; unpack {self.files[0].name} again."
             )
-        test = np.arange(len(paths)) >= len(paths) - len(found[-1])
+        test = np.arange(len(paths)) >= len(paths) - len(labels[-1])
         return Rows(
             keys=tuple(path.rpartition("/")[2].replace(".bin", "") for path in paths),
             paths=tuple(paths),
@@ -56,7 +57,7 @@ class RecordSource(Source):
         )
 
     def images(self, root: Path, paths: Sequence[str]) -> ImageSource:
-        """Return the pictures in the records."""
+        """Return the images in the records."""
         return RecordImages(root, paths, self.label_bytes)
 
 
@@ -64,7 +65,7 @@ def _classes(file: Path, label_bytes: int) -> np.ndarray:
     """Return the class of every record, uint8 [n].
 
     Raises:
-        UserError: the file is missing, or holds no whole number of records.
+        UserError: the file is missing, or ends within a record.
     """
     try:
         data = np.fromfile(file, np.uint8)
@@ -79,10 +80,10 @@ def _classes(file: Path, label_bytes: int) -> np.ndarray:
 
 
 class RecordImages:
-    """Pictures in records, read one by one."""
+    """Images in records, read one by one."""
 
     def __init__(self, root: Path, paths: Sequence[str], label_bytes: int) -> None:
-        """Take the places of N pictures, ``folder/file.bin#number``; nothing is opened yet."""
+        """Take the paths of N images, ``folder/file.bin#number``; nothing is opened yet."""
         self.root, self.paths, self.label_bytes = root, tuple(paths), label_bytes
 
     def __len__(self) -> int:
@@ -90,21 +91,21 @@ class RecordImages:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all places, and of size and time of change of the files."""
-        facts = []
-        for name in sorted({path.rpartition(_BETWEEN)[0] for path in self.paths}):
+        """Hash of all paths, and of size and time of change of the files."""
+        stats = []
+        for name in sorted({path.rpartition(_SEPARATOR)[0] for path in self.paths}):
             file = self.root / name
             stat = file.stat() if file.is_file() else None
-            facts.append(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}" if stat else name)
-        return digest("\n".join(self.paths), "\n".join(facts))
+            stats.append(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}" if stat else name)
+        return digest("\n".join(self.paths), "\n".join(stats))
 
     def decode(self, row: int) -> np.ndarray:
-        """Return the picture of ``row``, RGB uint8 [32,32,3].
+        """Return the image of ``row``, RGB uint8 [32,32,3].
 
         Raises:
             BadImageError: the file is missing or too short; names it.
         """
-        name, _, number = self.paths[row].rpartition(_BETWEEN)
+        name, _, number = self.paths[row].rpartition(_SEPARATOR)
         try:
             with open(self.root / name, "rb") as stream:
                 stream.seek(int(number) * (self.label_bytes + PIXELS) + self.label_bytes)

@@ -2,7 +2,7 @@
 
 Rows: train2017, then val2017, each by image id. Labels: a class is on where at least one instance
 of it is annotated, crowds included; 122,218 photos have one. Captions in the order of their ids.
-The photos of COCO 2014 are the same ones under other names, so lists of 2014 are read by id.
+COCO 2014 has the same photos under other names, so lists of 2014 are read by id.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import ListFiles, OfficialFile, Protocol, Rows, Source
+from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.tables import read_json
 from utils.errors import UserError
 
@@ -57,7 +59,6 @@ _FILES = (
 )
 _ROWS = 122_218
 _TWDH = "TwDH states mAP@5000 of an uncut ranking"
-
 
 _permuted = functools.partial(rules.permuted, rows=_ROWS, labels=80)
 
@@ -143,13 +144,13 @@ def _read_part(root: Path, part: str) -> Rows:
 
 
 def _texts(captions: dict[str, Any], row: dict[int, int]) -> tuple[tuple[str, ...], ...]:
-    """Return the captions of every row, blanks and line ends tidied."""
-    found: list[list[str]] = [[] for _ in row]
+    """Return the captions of every row, with single blanks between words."""
+    texts: list[list[str]] = [[] for _ in row]
     for note in sorted(captions["annotations"], key=lambda note: note["id"]):
         text = " ".join(note["caption"].split())
         if text:
-            found[row[note["image_id"]]].append(text)
-    return tuple(map(tuple, found))
+            texts[row[note["image_id"]]].append(text)
+    return tuple(map(tuple, texts))
 
 
 @dataclasses.dataclass(frozen=True)

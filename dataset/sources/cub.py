@@ -1,8 +1,8 @@
 """Caltech-UCSD Birds 200-2011: Wah et al., 2011; 11,788 photos of 200 birds, 312 attributes.
 
-Rows: by number, as ``images.txt`` lists them, which is how xlsa17 counts them. Class attributes:
-the percentage of a class's photos that have one, divided by 100. Attributes of a photo (extra
-``image_attributes``): what its annotator saw, weighted by how sure they were; PIXEL tells them.
+Rows: by number, as in ``images.txt``, the order of xlsa17. Class attributes: the percentage of a
+class's photos that have one, divided by 100. Attributes of a photo (extra ``image_attributes``):
+whether its annotator saw one, weighted by the stated certainty; PIXEL uses them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import Attributes, OfficialFile, Rows, Source
+from dataset.preparation.rows import Attributes, Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import xlsa17
 from dataset.sources import zero_shot_protocols as zero_shot
 from dataset.tables import one_hot, read_matrix, read_pairs
@@ -25,7 +26,7 @@ FOLDER = "CUB_200_2011"
 XLSA17 = "CUB"
 SEEN = 150  # classes, the first ones by number
 CERTAINTY = np.array([0, 0, 0.5, 0.75, 1], np.float32)
-"""Weight of an attribute seen: 1 not visible, 2 guessing, 3 probably, 4 definitely."""
+"""Weight by stated certainty: 1 not visible, 2 guessing, 3 probably, 4 definitely."""
 
 _CLASS_VALUES = f"{FOLDER}/attributes/class_attribute_labels_continuous.txt"
 _IMAGE_VALUES = f"{FOLDER}/attributes/image_attribute_labels.txt"
@@ -59,21 +60,21 @@ class Cub(Source):
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
-        """Read the lists of pictures and classes, and both tables of attributes."""
+        """Read the lists of images and classes, and both tables of attributes."""
         folder = root / FOLDER
         images = read_pairs(folder / "images.txt")
         classes = read_pairs(folder / "classes.txt")
         names = tuple(name for _, name in classes)
-        column = {number: place for place, (number, _) in enumerate(classes)}
-        of_image = dict(read_pairs(folder / "image_class_labels.txt"))
+        column = {number: position for position, (number, _) in enumerate(classes)}
+        class_of = dict(read_pairs(folder / "image_class_labels.txt"))
         try:
-            labels = one_hot([column[of_image[image]] for image, _ in images], len(names))
+            labels = one_hot([column[class_of[image]] for image, _ in images], len(names))
         except KeyError as error:
             raise UserError(
                 f"'{folder}': image_class_labels.txt or classes.txt lacks number {error}; unpack "
                 "CUB_200_2011.tgz again."
             ) from error
-        marked = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        subsets = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
         matrix = _matrix(root)
         return Rows(
             keys=tuple(Path(path).stem for _, path in images),
@@ -82,9 +83,9 @@ class Cub(Source):
             class_names=names,
             attributes=matrix,
             class_sets={
-                zero_shot.STANDARD: names[:SEEN], **xlsa17.class_sets(marked, labels, names)
+                zero_shot.STANDARD: names[:SEEN], **xlsa17.class_sets(subsets, labels, names)
             },
-            subsets=marked,
+            subsets=subsets,
             extras={
                 "image_attributes": read_image_attributes(
                     root / _IMAGE_VALUES, [image for image, _ in images], len(matrix.names)
@@ -94,8 +95,8 @@ class Cub(Source):
 
     def attributes(self, root: Path) -> tuple[Attributes, ...]:
         """Return the publisher's matrix and xlsa17's."""
-        own = _matrix(root)
-        return (own, *xlsa17.statements(xlsa17.find(root, XLSA17), own.names, 100))
+        attributes = _matrix(root)
+        return (attributes, *xlsa17.statements(xlsa17.find(root, XLSA17), attributes.names, 100))
 
 
 def _matrix(root: Path) -> Attributes:
@@ -106,33 +107,34 @@ def _matrix(root: Path) -> Attributes:
 
 
 def read_image_attributes(file: Path, images: list[str], attributes: int) -> np.ndarray:
-    """Read lines ``image attribute present certainty …``; some have more words than others.
+    """Read lines ``image attribute present certainty …``; some have further words.
 
     Args:
         file: ``image_attribute_labels.txt``.
-        images: N numbers of pictures, in the order of the rows.
+        images: N numbers of images, in the order of the rows.
         attributes: A.
 
     Returns:
         float32 [N,A], 0..1.
 
     Raises:
-        UserError: it cannot be read, or does not state every attribute of every picture.
+        UserError: it cannot be read, or does not state every attribute of every image.
     """
     try:
-        told = np.loadtxt(file, dtype=np.int64, usecols=(0, 1, 2, 3), ndmin=2)
-        row = np.full(max(max(map(int, images)), told[:, 0].max(initial=0)) + 1, -1, np.int64)
+        table = np.loadtxt(file, dtype=np.int64, usecols=(0, 1, 2, 3), ndmin=2)
+        row_of = np.full(max(max(map(int, images)), table[:, 0].max(initial=0)) + 1, -1, np.int64)
     except (OSError, ValueError) as error:
         raise UserError(f"'{file}' is missing or broken ({error}).") from error
-    row[[int(image) for image in images]] = np.arange(len(images))
+    row_of[[int(image) for image in images]] = np.arange(len(images))
     values = np.full((len(images), attributes), np.nan, np.float32)
-    place, attribute, present, certainty = row[told[:, 0]], told[:, 1] - 1, told[:, 2], told[:, 3]
-    fits = (place >= 0) & (attribute >= 0) & (attribute < attributes)
+    row, attribute = row_of[table[:, 0]], table[:, 1] - 1
+    present, certainty = table[:, 2], table[:, 3]
+    fits = (row >= 0) & (attribute >= 0) & (attribute < attributes)
     if not fits.all() or not (np.isin(present, (0, 1)) & np.isin(certainty, (1, 2, 3, 4))).all():
         raise UserError(
             f"'{file}' holds a picture, an attribute, a presence or a certainty that is none."
         )
-    values[place, attribute] = present * CERTAINTY[certainty]
+    values[row, attribute] = present * CERTAINTY[certainty]
     if np.isnan(values).any():
         raise UserError(
             f"'{file}' lacks {int(np.isnan(values).sum()):,} of {values.size:,} attributes of "

@@ -1,7 +1,7 @@
 """MIRFlickr-25K: Huiskes & Lew, MIR 2008; 25,000 photos with their users' tags and 38 labels.
 
-Rows: by picture number. Labels: the 24 annotations of what may be seen (``sky``), then the 14 of
-what is clearly seen (``sky_r1``); the cross-modal papers use the 24, of which 24,581 photos carry
+Rows: by image number. Labels: the 24 annotations of visible things (``sky``), then the 14 of
+clearly visible ones (``sky_r1``); the cross-modal papers use the 24, of which 24,581 photos carry
 one. Text: the tags of a photo, in their order, joined by blanks; 20,015 labelled photos have one of
 the tags that occur at least 20 times.
 """
@@ -19,8 +19,10 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import ListFiles, OfficialFile, Protocol, Rows, Source
-from dataset.tables import read_lines, whole_number
+from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import OfficialFile, Source
+from dataset.tables import read_lines, row_number
 from utils.errors import UserError
 
 LABELS = (
@@ -32,7 +34,7 @@ CLEAR = (
     "baby", "bird", "car", "clouds", "dog", "female", "flower", "male", "night", "people",
     "portrait", "river", "sea", "tree",
 )  # fmt: skip
-PICTURES, ANNOTATIONS = "mirflickr", "mirflickr25k_annotations_v080"
+IMAGES, ANNOTATIONS = "mirflickr", "mirflickr25k_annotations_v080"
 COMMON = 20  # times that a tag must occur for `common_tags`
 _HOST = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b"
 _PAGE = "https://press.liacs.nl/mirflickr/mirdownload.html"
@@ -65,7 +67,7 @@ class Flickr25k(Source):
         ),
         OfficialFile(
             "mirflickr25k.zip",
-            unpacks=(f"{PICTURES}/meta/tags", f"{PICTURES}/im*.jpg"),
+            unpacks=(f"{IMAGES}/meta/tags", f"{IMAGES}/im*.jpg"),
             url=f"{_HOST}/mirflickr25k.zip",
             page=_PAGE,
             unpacked_size=3_200_000_000,
@@ -92,49 +94,49 @@ class Flickr25k(Source):
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
-        """Read the annotation files and the tags; every picture or number named makes a row."""
-        folder = _annotations(root)
+        """Read the annotation files and the tags; every image and annotated number is a row."""
+        annotations = _annotations(root)
         names = (*LABELS, *(f"{name}_r1" for name in CLEAR))
-        marked = [_numbers(folder / f"{name}.txt") for name in names]
-        pictures = root / PICTURES
-        found = {
-            int(m[1]) for f in pictures.iterdir() if (m := re.fullmatch(r"im(\d+)\.jpg", f.name))
+        positives = [_numbers(annotations / f"{name}.txt") for name in names]
+        images = root / IMAGES
+        image_numbers = {
+            int(m[1]) for f in images.iterdir() if (m := re.fullmatch(r"im(\d+)\.jpg", f.name))
         }
-        numbers = sorted(found.union(*marked))
+        numbers = sorted(image_numbers.union(*positives))
         row = {number: i for i, number in enumerate(numbers)}
         labels = np.zeros((len(numbers), len(names)), np.uint8)
-        for column, members in enumerate(marked):
+        for column, members in enumerate(positives):
             labels[[row[number] for number in members], column] = 1
-        tags = [_tags(pictures / "meta" / "tags" / f"tags{number}.txt") for number in numbers]
-        times = collections.Counter(tag for own in tags for tag in set(own))
-        common = [any(times[tag] >= COMMON for tag in own) for own in tags]
+        tags = [_tags(images / "meta" / "tags" / f"tags{number}.txt") for number in numbers]
+        times = collections.Counter(tag for words in tags for tag in set(words))
+        common = [any(times[tag] >= COMMON for tag in words) for words in tags]
         return Rows(
             keys=tuple(str(number) for number in numbers),
-            paths=tuple(f"{PICTURES}/im{number}.jpg" for number in numbers),
+            paths=tuple(f"{IMAGES}/im{number}.jpg" for number in numbers),
             labels=labels,
             class_names=names,
-            texts=tuple((" ".join(own),) if own else () for own in tags),
+            texts=tuple((" ".join(words),) if words else () for words in tags),
             subsets={"common_tags": np.array(common, bool)},
         )
 
     def list_key(self, path: str) -> str:
-        """Return the picture's number: ``im17885.jpg`` → ``17885``."""
+        """Return the number of the image: ``im17885.jpg`` → ``17885``."""
         return PurePosixPath(path).stem.removeprefix("im")
 
 
 def _annotations(root: Path) -> Path:
-    """Return the folder of the annotation files; unpacking by hand may make one more around it."""
-    found = sorted((root / ANNOTATIONS).glob("**/animals.txt"))
-    if not found:
+    """Return the folder of the annotation files, which may be nested when unpacked by hand."""
+    files = sorted((root / ANNOTATIONS).glob("**/animals.txt"))
+    if not files:
         raise UserError(
             f"'{root / ANNOTATIONS}' holds no animals.txt; unpack {ANNOTATIONS}.zip there."
         )
-    return found[0].parent
+    return files[0].parent
 
 
 def _numbers(file: Path) -> set[int]:
     lines = read_lines(file)
-    return {whole_number(line, file, i) for i, line in enumerate(lines) if line}
+    return {row_number(line, file, i) for i, line in enumerate(lines) if line}
 
 
 def _tags(file: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """NABirds: Van Horn et al., CVPR 2015; 48,562 photos of 555 kinds of North American birds.
 
-Rows: as ``images.txt`` lists them. Classes: those of the 1,011 nodes of its tree that photos carry,
-in the order of ``classes.txt``; a name that two of them share gets its number behind it.
+Rows: in the order of ``images.txt``. Classes: the nodes of its tree of 1,011 that photos carry, in
+the order of ``classes.txt``; a name that two of them share is followed by its number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import OfficialFile, Rows, Source
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import fine_grained
 from dataset.tables import one_hot, read_pairs
 from utils.errors import UserError
@@ -43,16 +44,16 @@ class NaBirds(Source):
     def read(self, root: Path) -> Rows:
         """Read the four tables."""
         folder = root / FOLDER
-        images, of_image, classes, in_train = (read_pairs(folder / table) for table in TABLES)
-        kinds, halves = dict(of_image), dict(in_train)
-        used = set(kinds.values())
-        kept = [(number, name) for number, name in classes if number in used]
-        times = collections.Counter(name for _, name in kept)
-        names = tuple(name if times[name] == 1 else f"{name} ({n})" for n, name in kept)
-        column = {number: place for place, (number, _) in enumerate(kept)}
+        images, labels, classes, in_train = (read_pairs(folder / table) for table in TABLES)
+        class_of, half_of = dict(labels), dict(in_train)
+        used = set(class_of.values())
+        used_classes = [(number, name) for number, name in classes if number in used]
+        times = collections.Counter(name for _, name in used_classes)
+        names = tuple(name if times[name] == 1 else f"{name} ({n})" for n, name in used_classes)
+        column = {number: position for position, (number, _) in enumerate(used_classes)}
         try:
-            numbers = [column[kinds[image]] for image, _ in images]
-            train = np.array([halves[image] == "1" for image, _ in images], bool)
+            numbers = [column[class_of[image]] for image, _ in images]
+            train = np.array([half_of[image] == "1" for image, _ in images], bool)
         except KeyError as error:
             raise UserError(
                 f"'{folder}': {', '.join(TABLES[1:])} lack {error}; unpack nabirds.tar.gz again."

@@ -5,8 +5,8 @@ name. Text: a photo's tags as in ``All_Tags.txt``, found by Flickr's number of t
 blanks. 195,834 photos carry one of the 21 most frequent concepts; 190,421 of them have one of the
 1,000 tags of ``TagList1k.txt``.
 
-The photos are not offered for download any more; they lie as ``Flickr/<word>/<name>`` (the official
-layout) or all together as ``images/<name>``.
+The photos are no longer offered for download; they are read as ``Flickr/<word>/<name>`` (the
+official layout) or from one folder as ``images/<name>``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import ListFiles, OfficialFile, Protocol, Rows, Source
+from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.tables import read_bits, read_lines
 from utils.errors import UserError
 
@@ -91,7 +93,7 @@ class NusWide(Source):
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
-        """Read the list of pictures, the concepts and the tags."""
+        """Read the list of images, the concepts and the tags."""
         file = root / "ImageList" / "Imagelist.txt"
         names = [line.replace("\\", "/") for line in read_lines(file)]
         ids = [self.list_key(name) for name in names]
@@ -99,11 +101,11 @@ class NusWide(Source):
         labels, concepts = _labels(root, len(names))
         tags = _tags(root / "NUS_WID_Tags" / "All_Tags.txt")
         listed = set(read_lines(root / "NUS_WID_Tags" / "TagList1k.txt"))
-        own = [tags.get(number, []) for number in ids]
-        if not any(own):
+        row_tags = [tags.get(number, []) for number in ids]
+        if not any(row_tags):
             raise UserError(f"'{root / 'NUS_WID_Tags'}' has no tags of the pictures in '{file}'.")
         return Rows(
-            # a photo that is listed twice goes by its whole name
+            # a photo that is listed twice has its full name as its key
             keys=tuple(
                 number if times[number] == 1 else PurePosixPath(name).stem
                 for number, name in zip(ids, names, strict=True)
@@ -111,8 +113,8 @@ class NusWide(Source):
             paths=_paths(root, names),
             labels=labels,
             class_names=concepts,
-            texts=tuple((" ".join(words),) if words else () for words in own),
-            subsets={"listed_tags": np.array([not listed.isdisjoint(words) for words in own])},
+            texts=tuple((" ".join(words),) if words else () for words in row_tags),
+            subsets={"listed_tags": np.array([not listed.isdisjoint(words) for words in row_tags])},
         )
 
     def list_key(self, path: str) -> str:
@@ -130,7 +132,7 @@ class NusWide(Source):
 
 def _labels(root: Path, n_rows: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return uint8 [N,C] and the names of the concepts."""
-    folder = next((root / place for place in _LABELS if (root / place).is_dir()), root / _LABELS[0])
+    folder = next((root / path for path in _LABELS if (root / path).is_dir()), root / _LABELS[0])
     files = {path.stem.removeprefix("Labels_"): path for path in folder.glob("Labels_*.txt")}
     if not files:
         raise UserError(f"'{folder}' holds no Labels_<concept>.txt; unpack Groundtruth.zip there.")
@@ -154,7 +156,7 @@ def _tags(file: Path) -> dict[str, list[str]]:
 
 
 def _paths(root: Path, names: list[str]) -> tuple[str, ...]:
-    """Return where the pictures lie, in the official layout or all in one folder."""
+    """Return the paths of the images, in the official layout or in one folder."""
     if (root / "Flickr").is_dir():
         return tuple(f"Flickr/{name}" for name in names)
     return tuple(f"images/{PurePosixPath(name).name}" for name in names)

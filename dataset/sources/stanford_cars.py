@@ -1,7 +1,7 @@
 """Stanford Cars: Krause et al., 3dRR 2013; 16,185 photos of 196 models of cars.
 
-Rows: ``cars_train``, then ``cars_test``, each as its annotations list them. The layout with all
-photos in ``car_ims`` is not read: it numbers them anew, so that equal seeds would draw other rows.
+Rows: ``cars_train``, then ``cars_test``, each in the order of its annotations. The layout with all
+photos in ``car_ims`` is not read: it renumbers them, so that equal seeds would draw other rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import OfficialFile, Rows, Source
+from dataset.preparation.rows import Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import fine_grained
 from dataset.tables import cell_words, one_hot
 from utils.errors import UserError
@@ -75,12 +76,12 @@ class StanfordCars(Source):
                 test if test.is_file() else root / "devkit" / LABELS, len(names)
             ),
         }
-        paths = tuple(f"{half}/{name}" for half, found in halves.items() for name, _ in found)
+        paths = tuple(f"{half}/{name}" for half, records in halves.items() for name, _ in records)
         train = np.arange(len(paths)) < len(halves["cars_train"])
         return Rows(
             keys=tuple(self.list_key(path) for path in paths),
             paths=paths,
-            labels=one_hot([c for found in halves.values() for _, c in found], len(names)),
+            labels=one_hot([c for records in halves.values() for _, c in records], len(names)),
             class_names=names,
             subsets={"train": train, "test": ~train},
         )
@@ -91,8 +92,8 @@ class StanfordCars(Source):
         >>> StanfordCars().list_key("data/cars_test/00017.jpg")
         'cars_test/00017'
         """
-        found = PurePosixPath(path)
-        return f"{found.parent.name}/{found.stem}"
+        file = PurePosixPath(path)
+        return f"{file.parent.name}/{file.stem}"
 
 
 def _annotations(file: Path, classes: int) -> list[tuple[str, int]]:
@@ -104,12 +105,12 @@ def _annotations(file: Path, classes: int) -> list[tuple[str, int]]:
             f"'{file}' states no class or no file name; the annotations with labels are needed "
             f"(of cars_test: {LABELS})."
         )
-    found = [
+    rows = [
         (cell_words(r["fname"])[0], int(np.asarray(r["class"]).ravel()[0]) - 1) for r in records
     ]
-    if any(not 0 <= c < classes for _, c in found):
+    if any(not 0 <= c < classes for _, c in rows):
         raise UserError(f"'{file}' has a class that cars_meta.mat does not name.")
-    return found
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)

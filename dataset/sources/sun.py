@@ -1,7 +1,7 @@
 """SUN Attributes: Patterson et al., IJCV 2014; 14,340 photos of 717 scenes, 102 attributes.
 
-Rows: as ``images.mat`` lists them, which is how xlsa17 counts them. The class of
-``a/apse/indoor/sun_x.jpg`` is ``apse_indoor``; classes in the order in which they occur. Attributes
+Rows: in the order of ``images.mat``, which is also xlsa17's. The class of
+``a/apse/indoor/sun_x.jpg`` is ``apse_indoor``; classes in the order of occurrence. Attributes
 of a photo (extra ``image_attributes``): the share of three annotators who saw one; of a class: the
 mean over its photos.
 """
@@ -16,14 +16,15 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
-from dataset.preparation.source import Attributes, OfficialFile, Rows, Source
+from dataset.preparation.rows import Attributes, Rows
+from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import xlsa17
 from dataset.sources import zero_shot_protocols as zero_shot
 from dataset.tables import cell_words, one_hot
 from utils.errors import UserError
 from utils.mat_file import read_variable
 
-FOLDER, PICTURES = "SUNAttributeDB", "images"
+FOLDER, IMAGES = "SUNAttributeDB", "images"
 XLSA17 = "SUN"
 SEEN = 500  # classes, the first ones
 _HOST = "https://cs.brown.edu/~gmpatter"
@@ -46,7 +47,7 @@ class Sun(Source):
         ),
         OfficialFile(
             "SUNAttributeDB_Images.tar.gz",
-            unpacks=(PICTURES,),
+            unpacks=(IMAGES,),
             url=f"{_HOST}/Attributes/SUNAttributeDB_Images.tar.gz",
             page=_PAGE,
             unpacked_size=6_000_000_000,
@@ -61,24 +62,24 @@ class Sun(Source):
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
-        """Read the list of pictures and their attributes."""
+        """Read the list of images and their attributes."""
         paths = _listed(root, "images.mat", "images")
-        own = [class_name(path) for path in paths]
-        names = tuple(dict.fromkeys(own))
-        place = {name: column for column, name in enumerate(names)}
-        labels = one_hot([place[name] for name in own], len(names))
-        marked = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        row_classes = [class_name(path) for path in paths]
+        names = tuple(dict.fromkeys(row_classes))
+        column = {name: column for column, name in enumerate(names)}
+        labels = one_hot([column[name] for name in row_classes], len(names))
+        subsets = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
         values = _values(root, len(paths))
         return Rows(
             keys=tuple(self.list_key(path) for path in paths),
-            paths=tuple(f"{PICTURES}/{path}" for path in paths),
+            paths=tuple(f"{IMAGES}/{path}" for path in paths),
             labels=labels,
             class_names=names,
             attributes=_class_attributes(root, names, labels, values),
             class_sets={
-                zero_shot.STANDARD: names[:SEEN], **xlsa17.class_sets(marked, labels, names)
+                zero_shot.STANDARD: names[:SEEN], **xlsa17.class_sets(subsets, labels, names)
             },
-            subsets=marked,
+            subsets=subsets,
             extras={"image_attributes": values},
         )  # fmt: skip
 
@@ -101,7 +102,7 @@ class Sun(Source):
 
 
 def class_name(path: str) -> str:
-    """Return the scene that a picture's path states.
+    """Return the scene in the path of an image.
 
     >>> class_name("a/apse/indoor/sun_x.jpg")
     'apse_indoor'
@@ -115,7 +116,7 @@ def _listed(root: Path, file: str, variable: str) -> list[str]:
 
 
 def _values(root: Path, rows: int) -> np.ndarray:
-    """Return the attributes of every picture, float32 [N,A]."""
+    """Return the attributes of every image, float32 [N,A]."""
     file = root / FOLDER / "attributeLabels_continuous.mat"
     values = read_variable(file, ("labels_cv",)).astype(np.float32)
     if values.ndim != 2 or len(values) != rows:

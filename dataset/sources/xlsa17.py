@@ -1,11 +1,10 @@
 """xlsa17: the proposed splits of Xian et al., TPAMI 2019, for the zero-shot datasets.
 
-``att_splits.mat`` states the class attributes once more (``original_att`` [A,C], its columns named
-by ``allclasses_names``) and marks rows (``trainval_loc``, ``test_seen_loc``, ``test_unseen_loc``,
-numbered from 1). It names no picture: its rows are those of the features beside it. The order of
-the pictures is the one in which each dataset lists them, and a file that does not fit it is
-refused: the three parts have to be disjoint, to hold every row, and the unseen part to be all rows
-of its classes.
+``att_splits.mat`` also states the class attributes (``original_att`` [A,C], its columns named by
+``allclasses_names``) and marks rows (``trainval_loc``, ``test_seen_loc``, ``test_unseen_loc``,
+numbered from 1). It names no image: its rows are those of xlsa17's features, in the order in which
+each dataset lists its images. A file that does not fit this order is refused: the three parts must
+be disjoint and hold every row, and the unseen part must be all rows of its classes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.preparation.source import Attributes, OfficialFile
+from dataset.preparation.rows import Attributes
+from dataset.preparation.source import OfficialFile
 from dataset.tables import cell_words
 from utils.errors import UserError
 from utils.mat_file import read_variables
@@ -23,14 +23,14 @@ PARTS = ("trainval", "test_seen", "test_unseen")
 CLASS_SET = "proposed"
 """Name of the set of classes that may be trained on."""
 
-_PLACES = ("xlsa17/data/{}/att_splits.mat", "xlsa17/{}/att_splits.mat", "{}/att_splits.mat")
+_PATHS = ("xlsa17/data/{}/att_splits.mat", "xlsa17/{}/att_splits.mat", "{}/att_splits.mat")
 
 
 def archive(folder: str) -> OfficialFile:
-    """Return the file that holds the splits of the dataset which xlsa17 calls ``folder``."""
+    """Return the file with the splits of the dataset that xlsa17 calls ``folder``."""
     return OfficialFile(
         "xlsa17.zip",
-        unpacks=("|".join(place.format(folder) for place in _PLACES),),
+        unpacks=("|".join(path.format(folder) for path in _PATHS),),
         url="http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip",
         page="https://www.mpi-inf.mpg.de/zsl-benchmark",
         needed=False,
@@ -38,9 +38,9 @@ def archive(folder: str) -> OfficialFile:
 
 
 def find(root: Path, folder: str) -> Path | None:
-    """Return where the splits of ``folder`` lie, or None."""
-    places = (root / place.format(folder) for place in _PLACES)
-    return next((place for place in places if place.is_file()), None)
+    """Return the file with the splits of ``folder``, or None."""
+    paths = (root / path.format(folder) for path in _PATHS)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def subsets(file: Path | None, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -48,55 +48,55 @@ def subsets(file: Path | None, labels: np.ndarray) -> dict[str, np.ndarray]:
 
     Args:
         file: an ``att_splits.mat``.
-        labels: uint8 [N,C], one class a row, in the order that the file counts in.
+        labels: uint8 [N,C], one class a row, in the order of the file.
 
     Raises:
-        UserError: the file is broken, or marks other rows than these can be.
+        UserError: the file is broken, or its rows are not those of ``labels``.
     """
     if file is None:
         return {}
-    found = read_variables(file, tuple(f"{part}_loc" for part in PARTS))
-    marked = {}
+    variables = read_variables(file, tuple(f"{part}_loc" for part in PARTS))
+    parts = {}
     for part in PARTS:
-        if f"{part}_loc" not in found:
+        if f"{part}_loc" not in variables:
             raise UserError(f"'{file}' lacks {part}_loc; put the published file there.")
-        rows = found[f"{part}_loc"].astype(np.int64).ravel()
+        rows = variables[f"{part}_loc"].astype(np.int64).ravel()
         if len(rows) == 0 or rows.min() < 1 or rows.max() > len(labels):
             raise UserError(
                 f"'{file}' marks rows {rows.min(initial=0)} to {rows.max(initial=0)} as {part}, "
                 f"but the dataset has rows 1 to {len(labels)}; one of the two is not complete."
             )
-        marked[part] = np.zeros(len(labels), bool)
-        marked[part][rows - 1] = True
-    times = np.sum(list(marked.values()), axis=0)
-    unseen = labels[marked["test_unseen"]].any(0)
-    if (times != 1).any() or not np.array_equal(labels[:, unseen].any(1), marked["test_unseen"]):
+        parts[part] = np.zeros(len(labels), bool)
+        parts[part][rows - 1] = True
+    times = np.sum(list(parts.values()), axis=0)
+    unseen = labels[parts["test_unseen"]].any(0)
+    if (times != 1).any() or not np.array_equal(labels[:, unseen].any(1), parts["test_unseen"]):
         raise UserError(
             f"'{file}' does not fit the order of the pictures: {int((times != 1).sum())} rows are "
             "in no part or in two, or classes are unseen in part; pictures are missing, or the "
             "file belongs to another release."
         )
-    return marked
+    return parts
 
 
 def class_sets(
-    marked: dict[str, np.ndarray], labels: np.ndarray, class_names: tuple[str, ...]
+    parts: dict[str, np.ndarray], labels: np.ndarray, class_names: tuple[str, ...]
 ) -> dict[str, tuple[str, ...]]:
     """Return the classes that may be trained on under :data:`CLASS_SET`; nothing without marks."""
-    if not marked:
+    if not parts:
         return {}
-    seen = labels[marked["trainval"]].any(0)
-    names = tuple(name for name, own in zip(class_names, seen.tolist(), strict=True) if own)
+    seen = labels[parts["trainval"]].any(0)
+    names = tuple(name for name, is_seen in zip(class_names, seen.tolist(), strict=True) if is_seen)
     return {CLASS_SET: names}
 
 
 def statements(file: Path | None, names: tuple[str, ...], scale: float) -> tuple[Attributes, ...]:
-    """Return the attributes that the file states; none where it holds others (CUB's sentences).
+    """Return the attributes that the file states; none where it holds others (of CUB's sentences).
 
     Args:
         file: an ``att_splits.mat``, or None.
         names: A names of attributes.
-        scale: what its numbers are divided by.
+        scale: divisor of its numbers.
 
     Raises:
         UserError: the file is broken.
@@ -104,9 +104,9 @@ def statements(file: Path | None, names: tuple[str, ...], scale: float) -> tuple
     if file is None:
         return ()
     keys = ("allclasses_names", "original_att")
-    found = read_variables(file, keys, text=True)
-    values = found.get("original_att")
-    if len(found) < len(keys) or values is None or len(values) != len(names):
+    variables = read_variables(file, keys, text=True)
+    values = variables.get("original_att")
+    if len(variables) < len(keys) or values is None or len(values) != len(names):
         return ()
-    classes = tuple(cell_words(found["allclasses_names"]))
+    classes = tuple(cell_words(variables["allclasses_names"]))
     return (Attributes(classes, names, (values.T / scale).astype(np.float32)),)

@@ -1,9 +1,9 @@
 """The protocols of zero-shot hashing: train on seen classes, query with unseen ones.
 
 ``pixel``: n random rows of each class are its training rows (seen) or queries (unseen), all others
-the database. ``proposed``: the rows that xlsa17 marks; its unseen part gives queries and, with its
+the database. ``proposed``: the rows that xlsa17 marks; its unseen part yields queries and, with its
 test rows of seen classes, the database. ``pixel_released``: the leaking draw of PIXEL's release.
-``lists``: list files as PZSH reads them.
+``lists``: list files in PZSH's format.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import dataclasses
 import numpy as np
 
 from dataset.preparation import rules
-from dataset.preparation.selection import Selection
-from dataset.preparation.source import ListFiles, Protocol
+from dataset.preparation.protocol import ListFiles, Protocol, Selection
 from dataset.sources import xlsa17
 from dataset.splits import SplitConfig, SplitManifest, make_split
 from utils.errors import UserError
@@ -27,7 +26,7 @@ _LEAK = "queries and training rows stand in the database too, as PIXEL's release
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What papers state of a dataset.
+    """Numbers that papers state of a dataset.
 
     Attributes:
         rows: N.
@@ -51,20 +50,20 @@ class Counts:
 
 
 def protocols(counts: Counts) -> tuple[Protocol, ...]:
-    """Return the four protocols with their figures."""
+    """Return the four protocols with their published numbers."""
     train, query = counts.seen * counts.train, (counts.classes - counts.seen) * counts.query
-    whole = {"rows": counts.rows, "classes": counts.classes}
-    figures = {**whole, "train": train, "query": query, "database": counts.rows - train - query}
+    sizes = {"rows": counts.rows, "classes": counts.classes}
+    published = {**sizes, "train": train, "query": query, "database": counts.rows - train - query}
     per_class = {"train": counts.train, "query": counts.query}
     proposed = {
-        **whole,
+        **sizes,
         "train": counts.trainval,
         "query": counts.unseen * counts.query,
         "database": counts.test_seen + counts.test_unseen - counts.unseen * counts.query,
     }
     drawn = Protocol(
         "pixel", "PIXEL, PZSH", rules.seen_unseen, 0, counts.query, counts.train,
-        train_in_database=False, seen=STANDARD, published=figures, per_class=per_class,
+        train_in_database=False, seen=STANDARD, published=published, per_class=per_class,
     )  # fmt: skip
     return (
         drawn,
@@ -80,7 +79,7 @@ def protocols(counts: Counts) -> tuple[Protocol, ...]:
         Protocol(
             "lists", "PZSH, by list files of path, labels and features", rules.by_lists,
             seen=STANDARD, lists=ListFiles("train.txt", "test.txt", "database.txt"),
-            published=figures,
+            published=published,
         ),
     )  # fmt: skip
 
@@ -99,10 +98,10 @@ def by_marks(selection: Selection, protocol: Protocol) -> SplitManifest:
 
 
 def as_released(selection: Selection, protocol: Protocol) -> SplitManifest:
-    """The draw of PIXEL's release: each part shuffles the rows of every class anew.
+    """The draw of PIXEL's release: each part shuffles the rows of every class again.
 
-    The database is what another shuffle leaves of each class, so that queries and training rows
-    stand in it by chance.
+    The database is the remainder of another shuffle of each class, so that it contains queries and
+    training rows by chance.
     """
     random = np.random.RandomState(protocol.seed)
     parts: dict[str, list[np.ndarray]] = {"train": [], "query": [], "database": []}
@@ -119,5 +118,5 @@ def as_released(selection: Selection, protocol: Protocol) -> SplitManifest:
         parts["database"].append(random.permutation(rows)[count:])
     if not parts["train"] or not parts["query"]:
         raise UserError("The split pixel_released needs seen and unseen classes.")
-    joined = {part: np.sort(np.concatenate(found)) for part, found in parts.items()}
+    joined = {part: np.sort(np.concatenate(rows)) for part, rows in parts.items()}
     return SplitManifest(**joined, rule=f"parts shuffled independently, seed {protocol.seed}")

@@ -72,13 +72,13 @@ def print_findings(findings: Sequence[Finding], title: str) -> None:
         table.add_column(column, overflow="fold")
     marks = {True: "ok", False: "[bold red]differs[/]", None: ""}
     for finding in findings:
-        table.add_row(marks[finding.ok], finding.check, finding.found, finding.expected)
+        table.add_row(marks[finding.ok], finding.check, finding.value, finding.expected)
     console = Console()
     console.print(table)
     wrong = [finding for finding in findings if finding.ok is False]
     for finding in wrong:
         console.print(
-            f"differs: {finding.check}: {finding.found}, expected {finding.expected}",
+            f"differs: {finding.check}: {finding.value}, expected {finding.expected}",
             markup=False, soft_wrap=True, highlight=False,
         )  # fmt: skip
     if not wrong:

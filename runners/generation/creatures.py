@@ -1,7 +1,7 @@
 """A stand-in for a diffusion model on the generated creatures: the set's own drawing code.
 
 It draws a class from its attributes alone, so pseudo-images mean something without any weights. It
-uses :func:`dataset.creatures.views.render_class_pictures`, so no dataset of any seed holds one of
+uses :func:`dataset.creatures.views.render_class_images`, so no dataset of any seed holds one of
 its pictures; the prompt is not read.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from dataset.base import HashDataset
 from dataset.creatures.drawing import SIZE
-from dataset.creatures.views import render_class_pictures
+from dataset.creatures.views import render_class_images
 from dataset.creatures.world import ATTRIBUTE_NAMES
 from runners.generation.image_model import Painting, own_seed
 from utils.errors import UserError
@@ -49,4 +49,4 @@ class CreaturesPainter:
     def _draw(self, painting: Painting) -> Image.Image:
         assert painting.attributes is not None
         seed = own_seed(self.seed, painting.key)
-        return Image.fromarray(render_class_pictures(painting.attributes, 1, seed)[0])
+        return Image.fromarray(render_class_images(painting.attributes, 1, seed)[0])

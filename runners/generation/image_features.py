@@ -20,7 +20,8 @@ import torch
 from common.config.run_config import RunConfig
 from dataset.auxiliary.pseudo_images import FEATURES, Picture, pair_rows, read_pictures, row_name
 from dataset.base import HashDataset
-from dataset.images import FileImages, Geometry
+from dataset.image_cache import Geometry
+from dataset.images import FileImages
 from models.base import Backbone
 from runners.inputs.features import FeatureCache, encoder_mark
 from runners.inputs.loading import load_backbone

@@ -14,7 +14,7 @@ import torch
 
 from common.batch import Features
 from dataset.base import WITHOUT_QUERIES, AuxiliaryInputs, HashDataset
-from dataset.images import Geometry, ImageCache
+from dataset.image_cache import Geometry, ImageCache
 from dataset.loader import SplitView, ViewInputs
 from dataset.splits import SplitManifest
 from runners.inputs.features import FeatureCache, encoder_mark

@@ -19,7 +19,7 @@ import torch
 from common.batch import Batch, Features
 from common.storage.cache import cached
 from dataset.base import ImageSource
-from dataset.images import Geometry, ImageCache
+from dataset.image_cache import Geometry, ImageCache
 from dataset.loader import SplitView, ViewInputs
 from dataset.stacked import StackedImages, stack
 from models.base import Backbone

@@ -10,7 +10,7 @@ import torch
 
 from common.config.run_config import RunConfig
 from dataset.base import HashDataset
-from dataset.images import Geometry, ImageCache
+from dataset.image_cache import Geometry, ImageCache
 from dataset.loader import ViewInputs, flatten_captions
 from dataset.stacked import sources_of, stack
 from models.backbones.base import CachedBackbone

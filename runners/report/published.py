@@ -22,7 +22,7 @@ from runners.report.study import Line, Study
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from dataset.preparation.source import Protocol
+    from dataset.preparation.protocol import Protocol
 
 COLUMNS = (
     "method", "paper_or_repo", "dataset", "bits", "direction", "metric", "value", "source",

@@ -17,7 +17,7 @@ from common.seeding import make_deterministic, seed_everything
 from common.storage import checkpoint
 from common.storage.run_folder import RunFolder
 from dataset.base import BadImageError, ImageSource
-from dataset.images import Geometry
+from dataset.image_cache import Geometry
 from dataset.loader import SplitView, ViewInputs
 from dataset.splits import SplitManifest
 from models.backbones.base import CachedBackbone

@@ -21,7 +21,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dataset.images import FileImages, Geometry, ImageCache  # noqa: E402
+from dataset.image_cache import Geometry, ImageCache  # noqa: E402
+from dataset.images import FileImages  # noqa: E402
 from dataset.loader import SplitView, ViewInputs, make_loader  # noqa: E402
 
 

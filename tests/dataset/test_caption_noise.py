@@ -8,13 +8,13 @@ from dataset.loader import SplitView, ViewInputs
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_rows_is_handed_the_captions_of_others(share):
     rows = np.random.RandomState(0).permutation(500)[:200]
-    told = shuffled_captions(rows, share, seed=3)
-    moved = told != rows
+    caption_rows = shuffled_captions(rows, share, seed=3)
+    moved = caption_rows != rows
     assert moved.sum() == round(share * 200)
-    assert sorted(told[moved]) == sorted(rows[moved])  # among themselves
-    np.testing.assert_array_equal(told, shuffled_captions(rows, share, seed=3))
+    assert sorted(caption_rows[moved]) == sorted(rows[moved])  # among themselves
+    np.testing.assert_array_equal(caption_rows, shuffled_captions(rows, share, seed=3))
     if share:
-        assert (told != shuffled_captions(rows, share, seed=4)).any()
+        assert (caption_rows != shuffled_captions(rows, share, seed=4)).any()
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -16,19 +16,23 @@ def write(tmp_path, text, name="attributes.csv"):
 @pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
 def test_a_table_in_any_order_of_columns(tmp_path, name, mark):
     text = "big,class,furry\n1,ox,0.5\n\n0,red ant,-2e-1\n".replace(",", mark)
-    found = read_class_attributes(write(tmp_path, text, name))
-    assert found.class_names == ("ox", "red ant") and found.names == ("big", "furry")
-    np.testing.assert_array_equal(found.values, np.float32([[1, 0.5], [0, -0.2]]))
-    np.testing.assert_array_equal(found.for_classes(["red ant"]), np.float32([[0, -0.2]]))
+    attributes = read_class_attributes(write(tmp_path, text, name))
+    assert attributes.class_names == ("ox", "red ant") and attributes.names == ("big", "furry")
+    np.testing.assert_array_equal(attributes.values, np.float32([[1, 0.5], [0, -0.2]]))
+    np.testing.assert_array_equal(attributes.for_classes(["red ant"]), np.float32([[0, -0.2]]))
 
 
 def test_awas_tables(tmp_path):
     write(tmp_path, "1\tox\n2\tred+ant\n", "classes.txt")
     write(tmp_path, "1\tbig\n2\tfurry\n3\tred\n", "predicates.txt")
     write(tmp_path, "100 25.5 0\n 0 0 -1\n", "predicate-matrix-continuous.txt")
-    found = read_class_attributes(tmp_path)
-    assert found.class_names == ("ox", "red+ant") and found.names == ("big", "furry", "red")
-    np.testing.assert_allclose(found.values, [[1, 0.255, 0], [0, 0, -0.01]], rtol=1e-6)
+    attributes = read_class_attributes(tmp_path)
+    assert attributes.class_names == ("ox", "red+ant") and attributes.names == (
+        "big",
+        "furry",
+        "red",
+    )
+    np.testing.assert_allclose(attributes.values, [[1, 0.255, 0], [0, 0, -0.01]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

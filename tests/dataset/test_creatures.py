@@ -52,8 +52,8 @@ def test_shapes_and_presence_of_every_class(name):
     assert data.labels.shape == (rows, classes) and data.labels.dtype == np.float32
     assert set(np.unique(data.labels)) == {0.0, 1.0}
     assert (data.labels.sum(0) > 0).all() and (data.labels.sum(1) > 0).all()
-    picture = data.images.decode(rows - 1)
-    assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
+    image = data.images.decode(rows - 1)
+    assert image.shape == (64, 64, 3) and image.dtype == np.uint8
     assert len(set(data.class_names)) == classes
     assert DATASETS.get(name).summary
 
@@ -82,12 +82,12 @@ def test_pictures_depend_neither_on_processes_nor_on_the_number_of_rows(tmp_path
 
 
 def test_a_failing_helper_process_fails_the_build(tmp_path, monkeypatch):
-    def picture(row, rng):
+    def image(row, rng):
         if row == 3:
             raise ValueError("row 3")
         return np.zeros((64, 64, 3), np.uint8)
 
-    broken = dataclasses.replace(views.IMAGE, picture=picture)
+    broken = dataclasses.replace(views.IMAGE, image=image)
     with pytest.raises(RuntimeError, match="creatures_image"):
         store.build(broken, 0, 8, tmp_path / "broken", 2)
     with pytest.raises(ValueError, match="row 3"):
@@ -149,12 +149,13 @@ def test_scenes_carry_one_or_two_kinds_and_perhaps_a_place():
 
 
 def test_sentences_and_tags_describe_the_same_pictures():
-    told, tagged = load("creatures_scenes"), load("creatures_scenes", captions="tags")
-    assert all(len(row) == 5 and all(len(text.split()) >= 3 for text in row) for row in told.texts)
-    assert all(len(row) == 1 and row[0].strip() for row in tagged.texts)
-    assert len({text for row in told.texts for text in row}) > 0.9 * 5 * len(told)
-    assert told.images.fingerprint == tagged.images.fingerprint
-    np.testing.assert_array_equal(told.labels, tagged.labels)
+    sentences, tags = load("creatures_scenes"), load("creatures_scenes", captions="tags")
+    assert all(len(row) == 5 for row in sentences.texts)
+    assert all(len(text.split()) >= 3 for row in sentences.texts for text in row)
+    assert all(len(row) == 1 and row[0].strip() for row in tags.texts)
+    assert len({text for row in sentences.texts for text in row}) > 0.9 * 5 * len(sentences)
+    assert sentences.images.fingerprint == tags.images.fingerprint
+    np.testing.assert_array_equal(sentences.labels, tags.labels)
 
 
 def test_captions_name_only_some_labels_and_no_wrong_kind():
@@ -170,13 +171,13 @@ def test_captions_name_only_some_labels_and_no_wrong_kind():
 
 def test_class_pictures_from_attributes():
     row = attribute_matrix()[45]
-    pictures = views.render_class_pictures(row, 3, seed=0)
-    assert pictures.shape == (3, 64, 64, 3) and pictures.dtype == np.uint8
-    np.testing.assert_array_equal(pictures[:2], views.render_class_pictures(row, 2, seed=0))
-    assert not np.array_equal(pictures, views.render_class_pictures(row, 3, seed=1))
-    assert views.render_class_pictures(row, 0, seed=0).shape == (0, 64, 64, 3)
+    images = views.render_class_images(row, 3, seed=0)
+    assert images.shape == (3, 64, 64, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images[:2], views.render_class_images(row, 2, seed=0))
+    assert not np.array_equal(images, views.render_class_images(row, 3, seed=1))
+    assert views.render_class_images(row, 0, seed=0).shape == (0, 64, 64, 3)
     with pytest.raises(UserError, match="31"):
-        views.render_class_pictures(row[:-1], 1, seed=0)
+        views.render_class_images(row[:-1], 1, seed=0)
 
 
 @pytest.mark.parametrize("name", SMALL)

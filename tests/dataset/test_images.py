@@ -1,177 +1,31 @@
-"""Decoding behind one door, geometries equal to Pillow's and torchvision's, and nothing twice."""
+"""Decoding in one place: any kind of picture, broken files, some rows of a source."""
 
 import errno
 import io
-import pickle
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
-from dataset.base import ArrayImages, BadImageError, ImageSource
-from dataset.images import FileImages, Geometry, ImageCache, SelectedImages, decode_image
-from utils.errors import UserError
-
-SQUASH, CROP = Geometry("squash", 24), Geometry("crop", 24)
-N = 37
+from dataset.base import BadImageError
+from dataset.images import FileImages, SelectedImages, decode_image
+from tests.dataset.sources.images import write_image
 
 
-class Counting:
-    """Another source, counting how often each picture is decoded."""
-
-    def __init__(self, source):
-        self.source, self.fingerprint, self.rows = source, source.fingerprint, []
-
-    def __len__(self):
-        return len(self.source)
-
-    def decode(self, row):
-        self.rows.append(row)
-        return self.source.decode(row)
-
-    def name(self, row):
-        return self.source.name(row)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("HASHING_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(N):
-        coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((30 + i, 70 - i), Image.Resampling.BICUBIC)
-        picture.convert("L" if i == 3 else "RGB").save(folder / f"{i}.jpg")
-    return folder
-
-
-def files(folder: Path) -> FileImages:
-    return FileImages([f"{i}.jpg" for i in range(N)], folder)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def test_squash_equals_pillow_and_crop_equals_torchvision(folder):
-    source = files(folder)
-    assert isinstance(source, ImageSource)
-    cache = ImageCache.open(source, (SQUASH, CROP))
-    crop = [Resize(24, interpolation=InterpolationMode.BICUBIC), CenterCrop(24)]
-    for row in range(N):
-        image = Image.open(folder / f"{row}.jpg").convert("RGB")
-        np.testing.assert_array_equal(source.decode(row), np.asarray(image))
-        squashed = image.resize((24, 24), Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(cache.array(SQUASH)[row], np.asarray(squashed))
-        np.testing.assert_array_equal(cache.array(CROP)[row], np.asarray(crop[1](crop[0](image))))
-    assert isinstance(cache.array(CROP), np.memmap) and cache.array(CROP).dtype == np.uint8
-    assert cache.bad_rows.tolist() == []
-
-
-@pytest.mark.parametrize("shape", [(500, 333), (333, 500), (24, 25), (24, 24), (1, 90), (640, 480)])
-@pytest.mark.parametrize("size", [24, 224])
-def test_crop_of_any_shape(shape, size):
-    picture = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    image = Resize(size, interpolation=InterpolationMode.BICUBIC)(Image.fromarray(picture))
-    expected = np.asarray(CenterCrop(size)(image))
-    np.testing.assert_array_equal(Geometry("crop", size).apply(picture), expected)
-
-
-def test_every_picture_is_decoded_once(folder):
-    source = Counting(files(folder))
-    first = ImageCache.open(source, (SQUASH, CROP))
-    assert sorted(source.rows) == list(range(N))
-    again = Counting(files(folder))
-    second = ImageCache.open(again, (CROP, SQUASH))
-    only = ImageCache.open(again, (CROP,))
-    assert again.rows == []
-    np.testing.assert_array_equal(first.array(CROP), second.array(CROP))
-    np.testing.assert_array_equal(first.array(CROP), only.array(CROP))
-    ImageCache.open(again, (CROP, Geometry("squash", 8)))  # one more geometry, one more pass
-    assert sorted(again.rows) == list(range(N))
-
-
-def test_changed_pictures_are_decoded_anew(folder):
-    ImageCache.open(files(folder), (SQUASH,))
-    Image.new("RGB", (9, 9), (255, 0, 0)).save(folder / "5.jpg")
-    changed = Counting(files(folder))
-    assert (ImageCache.open(changed, (SQUASH,)).array(SQUASH)[5, :, :, 0] > 250).all()
-    assert len(changed.rows) == N
-
-
-def test_archive_equals_files(folder, tmp_path):
-    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
-        for i in range(N):
-            archive.write(folder / f"{i}.jpg", f"{i}.jpg")
-    packed = FileImages([f"{i}.jpg" for i in range(N)], tmp_path, "all.zip")
-    assert packed.name(2) == str(tmp_path / "all.zip" / "2.jpg")
-    ours, theirs = (ImageCache.open(s, (CROP,)).array(CROP) for s in (packed, files(folder)))
-    np.testing.assert_array_equal(ours, theirs)
-    copy = pickle.loads(pickle.dumps(packed))
-    np.testing.assert_array_equal(copy.decode(3), packed.decode(3))
-    assert copy.fingerprint == packed.fingerprint
-    with pytest.raises(BadImageError, match="all.zip' has no member 'none.jpg'"):
-        FileImages(["none.jpg"], tmp_path, "all.zip").decode(0)
-
-
-def test_taking_rows(folder):
-    source = files(folder)
+def test_taking_rows(tmp_path):
+    for i in range(5):
+        write_image(tmp_path / f"{i}.jpg", i)
+    source = FileImages([f"{i}.jpg" for i in range(5)], tmp_path)
     for chosen in (source.take(np.array([4, 2])), SelectedImages(source, np.array([4, 2]))):
         assert len(chosen) == 2 and chosen.name(1) == source.name(2)
         np.testing.assert_array_equal(chosen.decode(0), source.decode(4))
         assert chosen.fingerprint != source.fingerprint
 
 
-def test_bad_pictures_end_it_or_are_left_out(folder):
-    truncate(folder / "7.jpg")
-    (folder / "20.jpg").unlink()
-    (folder / "21.jpg").write_bytes(b"")
-    (folder / "22.jpg").write_text("no picture")
-    with pytest.raises(UserError, match=r"7.jpg': broken or cut short .*data.on_bad_image=skip"):
-        ImageCache.open(files(folder), (SQUASH,))
-    cache = ImageCache.open(files(folder), (SQUASH, CROP), on_bad_image="skip")
-    assert cache.bad_rows.tolist() == [7, 20, 21, 22] and cache.bad_rows.dtype == np.int64
-    assert not cache.array(SQUASH)[cache.bad_rows].any() and cache.array(SQUASH)[8].any()
-    assert "does not exist" in cache.bad[20] and "empty" in cache.bad[21]
-    assert "no picture in a known format" in cache.bad[22]
-    kept = Counting(files(folder))
-    again = ImageCache.open(kept, (SQUASH,), on_bad_image="skip")
-    assert again.bad == cache.bad and kept.rows == []
-    with pytest.raises(UserError, match="7.jpg"):  # the stored cache does not hide them
-        ImageCache.open(files(folder), (SQUASH,))
-
-
-def test_nothing_but_bad_pictures_and_unknown_choices(folder, tmp_path):
-    with pytest.raises(UserError, match="None of the 2 pictures can be read; the first: .*x.jpg"):
-        ImageCache.open(FileImages(["x.jpg", "y.jpg"], folder), (SQUASH,), on_bad_image="skip")
-    with pytest.raises(UserError, match="data.on_bad_image=ignore"):
-        ImageCache.open(files(folder), (SQUASH,), on_bad_image="ignore")
-    with pytest.raises(UserError, match="no picture"):
-        ImageCache.open(FileImages([], folder), (SQUASH,))
-    with pytest.raises(UserError, match="geometry 'stretch' of 24 px"):
-        Geometry("stretch", 24)
-    assert not list((tmp_path / "cache").rglob("*.npy"))
-
-
-def test_a_failed_build_leaves_nothing(folder, tmp_path):
-    class Failing(Counting):
-        def decode(self, row):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(UserError, match="the disk is full"):
-        ImageCache.open(Failing(files(folder)), (SQUASH,))
-    assert [p.suffix for p in (tmp_path / "cache" / "images").iterdir()] == [".lock"]
-    assert ImageCache.open(files(folder), (SQUASH,)).array(SQUASH)[0].any()
-
-
 def test_decoders_errors(monkeypatch):
-    def png(picture: Image.Image) -> bytes:
+    def png(image: Image.Image) -> bytes:
         stream = io.BytesIO()
-        picture.save(stream, "PNG")
+        image.save(stream, "PNG")
         return stream.getvalue()
 
     data = png(Image.new("RGB", (400, 400)))
@@ -195,23 +49,3 @@ def test_every_kind_of_picture_becomes_rgb(mode, tmp_path):
     image.save(tmp_path / "x.tif")
     decoded = FileImages(["x.tif"], tmp_path).decode(0)
     assert decoded.shape == (5, 6, 3) and decoded.dtype == np.uint8
-
-
-def test_arrays_of_the_right_size_are_passed_through(tmp_path, monkeypatch):
-    monkeypatch.setenv("HASHING_CACHE", str(tmp_path))
-    source = ArrayImages(np.zeros((4, 24, 24, 3), np.uint8), "zeros")
-    cache = ImageCache.open(source, (SQUASH, CROP))
-    assert cache.array(SQUASH) is source.array and cache.array(CROP) is source.array
-    assert not list(tmp_path.iterdir())
-    both = ImageCache.open(source, (SQUASH, Geometry("squash", 8)))
-    assert both.array(SQUASH) is source.array
-    assert both.array(Geometry("squash", 8)).shape == (4, 8, 8, 3)
-
-
-def test_the_array_of_32_px_resized_to_96(tmp_path, monkeypatch):
-    monkeypatch.setenv("HASHING_CACHE", str(tmp_path))
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    large = Geometry("squash", 96)
-    cache = ImageCache.open(ArrayImages(pixels, "random"), (large,))
-    image = Image.fromarray(pixels[1]).resize((96, 96), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(cache.array(large)[1], np.asarray(image))

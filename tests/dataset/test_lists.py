@@ -5,7 +5,7 @@ import pytest
 
 import main
 from dataset.lists import ListsConfig, build
-from tests.dataset.sources.layouts import write_picture
+from tests.dataset.sources.layouts import write_image
 from tests.helpers import PIXELS, QUICK, SHARED
 from utils.errors import UserError
 
@@ -15,7 +15,7 @@ LISTS = SHARED / "data" / "hash_splits"
 @pytest.fixture
 def root(tmp_path):
     for i in range(40):
-        write_picture(tmp_path / "pictures" / f"{i}.jpg", i)
+        write_image(tmp_path / "pictures" / f"{i}.jpg", i)
     write(tmp_path, "train.txt", range(10, 30))
     write(tmp_path, "test.txt", range(10))
     write(tmp_path, "database.txt", range(15, 40))
@@ -101,7 +101,7 @@ def test_published_lists(stem, counts, unlabelled, monkeypatch):
     names = {"train": f"{stem}_train.txt.gz", "query": f"{stem}_test.txt.gz"}
     database = f"{stem}_database.txt.gz" if counts[2] else None
     dataset = build(ListsConfig(root=str(LISTS), database=database, **names), stem)
-    found = dataset.split.counts
-    assert (found["train"], found["query"]) == counts[:2]
-    assert found["database"] == (counts[2] or counts[0])
+    listed = dataset.split.counts
+    assert (listed["train"], listed["query"]) == counts[:2]
+    assert listed["database"] == (counts[2] or counts[0])
     assert int((dataset.labels.sum(1) == 0).sum()) == unlabelled

@@ -322,13 +322,13 @@ def test_the_real_flickr8k():
 
 def test_captions_made_from_pictures_lie_beside_the_others(root):
     assert load(root).auxiliary == {}
-    made = [f"a picture of {i}" for i in range(N)]
-    scipy.io.savemat(root / "image_caption.mat", {"image_caption": np.array(made)})
+    captions = [f"a picture of {i}" for i in range(N)]
+    scipy.io.savemat(root / "image_caption.mat", {"image_caption": np.array(captions)})
     second = load(root).auxiliary["second"]
-    assert second.texts == made and second.rows.tolist() == list(range(N))
+    assert second.texts == captions and second.rows.tolist() == list(range(N))
     assert second.parts == ("train", "database") and second.images is None
     assert load(root, second_caption_file=None).auxiliary == {}
-    scipy.io.savemat(root / "short.mat", {"caption": np.array(made[:-1])})
+    scipy.io.savemat(root / "short.mat", {"caption": np.array(captions[:-1])})
     with pytest.raises(UserError, match="short.mat has 5 rows; they must agree"):
         load(root, second_caption_file="short.mat")
     with pytest.raises(UserError, match="dataset.second_caption_file"):
@@ -336,8 +336,10 @@ def test_captions_made_from_pictures_lie_beside_the_others(root):
     labels = LABELS.copy()
     labels[1] = 0
     scipy.io.savemat(root / "label.mat", {"category": labels})
-    kept = load(root, on_unlabelled="drop").auxiliary["second"]
-    assert kept.texts == [made[i] for i in (0, 2, 3, 4, 5)] and kept.rows.tolist() == [
+    remaining = load(root, on_unlabelled="drop").auxiliary["second"]
+    assert remaining.texts == [
+        captions[i] for i in (0, 2, 3, 4, 5)
+    ] and remaining.rows.tolist() == [
         0,
         1,
         2,

@@ -91,18 +91,18 @@ def test_a_row_with_an_unseen_label_is_not_trained_on():
 
 def test_file_rule_and_round_trip(tmp_path):
     labels = one_hot(50, 2)
-    made = make_split(SplitConfig(query=5, train=10), labels).with_val(3, seed=0)
-    made.save(tmp_path / "split.npz")
+    manifest = make_split(SplitConfig(query=5, train=10), labels).with_val(3, seed=0)
+    manifest.save(tmp_path / "split.npz")
     again = SplitManifest.load(tmp_path / "split.npz")
-    assert again.hash == made.hash and again.rule == made.rule and len(again.val) == 3
+    assert again.hash == manifest.hash and again.rule == manifest.rule and len(again.val) == 3
     config = SplitConfig(rule="file", file="split.npz", query=7)
-    assert make_split(config, labels, root=tmp_path).hash == made.hash
+    assert make_split(config, labels, root=tmp_path).hash == manifest.hash
 
 
 def test_a_changed_file_is_found_out(tmp_path):
-    made = make_split(SplitConfig(query=5), one_hot(50, 2))
-    parts = {"train": made.train, "query": made.query[::-1], "database": made.database}
-    np.savez(tmp_path / "s.npz", **parts, hash=np.array(made.hash))
+    manifest = make_split(SplitConfig(query=5), one_hot(50, 2))
+    parts = {"train": manifest.train, "query": manifest.query[::-1], "database": manifest.database}
+    np.savez(tmp_path / "s.npz", **parts, hash=np.array(manifest.hash))
     with pytest.raises(UserError, match="changed or damaged"):
         SplitManifest.load(tmp_path / "s.npz")
 
@@ -110,8 +110,8 @@ def test_a_changed_file_is_found_out(tmp_path):
 def test_without_takes_rows_out_of_every_part():
     split = make_split(SplitConfig(query=5, train=10), one_hot(50, 2))
     bad = np.array([split.query[0], split.train[0]])
-    kept = split.without(bad)
-    assert kept.counts == {"train": 9, "val": 0, "query": 4, "database": 44}
+    remaining = split.without(bad)
+    assert remaining.counts == {"train": 9, "val": 0, "query": 4, "database": 44}
     assert split.without(bad[:0]) is split
 
 

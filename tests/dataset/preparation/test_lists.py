@@ -27,24 +27,24 @@ def write(tmp_path, text, name="list.txt"):
 
 @pytest.mark.parametrize("name", ["list.txt", "list.txt.gz"])
 def test_paths_and_bits(tmp_path, name):
-    found = read_list(write(tmp_path, "a/1.jpg 0 1 0\r\n\n b.jpg 1 1 0 \n", name))
-    assert found.paths == ("a/1.jpg", "b.jpg") and found.features is None
-    np.testing.assert_array_equal(found.labels, [[0, 1, 0], [1, 1, 0]])
-    assert found.labels.dtype == np.uint8
+    listed = read_list(write(tmp_path, "a/1.jpg 0 1 0\r\n\n b.jpg 1 1 0 \n", name))
+    assert listed.paths == ("a/1.jpg", "b.jpg") and listed.features is None
+    np.testing.assert_array_equal(listed.labels, [[0, 1, 0], [1, 1, 0]])
+    assert listed.labels.dtype == np.uint8
     assert find_list([tmp_path / "no", tmp_path], "list.txt") == tmp_path / name
 
 
 def test_tabs_and_features(tmp_path):
     text = "a b.jpg\t0 1\ta caption\tants\t0.5 -1e-3 2\nc.jpg\t1 0\tx\ty\t1 2 3\n"
-    found = read_list(write(tmp_path, text))
-    assert found.paths == ("a b.jpg", "c.jpg")
-    np.testing.assert_array_equal(found.features, np.float32([[0.5, -1e-3, 2], [1, 2, 3]]))
+    listed = read_list(write(tmp_path, text))
+    assert listed.paths == ("a b.jpg", "c.jpg")
+    np.testing.assert_array_equal(listed.features, np.float32([[0.5, -1e-3, 2], [1, 2, 3]]))
     plain = read_list(write(tmp_path, "a.jpg\t0 1\nb.jpg\t1 0\n"))
     assert plain.features is None and len(plain) == 2
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "holds no row"),
         ("a.jpg\n", "line 1: 'a.jpg' is not understood"),
@@ -55,8 +55,8 @@ def test_tabs_and_features(tmp_path):
         ("a.jpg\t0 1\tx\n", "line 1: its last field is no list of numbers"),
     ],
 )
-def test_slips(tmp_path, text, told):
-    with pytest.raises(UserError, match=told):
+def test_slips(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
         read_list(write(tmp_path, text))
 
 
@@ -71,10 +71,10 @@ def test_a_broken_gz(tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_lists_have_their_published_sizes(name):
     file = find_list([FOLDER], f"{name}.txt")
-    found = read_list(file)
-    assert found.labels.shape == PUBLISHED[name]
-    assert len(set(found.paths)) == len(found)
+    listed = read_list(file)
+    assert listed.labels.shape == PUBLISHED[name]
+    assert len(set(listed.paths)) == len(listed)
     text = gzip.decompress(file.read_bytes()).decode().split("\n")
-    for line in (0, len(found) // 2, len(found) - 1):  # by another way
+    for line in (0, len(listed) // 2, len(listed) - 1):  # by another way
         path, *bits = text[line].split()
-        assert found.paths[line] == path and found.labels[line].tolist() == list(map(int, bits))
+        assert listed.paths[line] == path and listed.labels[line].tolist() == list(map(int, bits))

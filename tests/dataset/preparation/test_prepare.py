@@ -41,18 +41,18 @@ def expected(tmp_path_factory):
 def test_archives_give_the_same_index_as_folders(packed, expected):
     prepare(Toy(), packed)
     assert index_file(packed, "toy").read_bytes() == expected
-    told = json.loads(splits_file(packed, "toy").read_text())
-    assert told["per_class"]["counts"] == {"train": 8, "val": 0, "query": 4, "database": 20}
-    assert len(told["per_class"]["hash"]) == 16 and told["per_class"]["seed"] == 1
-    assert "needs the published list" in told["lists"]["missing"]
+    splits = json.loads(splits_file(packed, "toy").read_text())
+    assert splits["per_class"]["counts"] == {"train": 8, "val": 0, "query": 4, "database": 20}
+    assert len(splits["per_class"]["hash"]) == 16 and splits["per_class"]["seed"] == 1
+    assert "needs the published list" in splits["lists"]["missing"]
     assert [path.name for path in (packed / ".prepare").iterdir()] == ["toy.lock"]
 
 
 def _slowly(root):
     """Prepare in small steps with pauses, so that a kill falls between any two of them."""
     scanning.ROWS_PER_CHUNK = 3
-    digest, write = scanning.picture_digest, archives._write
-    scanning.picture_digest = lambda *a: (time.sleep(0.004), digest(*a))[1]
+    digest, write = scanning.image_digest, archives._write
+    scanning.image_digest = lambda *a: (time.sleep(0.004), digest(*a))[1]
     archives._write = lambda *a: (time.sleep(0.004), write(*a))[1]
     prepare(Toy(), root)
 
@@ -75,7 +75,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_index(packed, expected):
 
 def test_a_scan_goes_on_and_sees_what_changed_meanwhile(packed, monkeypatch):
     monkeypatch.setattr(scanning, "ROWS_PER_CHUNK", 4)
-    digest, read = scanning.picture_digest, []
+    digest, read = scanning.image_digest, []
 
     def interrupted(images, row):
         read.append(row)
@@ -83,13 +83,13 @@ def test_a_scan_goes_on_and_sees_what_changed_meanwhile(packed, monkeypatch):
             raise KeyboardInterrupt
         return digest(images, row)
 
-    monkeypatch.setattr(scanning, "picture_digest", interrupted)
+    monkeypatch.setattr(scanning, "image_digest", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(Toy(), packed)
     shutil.copy(packed / "pictures" / "9.jpg", packed / "pictures" / "2.jpg")
     read.clear()
     monkeypatch.setattr(
-        scanning, "picture_digest", lambda images, row: (read.append(row), digest(images, row))[1]
+        scanning, "image_digest", lambda images, row: (read.append(row), digest(images, row))[1]
     )
     index = prepare(Toy(), packed)
     assert sorted(read) == [2, *range(12, 24)]
@@ -105,9 +105,9 @@ def test_a_picture_that_is_not_there_is_no_obstacle(packed, caplog):
 
 
 def test_missing_files_are_named_with_their_places(tmp_path):
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         prepare(Toy(), tmp_path)
-    text = str(told.value)
+    text = str(error.value)
     assert f"'{tmp_path}/pictures.zip' (or pictures unpacked in '{tmp_path}')" in text
     assert f"'{tmp_path}/meta/rows.txt' from https://example.org" in text
     assert "more.zip" not in text and text.endswith("or give --download.")
@@ -137,11 +137,11 @@ def _offered(monkeypatch, url, **keys):
     files = (dataclasses.replace(Toy.files[0], url=url, **keys), *Toy.files[1:])
     monkeypatch.setattr(Toy, "files", files)
     monkeypatch.setattr(
-        module, "download", lambda *a, **k: real(*a, **k, timeout_s=0.2, pause_s=0, attempts=3)
+        module, "download", lambda *a, **k: original(*a, **k, timeout_s=0.2, pause_s=0, attempts=3)
     )
 
 
-real = module.download
+original = module.download
 
 
 @pytest.mark.parametrize("fault", ["truncate", "stall", 503, "no_ranges"])
@@ -158,9 +158,9 @@ def test_a_dead_link_says_where_else_to_put_the_file(packed, server, monkeypatch
     (packed / "pictures.zip").unlink()
     server.faults = [404]
     _offered(monkeypatch, server.url, page="https://example.org/toy")
-    with pytest.raises(UserError, match="answers 404") as told:
+    with pytest.raises(UserError, match="answers 404") as error:
         prepare(Toy(), packed, fetch=True)
-    assert f"from https://example.org/toy and put it at '{packed}/pictures.zip'" in str(told.value)
+    assert f"from https://example.org/toy and put it at '{packed}/pictures.zip'" in str(error.value)
 
 
 def test_what_nobody_offers_is_asked_for_after_the_download(packed, server, monkeypatch):  # noqa: F811
@@ -168,26 +168,26 @@ def test_what_nobody_offers_is_asked_for_after_the_download(packed, server, monk
     (packed / "pictures.zip").unlink()
     shutil.rmtree(packed / "meta")
     _offered(monkeypatch, server.url)
-    with pytest.raises(UserError, match="put there: .*/meta/rows.txt") as told:
+    with pytest.raises(UserError, match="put there: .*/meta/rows.txt") as error:
         prepare(Toy(), packed, fetch=True)
-    assert (packed / "pictures.zip").exists() and "--download" not in str(told.value)
+    assert (packed / "pictures.zip").exists() and "--download" not in str(error.value)
 
 
 def test_the_mat_layout(tmp_path):
     WRITERS["flickr25k"](tmp_path / "official")
     rows = module.check_rows(_flickr().read(tmp_path / "official"), "flickr25k")
-    kept = np.flatnonzero(rows.labels[:, :24].any(1))
+    labelled = np.flatnonzero(rows.labels[:, :24].any(1))
     mat = tmp_path / "mat"
     shutil.copytree(tmp_path / "official" / "mirflickr", mat / "mirflickr")
-    texts = [" ".join(rows.texts[row]) or " " for row in kept]
-    scipy.io.savemat(mat / "index.mat", {"index": np.array([rows.paths[row] for row in kept])})
+    texts = [" ".join(rows.texts[row]) or " " for row in labelled]
+    scipy.io.savemat(mat / "index.mat", {"index": np.array([rows.paths[row] for row in labelled])})
     scipy.io.savemat(mat / "caption.mat", {"caption": np.array(texts)})
-    scipy.io.savemat(mat / "label.mat", {"category": rows.labels[kept, :24].astype(float)})
+    scipy.io.savemat(mat / "label.mat", {"category": rows.labels[labelled, :24].astype(float)})
     index = prepare(_flickr(), mat)
-    assert index.layout == "mat" and len(index.rows) == len(kept) == 59
-    assert index.rows.keys[0] == "im2" and index.rows.texts[0] == rows.texts[kept[0]]
-    told = json.loads(splits_file(mat, "flickr25k").read_text())
-    assert "5000 and dataset.split.train=10000" in told["dcmht"]["missing"]
+    assert index.layout == "mat" and len(index.rows) == len(labelled) == 59
+    assert index.rows.keys[0] == "im2" and index.rows.texts[0] == rows.texts[labelled[0]]
+    splits = json.loads(splits_file(mat, "flickr25k").read_text())
+    assert "5000 and dataset.split.train=10000" in splits["dcmht"]["missing"]
     assert prepare(_flickr(), mat).content == index.content
     assert N == 24
 

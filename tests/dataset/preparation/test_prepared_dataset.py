@@ -152,11 +152,11 @@ def test_a_list_label_wins_over_the_annotation(root, tmp_path):
 
 
 def test_equal_columns_keep_their_places():
-    class Found:
+    class Listed:
         labels = np.zeros((5, 3), np.uint8)
 
     rows = {"train": np.arange(5)}
-    order = match_columns({"train": Found()}, rows, np.zeros((5, 3), np.uint8), ["a", "b", "c"])
+    order = match_columns({"train": Listed()}, rows, np.zeros((5, 3), np.uint8), ["a", "b", "c"])
     assert order.tolist() == [0, 1, 2]
 
 
@@ -196,7 +196,7 @@ def _with(**changes):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"keys": ("a",) * 24}, "name the key 'a' twice"),
         ({"class_names": ("a", "b", "b", "c"), "class_sets": {}}, "name the class 'b' twice"),
@@ -207,8 +207,8 @@ def _with(**changes):
         ({"class_names": ("ant", "bee", "cow", "emu"), "class_sets": {}}, "no row for class 'emu'"),
     ],
 )
-def test_rows_that_contradict_themselves(root, change, told):
+def test_rows_that_contradict_themselves(root, change, message):
     import dataclasses
 
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         check_rows(dataclasses.replace(Toy().read(root), **change), "toy")

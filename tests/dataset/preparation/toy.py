@@ -9,15 +9,10 @@ import numpy as np
 
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import PreparedConfig
-from dataset.preparation.source import (
-    Attributes,
-    ListFiles,
-    OfficialFile,
-    Protocol,
-    Rows,
-    Source,
-)
-from tests.dataset.sources.layouts import write_picture
+from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.rows import Attributes, Rows
+from dataset.preparation.source import OfficialFile, Source
+from tests.dataset.sources.layouts import write_image
 
 CLASSES = ("ant", "bee", "cow", "dog")
 N = 24
@@ -93,7 +88,7 @@ class ToyConfig(PreparedConfig):
 def write_toy(root: Path) -> Path:
     """Write the official layout; the attributes are in an order of their own."""
     for i in range(N):
-        write_picture(root / "pictures" / f"{i}.jpg", i)
+        write_image(root / "pictures" / f"{i}.jpg", i)
     (root / "meta").mkdir()
     lines = [f"{i}.jpg\t{CLASSES[i % 4]}\n" for i in range(N)]
     (root / "meta" / "rows.txt").write_text("".join(lines))

@@ -9,13 +9,13 @@ from tests.dataset.sources.layouts import WRITERS
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
     """Return name → folder, prepared when it is first asked for."""
-    made = {}
+    folders = {}
 
     def root(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            WRITERS[name](made[name])
-            assert main.main(["prepare", name, "--root", str(made[name])]) == 0
-        return made[name]
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name)
+            WRITERS[name](folders[name])
+            assert main.main(["prepare", name, "--root", str(folders[name])]) == 0
+        return folders[name]
 
     return root

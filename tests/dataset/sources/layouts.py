@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataset.sources import flickr25k, nuswide
+from tests.dataset.sources.images import write_image
 from tests.dataset.sources.layouts_images import (
     write_cifar10,
     write_cifar100,
@@ -19,7 +20,6 @@ from tests.dataset.sources.layouts_images import (
     write_stanford_cars,
 )
 from tests.dataset.sources.layouts_zero_shot import write_awa2, write_cub, write_sun
-from tests.dataset.sources.pictures import write_picture
 
 ROWS = 60
 
@@ -53,7 +53,7 @@ def write_coco(root: Path, rows: int = ROWS) -> None:
             for i, n in zip(ids, numbers, strict=True)
             for k in range(0 if i == 0 else 1 + i % 2)
         ]
-        told = [
+        captions = [
             {
                 "id": 10 * n + j,
                 "image_id": n,
@@ -68,12 +68,12 @@ def write_coco(root: Path, rows: int = ROWS) -> None:
         head = {"info": {"year": 2017}, "licenses": [], "images": images[::-1]}
         files = {
             f"instances_{part}.json": {**head, "annotations": notes, "categories": categories},
-            f"captions_{part}.json": {**head, "annotations": told},
+            f"captions_{part}.json": {**head, "annotations": captions},
         }
         for name, content in files.items():
             (root / "annotations" / name).write_text(json.dumps(content), encoding="utf-8")
         for n in numbers:
-            write_picture(root / part / f"{n:012d}.jpg", n)
+            write_image(root / part / f"{n:012d}.jpg", n)
 
 
 def write_flickr25k(root: Path, rows: int = ROWS) -> None:
@@ -81,14 +81,14 @@ def write_flickr25k(root: Path, rows: int = ROWS) -> None:
     folder = root / flickr25k.ANNOTATIONS
     folder.mkdir(parents=True)
     for c, name in enumerate(flickr25k.LABELS):
-        own = [n for n in range(2, rows + 1) if n % 24 == c or n % 5 == c % 5 == 0]
-        (folder / f"{name}.txt").write_text("".join(f"{n}\r\n" for n in own))
+        members = [n for n in range(2, rows + 1) if n % 24 == c or n % 5 == c % 5 == 0]
+        (folder / f"{name}.txt").write_text("".join(f"{n}\r\n" for n in members))
         if name in flickr25k.CLEAR:
-            (folder / f"{name}_r1.txt").write_text("".join(f"{n}\r\n" for n in own[::2]))
-    tags = root / flickr25k.PICTURES / "meta" / "tags"
+            (folder / f"{name}_r1.txt").write_text("".join(f"{n}\r\n" for n in members[::2]))
+    tags = root / flickr25k.IMAGES / "meta" / "tags"
     tags.mkdir(parents=True)
     for n in range(1, rows + 1):
-        write_picture(root / flickr25k.PICTURES / f"im{n}.jpg", n)
+        write_image(root / flickr25k.IMAGES / f"im{n}.jpg", n)
         words = [] if n % 7 == 0 else [["nikon", "beach"][n % 2], f"only{n}"]
         (tags / f"tags{n}.txt").write_text("".join(f"{word}\r\n" for word in words))
 
@@ -116,7 +116,7 @@ def write_nuswide(root: Path, rows: int = ROWS) -> None:
     (tags / "All_Tags.txt").write_text("".join(reversed(lines)))
     (tags / "TagList1k.txt").write_text("sky\nnature\n")
     for name, n in zip(names, numbers, strict=True):
-        write_picture(root / "Flickr" / name.replace("\\", "/"), n)
+        write_image(root / "Flickr" / name.replace("\\", "/"), n)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.io
 
 from dataset.sources import cifar10, cifar100, nabirds, stanford_cars
+from tests.dataset.sources.images import write_image
 from tests.dataset.sources.layouts_zero_shot import TINY, cells
-from tests.dataset.sources.pictures import write_picture
 
 BIRDS = {"817": "Oak Titmouse", "297": "Mallard", "900": "Mallard", "4": "Loon"}  # number → name
 CARS = ["AM General Hummer SUV 2000", "Acura TL Sedan 2012", "smart fortwo Convertible 2012"]
@@ -47,15 +47,15 @@ def write_stanford_cars(root: Path) -> None:
     """Stanford Cars: 18 photos for training, 12 for testing; both halves count from 1."""
     (root / "devkit").mkdir(parents=True)
     scipy.io.savemat(root / "devkit" / "cars_meta.mat", {"class_names": cells(CARS).T})
-    places = {
+    halves = {
         "cars_train": (root / "devkit" / "cars_train_annos.mat", 18),
         "cars_test": (root / stanford_cars.LABELS, 12),
     }
-    for number, (half, (file, n)) in enumerate(places.items()):
+    for number, (half, (file, n)) in enumerate(halves.items()):
         names = [f"{i:05d}.jpg" for i in range(1, n + 1)]
         write_annotations(file, names, [1 + (i + i // 4) % 3 for i in range(n)])
         for i, name in enumerate(names):
-            write_picture(root / half / name, 1000 * number + i, TINY)
+            write_image(root / half / name, 1000 * number + i, TINY)
 
 
 def write_annotations(file: Path, names: list[str], classes: list[int] | None) -> None:
@@ -82,13 +82,13 @@ def write_nabirds(root: Path) -> None:
         f"{number} {name}" for number, name in BIRDS.items()
     ]
     for i in range(32):
-        own = numbers[i % 4]
+        number = numbers[i % 4]
         plain = f"{i:08x}aaaa4bbb8cccddddeeeeffff"
         image = f"{plain[:8]}-{plain[8:12]}-{plain[12:16]}-{plain[16:20]}-{plain[20:]}"
-        path = f"{int(own):04d}/{plain}.jpg"
+        path = f"{int(number):04d}/{plain}.jpg"
         tables["images.txt"].append(f"{image} {path}")
-        tables["image_class_labels.txt"].append(f"{image} {own}")
+        tables["image_class_labels.txt"].append(f"{image} {number}")
         tables["train_test_split.txt"].append(f"{image} {int(i % 8 < 3 or i > 28)}")
-        write_picture(folder / "images" / path, i, TINY)
+        write_image(folder / "images" / path, i, TINY)
     for name, lines in tables.items():
         (folder / name).write_text("".join(f"{line}\n" for line in lines))

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.io
 
 from dataset.sources import awa2, cub, sun
-from tests.dataset.sources.pictures import write_picture
+from tests.dataset.sources.images import write_image
 
 TINY = (7, 6)  # pixels
 AWA2_EACH, CUB_EACH, SUN_EACH = 5, 2, 2  # rows of a class
@@ -16,9 +16,9 @@ AWA2_EACH, CUB_EACH, SUN_EACH = 5, 2, 2  # rows of a class
 
 def cells(words: list[str]) -> np.ndarray:
     """Return a MATLAB cell array [n,1]."""
-    found = np.empty((len(words), 1), object)
-    found[:, 0] = words
-    return found
+    array = np.empty((len(words), 1), object)
+    array[:, 0] = words
+    return array
 
 
 def write_att_splits(
@@ -33,9 +33,9 @@ def write_att_splits(
         labels: class number of each row of the dataset, sorted into blocks.
         unseen: class numbers.
     """
-    own = np.array(labels)
-    last = np.append(own[1:] != own[:-1], True)
-    is_unseen = np.isin(own, unseen)
+    classes = np.array(labels)
+    last = np.append(classes[1:] != classes[:-1], True)
+    is_unseen = np.isin(classes, unseen)
     marks = {
         "trainval_loc": ~is_unseen & ~last,
         "test_seen_loc": ~is_unseen & last,
@@ -77,8 +77,8 @@ def write_awa2(root: Path) -> None:
     listed = sorted(names)
     for c, name in enumerate(listed):
         for i in range(AWA2_EACH):
-            path = root / awa2.PICTURES / name / f"{name}_{10001 + i}.jpg"
-            write_picture(path, AWA2_EACH * c + i, TINY)
+            path = root / awa2.IMAGES / name / f"{name}_{10001 + i}.jpg"
+            write_image(path, AWA2_EACH * c + i, TINY)
     labels = [c for c in range(50) for _ in range(AWA2_EACH)]
     write_att_splits(
         root / "xlsa17" / "data" / "AWA2" / "att_splits.mat", names, values, labels,
@@ -96,7 +96,7 @@ def write_cub(root: Path) -> None:
     files = [f"{name}/Bird_{c}_{i:04d}_{9 * c + i}.jpg" for c, name in enumerate(names)
              for i in range(CUB_EACH)]  # fmt: skip
     labels = [c for c in range(200) for _ in range(CUB_EACH)]
-    told = "".join(
+    table = "".join(
         f"{i} {a} {(i + a) % 2} {1 + (i + 2 * a) % 4} 5.{a}{' 0 1.25' if a == 3 else ''}\n"
         for i in range(1, len(files) + 1)
         for a in (1, 2, 3)
@@ -109,13 +109,13 @@ def write_cub(root: Path) -> None:
             f"{i} {c + 1}\n" for i, c in enumerate(labels, 1)
         ),
         folder / "attributes" / "class_attribute_labels_continuous.txt": matrix,
-        folder / "attributes" / "image_attribute_labels.txt": told,
+        folder / "attributes" / "image_attribute_labels.txt": table,
         root / "attributes.txt": "".join(f"{a} {trait}\n" for a, trait in enumerate(traits, 1)),
     }
     for file, text in tables.items():
         file.write_text(text)
     for number, file in enumerate(files):
-        write_picture(folder / "images" / file, number, TINY)
+        write_image(folder / "images" / file, number, TINY)
     order = np.random.default_rng(7).permutation(200)  # xlsa17 has the classes in another order
     write_att_splits(
         root / "xlsa17" / "data" / "CUB" / "att_splits.mat", [names[c] for c in order],
@@ -136,7 +136,7 @@ def write_sun(root: Path) -> None:
     scipy.io.savemat(folder / "attributes.mat", {"attributes": cells(traits)})
     scipy.io.savemat(folder / "attributeLabels_continuous.mat", {"labels_cv": values})
     for number, file in enumerate(files):
-        write_picture(root / sun.PICTURES / file, number, TINY)
+        write_image(root / sun.IMAGES / file, number, TINY)
     labels = [c for c in range(717) for _ in range(SUN_EACH)]
     write_att_splits(
         root / "xlsa17" / "data" / "SUN" / "att_splits.mat",

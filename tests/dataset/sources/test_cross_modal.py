@@ -66,7 +66,9 @@ def test_the_real_captions_of_val2017(tmp_path):
         (folder / f"{kind}_train2017.json").write_text(json.dumps({**kinds, "images": []}))
     rows = check_rows(Coco().read(tmp_path), "coco")
     assert len(rows) == 5000 and sum(map(len, rows.texts)) == 25_014
-    assert min(map(len, rows.texts)) == 5 and all("\n" not in t for own in rows.texts for t in own)
+    assert min(map(len, rows.texts)) == 5 and all(
+        "\n" not in t for texts in rows.texts for t in texts
+    )
 
 
 def test_flickr25k(tmp_path):
@@ -127,12 +129,12 @@ def test_nuswide_with_broken_files(tmp_path):
     write_nuswide(tmp_path)
     file = tmp_path / "Groundtruth" / "AllLabels" / "Labels_sky.txt"
     text = file.read_text()
-    for changed, told in (
+    for changed, message in (
         (text + "1\n", "61 lines, but Imagelist.txt 60"),
         ("2" + text[1:], "one 0"),
     ):
         file.write_text(changed)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             NusWide().read(tmp_path)
     file.write_text(text.rstrip("\n"))
     assert len(NusWide().read(tmp_path)) == ROWS
@@ -149,9 +151,9 @@ def test_published_paths_have_keys_of_their_own(source, stem):
     names = {"coco": 80, "nuswide_21": 21, "nuswide_81_m": 81}
     keys = []
     for part in ("train", "test"):
-        found = read_list(find_list([LISTS], f"{stem}_{part}.txt"))
-        assert found.labels.shape[1] == names[stem] and found.labels.any(1).all()
-        keys += map(source.list_key, found.paths)
+        listed = read_list(find_list([LISTS], f"{stem}_{part}.txt"))
+        assert listed.labels.shape[1] == names[stem] and listed.labels.any(1).all()
+        keys += map(source.list_key, listed.paths)
     assert len(set(keys)) == len(keys) and all(key.isdigit() for key in keys)
 
 
@@ -167,19 +169,19 @@ def test_the_published_lists_of_mirflickr_give_the_published_counts(tmp_path):
     folder = tmp_path / "mirflickr25k_annotations_v080"
     folder.mkdir()
     for column, name in enumerate(names):
-        own = [numbers[row] for row in np.flatnonzero(labels[:, column])]
-        (folder / f"{name}.txt").write_text("".join(f"{n}\n" for n in sorted(own)))
+        members = [numbers[row] for row in np.flatnonzero(labels[:, column])]
+        (folder / f"{name}.txt").write_text("".join(f"{n}\n" for n in sorted(members)))
     (tmp_path / "mirflickr" / "meta" / "tags").mkdir(parents=True)
     for row in np.flatnonzero(~labels.any(1)):
         (tmp_path / "mirflickr" / f"im{numbers[row]}.jpg").touch()
     (tmp_path / "mirflickr" / "im1.jpg").touch()
     prepare(Flickr25k(), tmp_path, lists=LISTS)
     assert len(load_index(tmp_path, "flickr25k").rows) == 25_000
-    told = json.loads(splits_file(tmp_path, "flickr25k").read_text())
+    splits = json.loads(splits_file(tmp_path, "flickr25k").read_text())
     for name in ("dcmht", "dcmht_first", "twdh", "lists"):
         published = Flickr25k().protocol(name).published
         counts = {part: published[part] for part in ("train", "query", "database")}
-        assert told[name]["counts"] == {**counts, "val": 0}
+        assert splits[name]["counts"] == {**counts, "val": 0}
     dataset = open_prepared(
         Flickr25kConfig(str(tmp_path), SplitChoice("lists", lists=str(LISTS))), "flickr25k"
     )

@@ -22,5 +22,5 @@ def test_every_protocol_and_its_figures(name):
         assert f"`{protocol.name}`" in PAGE
         figures = protocol.published
         if {"query", "train", "database"} <= set(figures):
-            told = " / ".join(f"{figures[part]:,}" for part in ("query", "train", "database"))
-            assert told in PAGE, (protocol.name, told)
+            counts = " / ".join(f"{figures[part]:,}" for part in ("query", "train", "database"))
+            assert counts in PAGE, (protocol.name, counts)

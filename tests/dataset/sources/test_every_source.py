@@ -83,11 +83,11 @@ def test_preparing_again_changes_nothing(name, prepared, tmp_path):
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_empty_folder_says_what_to_put_where(name, tmp_path, capsys):
     assert main.main(["prepare", name, "--root", str(tmp_path / "new")]) == 2
-    told = capsys.readouterr().err
+    error = capsys.readouterr().err
     for file in DATASETS.get(name).config.source.files:
         if file.needed:
-            assert f"'{tmp_path / 'new' / file.into / file.name}'" in told or (
-                f"'{tmp_path / 'new' / file.name}'" in told
+            assert f"'{tmp_path / 'new' / file.into / file.name}'" in error or (
+                f"'{tmp_path / 'new' / file.name}'" in error
             )
 
 

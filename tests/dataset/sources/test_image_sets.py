@@ -20,8 +20,8 @@ from utils.errors import UserError
 
 
 def opened(name, root, *words):
-    found = compose([f"dataset={name}", f"dataset.root={root}", *words]).dataset
-    return found.entry.target(found.config, name)
+    dataset = compose([f"dataset={name}", f"dataset.root={root}", *words]).dataset
+    return dataset.entry.target(dataset.config, name)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_cifar_draws_per_class(name, split, query, train, database, roots):
     for part, each in (("query", query), ("train", train), ("database", database)):
         assert (np.bincount(labels[getattr(dataset.split, part)]) == each).all()
     assert not np.intersect1d(dataset.split.query, dataset.split.database).size
-    apart = split != "cifar10-1"
-    assert bool(np.intersect1d(dataset.split.train, dataset.split.database).size) != apart
+    disjoint = split != "cifar10-1"
+    assert bool(np.intersect1d(dataset.split.train, dataset.split.database).size) != disjoint
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_cifar_draws_per_class(name, split, query, train, database, roots):
 )  # fmt: skip
 def test_official_halves(name, split, train, test, roots):
     dataset = opened(name, roots(name), f"dataset.split.name={split}")
-    marked = load_index(roots(name), name).rows.subsets
-    assert np.array_equal(dataset.split.train, np.flatnonzero(marked["train"]))
-    assert np.array_equal(dataset.split.query, np.flatnonzero(marked["test"]))
+    subsets = load_index(roots(name), name).rows.subsets
+    assert np.array_equal(dataset.split.train, np.flatnonzero(subsets["train"]))
+    assert np.array_equal(dataset.split.query, np.flatnonzero(subsets["test"]))
     assert np.array_equal(dataset.split.database, dataset.split.train)
     assert (len(dataset.split.train), len(dataset.split.query)) == (train, test)
 
@@ -63,8 +63,8 @@ def test_a_is_a_draw_with_the_official_sizes(name, roots):
     assert "our reading" in a.split.rule and "our reading" in b.split.rule
     other = opened(name, roots(name), "dataset.split.name=A", "dataset.split.seed=5")
     assert other.split.hash != a.split.hash
-    given = opened(name, roots(name), "dataset.split.name=A", "dataset.split.query=2")
-    assert (given.labels[given.split.query].sum(0) == 2).all()
+    drawn = opened(name, roots(name), "dataset.split.name=A", "dataset.split.query=2")
+    assert (drawn.labels[drawn.split.query].sum(0) == 2).all()
 
 
 @pytest.mark.parametrize(("module", "name", "before"), [(cifar10, "cifar10", 1),
@@ -77,11 +77,11 @@ def test_cifar_pictures_are_the_planes_of_the_records(module, name, before, root
     row = 23
     number, file = int(rows.paths[row].partition("#")[2]), rows.paths[row].partition("#")[0]
     record = np.fromfile(root / file, np.uint8).reshape(-1, before + 3072)[number]
-    picture = images.decode(row)
-    assert picture.shape == (32, 32, 3) and picture.dtype == np.uint8
+    image = images.decode(row)
+    assert image.shape == (32, 32, 3) and image.dtype == np.uint8
     for channel in range(3):
         for y, x in ((0, 0), (3, 31), (31, 7)):
-            assert picture[y, x, channel] == record[before + 1024 * channel + 32 * y + x]
+            assert image[y, x, channel] == record[before + 1024 * channel + 32 * y + x]
     assert rows.labels[row].argmax() == record[before - 1]
     assert images.name(row) == str(root / rows.paths[row]) and len(images) == len(rows)
     fewer = source.images(root, rows.paths[1:])
@@ -100,13 +100,13 @@ def test_a_cut_or_changed_cifar_file_is_found(roots, tmp_path):
     content[5 * 3073 + 9] ^= 0xFF
     file.write_bytes(content)
     words = ["dataset.split.query=1", "dataset.split.train=1"]
-    told = {f.check: f for f in verify("cifar10", str(root), words, quick=False)}
-    assert told["pictures changed since prepare"].found.startswith("1 (")
-    assert "data_batch_3.bin#5" in told["pictures changed since prepare"].found
+    findings = {f.check: f for f in verify("cifar10", str(root), words, quick=False)}
+    assert findings["pictures changed since prepare"].value.startswith("1 (")
+    assert "data_batch_3.bin#5" in findings["pictures changed since prepare"].value
     content[: 3073 * 2] = content[3073 * 3 : 3073 * 5]  # pictures of other records
     file.write_bytes(content)
-    told = {f.check: f for f in verify("cifar10", str(root), words, quick=False)}
-    assert told["official files"].ok is False and "labels" in told["official files"].found
+    findings = {f.check: f for f in verify("cifar10", str(root), words, quick=False)}
+    assert findings["official files"].ok is False and "labels" in findings["official files"].value
     file.write_bytes(content[:-1])
     with pytest.raises(UserError, match="no whole number of records of 3,073"):
         cifar10.Cifar10().read(root)

@@ -11,7 +11,8 @@ import scipy.io
 import main
 from common.config.run_config import compose
 from dataset.preparation.index import MAT, OFFICIAL, Index, check_rows, load_index
-from dataset.preparation.selection import Selection, draw, select
+from dataset.preparation.protocol import Selection
+from dataset.preparation.selection import draw, select
 from dataset.sources import cub, xlsa17
 from dataset.sources.awa2 import FILE_NAMES, Awa2
 from dataset.sources.awa2 import FOLDER as AWA2
@@ -46,9 +47,9 @@ def drawn(source, root, name, index=None, **changes):
 
 
 def put(root, folder, file):
-    place = root / "xlsa17" / "data" / folder
-    place.mkdir(parents=True)
-    shutil.copyfile(file, place / "att_splits.mat")
+    target = root / "xlsa17" / "data" / folder
+    target.mkdir(parents=True)
+    shutil.copyfile(file, target / "att_splits.mat")
 
 
 def real_awa2(root):
@@ -59,9 +60,9 @@ def real_awa2(root):
     (root / AWA2 / "trainclasses.txt").write_text(standard)
     names = sorted(name for _, name in read_pairs(root / AWA2 / "classes.txt"))
     unseen = set((root / AWA2 / "testclasses_PS.txt").read_text().split())
-    marked = scipy.io.loadmat(METADATA / "xlsa17" / "AWA2" / "att_splits.mat")
+    splits = scipy.io.loadmat(METADATA / "xlsa17" / "AWA2" / "att_splits.mat")
     is_unseen = np.zeros(37_322, bool)
-    is_unseen[marked["test_unseen_loc"].ravel().astype(int) - 1] = True
+    is_unseen[splits["test_unseen_loc"].ravel().astype(int) - 1] = True
     edges = np.flatnonzero(np.diff(is_unseen.astype(int))) + 1
     runs = np.split(np.arange(37_322), edges)
     flags = [name in unseen for name in names]
@@ -85,9 +86,9 @@ def real_cub(root, monkeypatch):
     shutil.copyfile(METADATA / "CUB" / table, folder / "attributes" / table)
     put(root, "CUB", METADATA / "xlsa17" / "CUB" / "sent_splits.mat")
     classes = dict(read_pairs(folder / "classes.txt"))
-    told = read_pairs(folder / "image_class_labels.txt")
+    pairs = read_pairs(folder / "image_class_labels.txt")
     (folder / "images.txt").write_text(
-        "".join(f"{image} {classes[c]}/bird_{image}.jpg\n" for image, c in told)
+        "".join(f"{image} {classes[c]}/bird_{image}.jpg\n" for image, c in pairs)
     )
     traits = "".join(f"{a} has_trait::t{a}\n" for a in range(1, 313))
     (root / "attributes.txt").write_text(traits)
@@ -100,15 +101,15 @@ def real_sun(root):
     """The real splits; twenty made-up pictures of each scene."""
     file = METADATA / "xlsa17" / "SUN" / "att_splits.mat"
     put(root, "SUN", file)
-    found = scipy.io.loadmat(file)
-    names = [str(cell[0]) for cell in found["allclasses_names"].ravel()]
+    splits = scipy.io.loadmat(file)
+    names = [str(cell[0]) for cell in splits["allclasses_names"].ravel()]
     folder = root / "SUNAttributeDB"
     folder.mkdir()
     images = [f"{name[0]}/{name}/sun_{i}.jpg" for name in names for i in range(20)]
     scipy.io.savemat(folder / "images.mat", {"images": cells(images)})
     traits = [f"trait {a}" for a in range(102)]
     scipy.io.savemat(folder / "attributes.mat", {"attributes": cells(traits)})
-    values = np.repeat(found["original_att"].T, 20, axis=0)
+    values = np.repeat(splits["original_att"].T, 20, axis=0)
     scipy.io.savemat(folder / "attributeLabels_continuous.mat", {"labels_cv": values})
 
 
@@ -149,8 +150,8 @@ def test_real_metadata_give_the_published_counts(
         assert len(other.database) == source.protocol("pixel").published["database"]
     statements = source.attributes(tmp_path)
     assert len(statements) == (1 if source.name == "cub" else 2)
-    for stated in statements:
-        assert np.allclose(stated.for_classes(rows.class_names), rows.attributes.values)
+    for statement in statements:
+        assert np.allclose(statement.for_classes(rows.class_names), rows.attributes.values)
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +174,10 @@ def test_the_papers_split_has_its_numbers(awa2_root):
 
 def test_the_proposed_split_takes_the_marked_rows(awa2_root):
     split, selection = drawn(Awa2(), awa2_root, "proposed", query=2)
-    marked = selection.index.rows.subsets
-    assert np.array_equal(split.train, np.flatnonzero(marked["trainval"]))
-    assert marked["test_unseen"][split.query].all() and len(split.query) == 10 * 2
-    rest = np.flatnonzero(marked["test_seen"] | marked["test_unseen"])
+    subsets = selection.index.rows.subsets
+    assert np.array_equal(split.train, np.flatnonzero(subsets["trainval"]))
+    assert subsets["test_unseen"][split.query].all() and len(split.query) == 10 * 2
+    rest = np.flatnonzero(subsets["test_seen"] | subsets["test_unseen"])
     assert np.array_equal(split.database, np.setdiff1d(rest, split.query))
 
 
@@ -197,9 +198,9 @@ def test_the_released_split_leaks_and_says_so(awa2_root, tmp_path, monkeypatch):
     assert "awa2/pixel_released" in metrics["protocol"]["split"]
     assert "queries and training rows stand in the database" in metrics["protocol"]["split"]
     names = ["dataset.split.name=pixel_released", *numbers]
-    told = {f.check: f for f in verify("awa2", str(awa2_root), names, quick=True)}
-    assert told["queries among the database rows"].ok is None
-    assert told["queries among the database rows"].found.startswith(
+    findings = {f.check: f for f in verify("awa2", str(awa2_root), names, quick=True)}
+    assert findings["queries among the database rows"].ok is None
+    assert findings["queries among the database rows"].value.startswith(
         str(np.intersect1d(split.query, split.database).size)
     )
 
@@ -244,25 +245,25 @@ def test_a_row_for_another_class_is_found_by_name(awa2_root, tmp_path):
     root = tmp_path / "awa2"
     shutil.copytree(awa2_root, root)
     file = root / "xlsa17" / "data" / "AWA2" / "att_splits.mat"
-    stated = {k: v for k, v in scipy.io.loadmat(file).items() if not k.startswith("__")}
+    splits = {k: v for k, v in scipy.io.loadmat(file).items() if not k.startswith("__")}
     order = np.random.default_rng(1).permutation(50)
 
     def attribute_findings():
-        found = verify("awa2", str(root), ONE, quick=False)
-        return [f for f in found if f.check.startswith("attributes by class name")]
+        findings = verify("awa2", str(root), ONE, quick=False)
+        return [f for f in findings if f.check.startswith("attributes by class name")]
 
-    names = stated["allclasses_names"]
-    moved = {**stated, "allclasses_names": names[order], "original_att":
-             stated["original_att"][:, order]}  # fmt: skip
+    names = splits["allclasses_names"]
+    moved = {**splits, "allclasses_names": names[order], "original_att":
+             splits["original_att"][:, order]}  # fmt: skip
     scipy.io.savemat(file, moved)  # the same statement in another order
     assert [f.ok for f in attribute_findings()] == [True, True]
-    scipy.io.savemat(file, {**stated, "allclasses_names": names[order]})  # rows under other names
-    own, other = attribute_findings()
-    assert own.ok and other.ok is False and "has those of" in other.found
+    scipy.io.savemat(file, {**splits, "allclasses_names": names[order]})  # rows under other names
+    official, other = attribute_findings()
+    assert official.ok and other.ok is False and "has those of" in other.value
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda m: m.update(test_seen_loc=m["test_seen_loc"] * 0 + 9999), "rows 1 to 250"),
         (lambda m: m.update(test_unseen_loc=m["test_unseen_loc"] + 1), "does not fit the order"),
@@ -270,14 +271,14 @@ def test_a_row_for_another_class_is_found_by_name(awa2_root, tmp_path):
         (lambda m: m.pop("trainval_loc"), "lacks trainval_loc"),
     ],
 )
-def test_marks_that_do_not_fit_are_refused(change, told, awa2_root, tmp_path):
+def test_marks_that_do_not_fit_are_refused(change, message, awa2_root, tmp_path):
     root = tmp_path / "awa2"
     shutil.copytree(awa2_root, root)
     file = root / "xlsa17" / "data" / "AWA2" / "att_splits.mat"
-    stated = {k: v for k, v in scipy.io.loadmat(file).items() if not k.startswith("__")}
-    change(stated)
-    scipy.io.savemat(file, stated)
-    with pytest.raises(UserError, match=told):
+    splits = {k: v for k, v in scipy.io.loadmat(file).items() if not k.startswith("__")}
+    change(splits)
+    scipy.io.savemat(file, splits)
+    with pytest.raises(UserError, match=message):
         Awa2().read(root)
 
 
