@@ -9,7 +9,7 @@ Memory is that of the cosine matrix, (AM) x (BN), and nothing is done set by set
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from torch import Tensor
 from common.pairwise import pairwise_euclidean
 
 BagForm = Literal["smooth_chamfer", "chamfer", "max", "avg"]
-BAG_FORMS: tuple[str, ...] = get_args(BagForm)
 
 
 def member_products(first: Tensor, second: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ from common.optimizers import BertAdamConfig, SGDConfig
 from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import WarmupConfig
 from models.backbones.base import Backbone
-from models.backbones.openai_clip import openai_name, openai_sizes, tiny_clip
 from models.base import HashLoss, HashModel, Outputs, Problem, Progress, Terms
 from runners.training.module import TrainingModule
 from runners.training.optimization import Optimization
 from tests.golden.harness import Case, GoldenError
+from tests.golden.openai_clip import openai_name, openai_sizes, tiny_clip
 
 RTOL_LOSS = 1e-8  # of a float64 implementation, as are the next two
 RTOL_RATE = 1e-12
@@ -104,7 +104,7 @@ class Record:
 def clip_of(case: Case, prefix: str, dtype: torch.dtype, **options: Any) -> Backbone:
     """Return the recorded CLIP; its sizes must be those that the file states.
 
-    ``options`` are those of :func:`models.backbones.openai_clip.tiny_clip`.
+    ``options`` are those of :func:`tests.golden.openai_clip.tiny_clip`.
     """
     state = case.weights(prefix, dtype)
     sizes = openai_sizes(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from models.backbones.base import CachedBackbone
 from models.base import Outputs, Problem, Progress, Terms
 from models.cross_modal.dimch import DIMCH, DIMCHLoss, DIMCHLossConfig, DIMCHModelConfig
 from models.losses.ranked_triplet import conflict_sum, dcg_weight, ranked_triplet
-from models.losses.set_similarity import BAG_FORMS, bag_similarity, member_products, smooth_chamfer
+from models.losses.set_similarity import BagForm, bag_similarity, member_products, smooth_chamfer
 from tests.golden.adapters.heads import load_renamed
 from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import RTOL_HEAD, Case, GoldenError, adapter
@@ -80,7 +80,7 @@ def dimch_distance(case: Case) -> None:
         "denominator": case.cfg("denominator"),
     }
     cosine = member_products(image, text)
-    for form in BAG_FORMS:
+    for form in get_args(BagForm):
         case.close(f"out_{form}", bag_similarity(cosine, form, **options))
     variant = smooth_chamfer(cosine, **{**options, **TEMPSCALE2})
     case.close("out_smooth_chamfer_tempscale2", variant)
