@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -22,32 +21,6 @@ SPREAD_TRIES = 10_000
 """Rejected draws after which `spread` centres are asked for one per cent less."""
 
 _BLOCK = 2**23  # inner products that are held at once
-
-CenterKind = Literal["hadamard", "balanced", "bernoulli", "spread", "mds"]
-
-
-def make_centers(
-    kind: CenterKind | Literal["shc"], n_classes: int, bits: int, generator: Generator,
-    similarity: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Return centres [C,K] of ±1 by the recipe ``kind``, for any C and K.
-
-    ``hadamard``: :func:`hadamard_centers`; ``balanced``: :func:`balanced_rows`; ``bernoulli``:
-    :func:`random_signs`; ``spread``: :func:`spread_centers`; ``mds``: the largest least distance
-    that a search finds; ``shc``: products that follow ``similarity`` [C,C], which it needs. The
-    last two are in :mod:`models.centers.semantic`.
-    """
-    from models.centers import semantic as semantic_centers
-
-    if kind == "shc":
-        if similarity is None:
-            raise ValueError("centres of kind 'shc' follow a class similarity; give one")
-        return semantic_centers.semantic_centers(similarity, bits, generator)
-    recipes = {
-        "hadamard": hadamard_centers, "balanced": balanced_rows, "bernoulli": random_signs,
-        "spread": spread_centers, "mds": semantic_centers.mds_centers,
-    }  # fmt: skip
-    return recipes[kind](n_classes, bits, generator)
 
 
 def hadamard_matrix(order: int) -> Tensor:

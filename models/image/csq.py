@@ -29,7 +29,8 @@ from torch import Tensor
 
 from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import CenterKind, centroid_vote, make_centers, random_signs
+from models.centers.hash_centers import centroid_vote, random_signs
+from models.centers.recipes import CenterKind, make_centers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class CSQConfig:
     """Keys of ``loss`` with ``name: csq``."""
 
     lambda_quant: float = 1e-4  # λ
-    centers: CenterKind = "hadamard"  # how they are made, see models/centers/hash_centers.py
+    centers: CenterKind = "hadamard"  # how they are made, see models/centers/recipes.py
 
 
 @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))

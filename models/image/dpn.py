@@ -35,7 +35,8 @@ from torch import Tensor
 
 from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import CenterKind, centroid_vote, make_centers, random_signs
+from models.centers.hash_centers import centroid_vote, random_signs
+from models.centers.recipes import CenterKind, make_centers
 from models.losses.pair_loss import TrainMemory
 
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import CenterKind, make_centers
+from models.centers.recipes import CenterKind, make_centers
 from models.image.image_hash import ImageHash, ImageHashConfig
 from models.layers.heads import BatchNorm
 from models.losses.margin_softmax import margin_cosine
@@ -66,7 +66,7 @@ class OrthoHashConfig:
     form: Literal["cosine", "arc"] = "cosine"  # of the margin
     margin: float | None = None  # m; None: 0.3 for the cosine, 0.2 for the arc
     scale: float = 8.0  # s
-    centers: CenterKind = "spread"  # how they are made, see models/centers/hash_centers.py
+    centers: CenterKind = "spread"  # how they are made, see models/centers/recipes.py
     lambda_quant: float = 0.0  # λ
 
 

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from models.centers.hash_centers import center_distances, hadamard_centers, make_centers
+from models.centers.hash_centers import center_distances, hadamard_centers
+from models.centers.recipes import make_centers
 from models.centers.semantic import (
     center_report,
     gilbert_varshamov,
