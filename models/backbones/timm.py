@@ -94,13 +94,7 @@ def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
         config.image_mean,
         config.image_std,
     )
-    settings = {
-        "backbone": "timm",
-        "model": config.model,
-        "image": dataclasses.asdict(image_input),
-        "random": config.weights == files.RANDOM,
-    }
-    fingerprint = files.state_fingerprint(network, settings)
+    fingerprint = files.network_fingerprint(network, "timm", config, image_input)
     return TimmBackbone(network, image_input, config.freeze, fingerprint)
 
 

@@ -51,11 +51,13 @@ class TorchvisionConfig:
 class TorchvisionBackbone(TowerBackbone):
     """A classification network of torchvision with its last layer removed."""
 
-    def __init__(self, network: nn.Module, image_input: ImageInput, freeze: str, mark: str) -> None:
-        """Remove the last linear layer of ``network``; ``mark`` is the fingerprint."""
+    def __init__(
+        self, network: nn.Module, image_input: ImageInput, freeze: str, fingerprint: str
+    ) -> None:
+        """Remove the last linear layer of ``network``."""
         super().__init__(network, None, freeze)
         self.image_input = image_input
-        self.fingerprint = mark
+        self.fingerprint = fingerprint
         self.widths = {"image": _remove_classifier(network)}
         self._map_name = next(name for name in MAPS if hasattr(network, name))
         self.token_widths = {"image": _map_width(network, self._map_name)}
@@ -143,14 +145,8 @@ def torchvision_backbone(config: TorchvisionConfig, modalities: tuple[str, ...])
     image_input = image_settings(
         size, IMAGENET_MEAN, IMAGENET_STD, config.image_mean, config.image_std
     )
-    settings = {
-        "backbone": "torchvision",
-        "model": config.model,
-        "image": dataclasses.asdict(image_input),
-        "random": config.weights == files.RANDOM,
-    }
-    mark = files.state_fingerprint(network, settings)
-    return TorchvisionBackbone(network, image_input, config.freeze, mark)
+    fingerprint = files.network_fingerprint(network, "torchvision", config, image_input)
+    return TorchvisionBackbone(network, image_input, config.freeze, fingerprint)
 
 
 def _load(

@@ -9,6 +9,7 @@ that says what to do next.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -267,3 +268,14 @@ def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mappin
         total.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
+
+
+def network_fingerprint(network: nn.Module, library: str, config: Any, image_input: Any) -> str:
+    """Return the fingerprint of a library's network by its config and its :class:`ImageInput`."""
+    settings = {
+        "backbone": library,
+        "model": config.model,
+        "image": dataclasses.asdict(image_input),
+        "random": config.weights == RANDOM,
+    }
+    return state_fingerprint(network, settings)

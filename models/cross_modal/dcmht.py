@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from common.pairwise import label_overlap, pairwise_cosine, pairwise_euclidean, share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from models.layers.heads import HeadModel, kaiming_fan_out, norm_of
+from models.layers.heads import HeadModel, kaiming_fan_out, linear_tanh_head, norm_of
 from models.layers.pair_softmax import pair_softmax, pairs_to_code
 from utils.errors import UserError
 
@@ -169,9 +169,9 @@ class DCMHTLinear(HeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (kaiming-uniform, fan-out), Dropout, tanh."""
-        layer = nn.Linear(width, self.problem.bits)
-        kaiming_fan_out(layer)
-        return nn.Sequential(layer, nn.Dropout(self.config.dropout), nn.Tanh())
+        head = linear_tanh_head(width, self.problem.bits, self.config.dropout)
+        head[0].apply(kaiming_fan_out)
+        return head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,12 +244,12 @@ class _SimilarityLoss(HashLoss):
             )
             terms[f"pos_{a[0]}{b[0]}"], terms[f"neg_{a[0]}{b[0]}"] = positive, negative
         if self.config.quan_alpha:
-            both = self.quantisation(values["image"]) + self.quantisation(values["text"])
+            both = self.quantization(values["image"]) + self.quantization(values["text"])
             terms["quan"] = self.config.quan_alpha * both / 2
         return terms
 
     @abstractmethod
-    def quantisation(self, value: Tensor) -> Tensor:
+    def quantization(self, value: Tensor) -> Tensor:
         """Return how far outputs are from being codes, a scalar."""
 
 
@@ -259,7 +259,7 @@ class DCMHTLoss(_SimilarityLoss):
 
     output = "pairs"
 
-    def quantisation(self, value: Tensor) -> Tensor:
+    def quantization(self, value: Tensor) -> Tensor:
         """Return 1 - mean((2P-1)²): 0 exactly when every pair is one-hot."""
         return 1 - (2 * value - 1).pow(2).mean()
 
@@ -268,6 +268,6 @@ class DCMHTLoss(_SimilarityLoss):
 class DCMHTLinearLoss(_SimilarityLoss):
     """DCMHT's loss on real-valued codes, for its linear head and any other model."""
 
-    def quantisation(self, value: Tensor) -> Tensor:
+    def quantization(self, value: Tensor) -> Tensor:
         """Return half the mean distance of the codes to their signs (released with weight 1)."""
         return 0.5 * (value.sign() - value).norm(dim=1).mean()

@@ -51,8 +51,8 @@ from torch import Tensor, nn
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import random_signs
-from models.layers.heads import HeadModel
-from models.losses.multilabel import first_label, label_entropy
+from models.layers.heads import HeadModel, linear_tanh_head
+from models.losses.multilabel import first_label, multilabel_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,7 @@ class DNPH(HeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (PyTorch's default initialisation), Dropout, tanh."""
-        return nn.Sequential(
-            nn.Linear(width, self.problem.bits), nn.Dropout(self.config.dropout), nn.Tanh()
-        )
+        return linear_tanh_head(width, self.problem.bits, self.config.dropout)
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ``<modality>_code`` [B,K] and ``<modality>_logits`` [B,C]."""
@@ -152,7 +150,7 @@ class DNPHLoss(HashLoss):
         for modality, code in zip(("image", "text"), codes, strict=True):
             logits = 2 * F.normalize(code, dim=1) @ proxies.T - self.config.margin * label  # -D
             terms[f"proxy_{modality}"] = -(label * logits.log_softmax(1)).sum(1).mean() / 2
-            terms[f"cls_{modality}"] = label_entropy(
+            terms[f"cls_{modality}"] = multilabel_cross_entropy(
                 outputs[f"{modality}_logits"], first_label(label)
             )
         if self.config.noise_alpha:

@@ -266,7 +266,7 @@ class TwDHLoss(HashLoss):
         for modality in MODALITIES:
             pairs = outputs[f"{modality}_long_pairs"]
             terms[f"bce_{modality}"] = likelihood(pairs, long_target, labelled) / 2
-            terms[f"quan_{modality}"] = config.quan_alpha * quantisation(pairs) / 2
+            terms[f"quan_{modality}"] = config.quan_alpha * quantization(pairs) / 2
         if not short:
             return terms
         widths = [target.shape[1] for _, target in short]
@@ -274,7 +274,7 @@ class TwDHLoss(HashLoss):
         for (bits, target), image, text in zip(short, *both, strict=True):
             bce = likelihood(image, target, labelled) + likelihood(text, target, labelled)
             terms[f"short_bce_{bits}"] = config.low_rate * bce / 2
-            quan = quantisation(image) + quantisation(text)
+            quan = quantization(image) + quantization(text)
             terms[f"short_quan_{bits}"] = config.low_rate * quan / 2
         return terms
 
@@ -284,6 +284,6 @@ def likelihood(pairs: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
     return masked_mean(F.binary_cross_entropy(pairs, target, reduction="none").mean(1), labelled)
 
 
-def quantisation(pairs: Tensor) -> Tensor:
+def quantization(pairs: Tensor) -> Tensor:
     """Return 1 - mean((2P-1)²) of pairs [B,2K]: 0 exactly when every pair is one-hot."""
     return 1 - (2 * pairs - 1).pow(2).mean()

@@ -19,7 +19,7 @@ from torch import nn
 
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.layers.heads import StandardizedHeadModel
+from models.layers.heads import StandardizedHeadModel, mlp_tanh_head
 from models.losses.pair_terms import masked_mean
 
 
@@ -45,10 +45,8 @@ class MLPHash(StandardizedHeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear, ReLU, Dropout, Linear, tanh."""
-        return nn.Sequential(
-            nn.Linear(width, self.config.hidden), nn.ReLU(), nn.Dropout(self.config.dropout),
-            nn.Linear(self.config.hidden, self.problem.bits), nn.Tanh(),
-        )  # fmt: skip
+        config = self.config
+        return mlp_tanh_head(width, config.hidden, self.problem.bits, config.dropout)
 
 
 @dataclasses.dataclass(frozen=True)

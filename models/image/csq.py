@@ -31,6 +31,7 @@ from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import centroid_vote, random_signs
 from models.centers.recipes import CenterKind, make_centers
+from models.losses.quantization import quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +63,12 @@ class CSQLoss(HashLoss):
         code = outputs.image_code.tanh()
         target = self.targets(batch.label).to(code.dtype)  # [B,K]
         center = F.binary_cross_entropy((code + 1) / 2, (target + 1) / 2)
-        quant = self.quantisation(outputs.image_code)
+        quant = self.quantization(outputs.image_code)
         return Terms(center=center, quant=self.config.lambda_quant * quant)
 
-    def quantisation(self, output: Tensor) -> Tensor:
+    def quantization(self, output: Tensor) -> Tensor:
         """Return the mean of (|t| - 1)² of outputs u [B,K]."""
-        return (output.tanh().abs() - 1).pow(2).mean()
+        return quantization_loss(output.tanh())
 
     def targets(self, label: Tensor) -> Tensor:
         """Return the target centre [B,K] of every row's labels [B,C]."""

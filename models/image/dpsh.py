@@ -31,6 +31,7 @@ from common.registry import LOSSES
 from models.base import Batch, Outputs, Progress, Terms
 from models.losses.pair_loss import PairwiseConfig, PairwiseLoss, balanced_terms
 from models.losses.pair_terms import pair_likelihood
+from models.losses.quantization import quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,5 +55,5 @@ class DPSHLoss(PairwiseLoss):
         loss = pair_likelihood(code @ rows.mT / 2, similar)  # [B,M]
         balanced = self.config.weights == "balanced"
         terms = balanced_terms(loss, similar) if balanced else Terms(pair=loss.mean())
-        terms["quant"] = self.config.lambda_quant * (code.abs() - 1).pow(2).mean()
+        terms["quant"] = self.config.lambda_quant * quantization_loss(code)
         return terms

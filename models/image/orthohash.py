@@ -38,8 +38,7 @@ from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers.recipes import CenterKind, make_centers
 from models.image.image_hash import ImageHash, ImageHashConfig
 from models.layers.heads import BatchNorm
-from models.losses.margin_softmax import margin_cosine
-from models.losses.multilabel import label_entropy
+from models.losses.multilabel import margin_cosine, multilabel_cross_entropy
 
 MARGINS = {"cosine": 0.3, "arc": 0.2}
 CLOSEST = 1 - 1e-6  # cosine, of the arc margin
@@ -92,6 +91,6 @@ class OrthoHashLoss(HashLoss):
         # cos(u, sign u) = Σ|u| / (‖u‖ √K)
         quant = 1 - code.abs().sum(1).mean() / code.shape[1] ** 0.5
         return Terms(
-            cls=label_entropy(self.config.scale * cosine, label),
+            cls=multilabel_cross_entropy(self.config.scale * cosine, label),
             quant=self.config.lambda_quant * quant,
         )

@@ -57,6 +57,22 @@ def norm_of(modality: str, width: int) -> nn.Module:
     return BatchNorm(width) if modality == "image" else nn.LayerNorm(width)
 
 
+def linear_tanh_head(width: int, bits: int, dropout: float) -> nn.Sequential:
+    """Return Linear (PyTorch's default initialisation), Dropout, tanh: [B,D] → [B,K]."""
+    return nn.Sequential(nn.Linear(width, bits), nn.Dropout(dropout), nn.Tanh())
+
+
+def mlp_tanh_head(width: int, hidden: int, bits: int, dropout: float) -> nn.Sequential:
+    """Return Linear, ReLU, Dropout, Linear, tanh, likewise: [B,D] → [B,K]."""
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, bits),
+        nn.Tanh(),
+    )
+
+
 class HeadModel(HashModel):
     """One head per modality on the pooled features, from [B,D] to real-valued codes [B,K]."""
 

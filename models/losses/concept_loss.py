@@ -73,7 +73,7 @@ class ConceptLoss(HashLoss):
         return Terms(
             intra=config.lambda_intra * intra,
             inter=config.lambda_inter * inter,
-            quant=config.lambda_quant * self.quantisation(outputs),
+            quant=config.lambda_quant * self.quantization(outputs),
             contrast=config.lambda_contrast * self.contrast(outputs, batch),
             distill=config.lambda_distill * self.distillation(outputs),
         )
@@ -92,7 +92,7 @@ class ConceptLoss(HashLoss):
         token = outputs.image_token_code + outputs.text_token_code
         return sign((share * pooled + (1 - share) * token).detach())
 
-    def quantisation(self, outputs: Outputs) -> Tensor:
+    def quantization(self, outputs: Outputs) -> Tensor:
         """Return the mean squared distance of both modalities' codes to the target, summed."""
         target = self.target(outputs)
         codes = ((outputs[f"{m}_pooled_code"] + outputs[f"{m}_token_code"]) / 2 for m in MODALITIES)

@@ -87,8 +87,7 @@ from models.base import (
     TrainFeatures,
 )
 from models.layers.heads import Standardize
-from models.losses.margin_softmax import margin_cosine
-from models.losses.multilabel import first_label, label_entropy
+from models.losses.multilabel import first_label, margin_cosine, multilabel_cross_entropy
 from models.losses.pair_terms import masked_mean
 from models.text.attribute_sentences import (
     LONGEST,
@@ -332,7 +331,7 @@ class PixelLoss(HashLoss):
         """Return L_ce."""
         form, margin = self.config.form, self.config.margin
         worse = margin_cosine(self.cosines(code), label, form, margin, CLOSEST)
-        return label_entropy(self.config.scale * worse, label)
+        return multilabel_cross_entropy(self.config.scale * worse, label)
 
     def regression(self, image: Tensor, label: Tensor) -> Tensor:
         """Return L_reg of embeddings [B,A,E]."""

@@ -58,6 +58,7 @@ from models.backbones.towers import drop_text, freeze_tower
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import far_apart
 from models.losses.memory_bank import Memory
+from models.losses.quantization import quantization_loss
 from utils.errors import UserError
 
 PSEUDO, TGI = "pseudo", "tgi"  # further inputs, see dataset/auxiliary/pseudo_images.py
@@ -269,7 +270,7 @@ class PZSHLoss(HashLoss):
             align=config.lambda_align * aligned[0],
             align_text=config.lambda_align * aligned[1],
             center=config.alpha * self.center_loss(code, batch.label),
-            quant=config.alpha * config.lambda_quant * quantisation(code),
+            quant=config.alpha * config.lambda_quant * quantization_loss(code),
             proxy=config.alpha * config.beta * proxy,
         )
 
@@ -314,11 +315,6 @@ def class_contrast(
     weight = mates / (mates.sum(1, keepdim=True) + CLAMP)
     chance = torch.where(mates > 0, logits.log_softmax(1), 0)
     return -(weight * chance).sum() / there.sum().clamp(min=1)
-
-
-def quantisation(code: Tensor) -> Tensor:
-    """Return the mean of (|h| - 1)² of [B,K]."""
-    return (code.abs() - 1).square().mean()
 
 
 def random_centers(n_classes: int, bits: int, seed: int) -> Tensor:

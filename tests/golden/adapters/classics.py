@@ -18,7 +18,7 @@ from models.image.dsh import DSHConfig, DSHLoss
 from models.image.dtsh import DTSHConfig, DTSHLoss
 from models.image.greedyhash import GreedyHashConfig, GreedyHashLoss
 from models.image.orthohash import OrthoHashConfig, OrthoHashLoss
-from models.losses.multilabel import label_entropy
+from models.losses.multilabel import multilabel_cross_entropy
 from models.losses.pair_loss import TrainMemory
 from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import Case, adapter
@@ -103,7 +103,7 @@ def dpn(case: Case) -> None:
         case.close("out_reg", terms_of(case, unit.to(code.dtype), code).norm)
         total = case.cfg("sl") * terms.polar + terms.get("norm", 0.0)
         if bool((label.sum(1) == 1).all()):
-            entropy = label_entropy(case.tensor("in_logits"), label)
+            entropy = multilabel_cross_entropy(case.tensor("in_logits"), label)
             case.close("out_ce", entropy)
             total = total + case.cfg("ce") * entropy
     if loss.memory is not None:

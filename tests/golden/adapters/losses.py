@@ -61,7 +61,7 @@ def dcmht_loss(case: Case) -> None:
             similarity = cosine.clamp(config.threshold, 1 - config.threshold)
         case.close(f"out_sim_{pair}", similarity)
     for name, value in values.items():
-        case.close(f"out_quan_{name}", loss.quantisation(value))
+        case.close(f"out_quan_{name}", loss.quantization(value))
     case.equal("out_label_sim", share_label(label, label))
     case.close("out_loss", terms.total())
     compare_gradients(case, terms.total(), grad_img=values["img"], grad_txt=values["txt"])
@@ -97,7 +97,7 @@ def dchmt_orig_quant_bayes(case: Case) -> None:
     """The linear mode's quantiser, and the pair likelihood that the first repository never uses."""
     a, b, label = case.leaf("in_a"), case.leaf("in_b"), case.tensor("in_labels")
     loss = DCMHTLinearLoss(DCMHTLossConfig(), Problem(a.shape[1], label.shape[1]))
-    quantisation = loss.quantisation(a)
+    quantisation = loss.quantization(a)
     case.close("out_quantisation_linear_mode", quantisation)
     compare_gradients(case, quantisation, grad_quant_a=a)
     similar = share_label(label, label).to(a.dtype)

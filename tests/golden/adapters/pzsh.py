@@ -14,6 +14,7 @@ from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import StepConfig
 from models.base import Backbone, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import center_distances
+from models.losses.quantization import quantization_loss
 from models.zero_shot.pzsh import (
     PSEUDO,
     PZSH,
@@ -21,7 +22,6 @@ from models.zero_shot.pzsh import (
     PZSHLoss,
     PZSHLossConfig,
     class_contrast,
-    quantisation,
     random_centers,
 )
 from tests.golden.adapters.losses import compare_gradients
@@ -93,7 +93,7 @@ def pzsh_hash(case: Case) -> None:
     case.agree("bit", code.shape[1])
     label, alpha = case.tensor("in_labels"), loss.config.alpha  # the file's total is before α
     case.close("out_center_loss", loss.center_loss(code, label))
-    case.close("out_quant_loss", quantisation(code))
+    case.close("out_quant_loss", quantization_loss(code))
     case.close("out_proxy_loss", loss.attraction(code, label))
     total = terms.total() / alpha
     case.close("out_total", total)
@@ -167,7 +167,7 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
             "align": ours.align,
             "hash": hashing / scale,
             "center": ours.center / scale,
-            "quant": quantisation(code),
+            "quant": quantization_loss(code),
             "proxy": ours.proxy / (scale * loss.config.beta),
         }
 

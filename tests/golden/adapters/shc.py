@@ -119,7 +119,7 @@ def shc_stage3(case: Case) -> None:
     batch = label_batch(case.tensor("in_labels"))
     terms = loss(Outputs(image_code=code), batch, Progress())
     case.close("out_center", terms.center)
-    case.close("out_quant", loss.quantisation(code))
+    case.close("out_quant", loss.quantization(code))
     case.close("out_total", terms.total())
     compare_gradients(case, terms.total(), grad_u=code)
 
@@ -160,7 +160,7 @@ def hashing_network(case: Case, dtype: torch.dtype) -> Setup:
     loss = with_centers(case, SHCConfig(case.cfg("lambda"), several="first"), dtype)
 
     def terms(ours: Terms, outputs: Outputs) -> dict[str, Tensor]:
-        return {"center": ours.center, "quant": loss.quantisation(outputs.image_code)}
+        return {"center": ours.center, "quant": loss.quantization(outputs.image_code)}
 
     rate = case.cfg("lr")
     optimizer = RMSpropConfig(

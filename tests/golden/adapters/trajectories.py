@@ -46,8 +46,8 @@ def dcmht_attention(case: Case, dtype: torch.dtype) -> Setup:
             "Inter_Negative_i2t": ours.neg_ii,
             "Inter_Positive_t2i": ours.pos_tt,
             "Inter_Negative_t2i": ours.neg_tt,
-            "Quan_Image": loss.quantisation(outputs.image_pairs),
-            "Quan_Text": loss.quantisation(outputs.text_pairs),
+            "Quan_Image": loss.quantization(outputs.image_pairs),
+            "Quan_Text": loss.quantization(outputs.text_pairs),
         }
 
     parts = {"atten.": "attention.", "norm.": "norm.", "fc2.": "fc."}

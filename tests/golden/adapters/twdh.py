@@ -18,7 +18,7 @@ from models.cross_modal.twdh import (
     TwDHLossConfig,
     TwDHModelConfig,
     likelihood,
-    quantisation,
+    quantization,
 )
 from models.layers.pair_softmax import pair_softmax
 from tests.golden.adapters.losses import compare_gradients
@@ -113,11 +113,11 @@ def compare_raw_terms(
     (_, long_target), *others = targets.items()
     for name, pairs in (("img", outputs.image_long_pairs), ("txt", outputs.text_long_pairs)):
         case.close(f"out_long_bce_{name}", likelihood(pairs, long_target, ones))
-        case.close(f"out_long_quan_{name}", quantisation(pairs))
+        case.close(f"out_long_quan_{name}", quantization(pairs))
     for (length, target), *both in zip(others, *short.values(), strict=True):
         bce = [likelihood(pairs, target, ones) for pairs in both]
         case.close(f"out_short_bce_{length}", torch.stack(bce).mean())
-        quan = [quantisation(pairs) for pairs in both]
+        quan = [quantization(pairs) for pairs in both]
         case.close(f"out_short_quan_{length}", torch.stack(quan).mean())
 
 
