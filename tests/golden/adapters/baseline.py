@@ -10,8 +10,14 @@ from models.cross_modal.baseline import (
     BaselineModelConfig,
     quantization,
 )
-from tests.golden.adapters.heads import encode, features_backbone, features_batch, load_renamed
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from tests.golden.adapters._common import (
+    compare_gradients,
+    encode,
+    features_backbone,
+    features_batch,
+    label_batch,
+    load_renamed,
+)
 from tests.golden.harness import RTOL_HEAD, Case, adapter
 
 

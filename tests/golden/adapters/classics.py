@@ -20,7 +20,7 @@ from models.image.greedyhash import GreedyHashConfig, GreedyHashLoss
 from models.image.orthohash import OrthoHashConfig, OrthoHashLoss
 from models.losses.multilabel import multilabel_cross_entropy
 from models.losses.pair_loss import TrainMemory
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from tests.golden.adapters._common import compare_gradients, label_batch
 from tests.golden.harness import Case, adapter
 
 SIMILAR = {"cfg_multilabel": "similarity is a shared label in both"}

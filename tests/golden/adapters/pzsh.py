@@ -8,9 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from common.batch import Batch, Features
-from common.config.run_config import Component, OptimGroup
-from common.optimizers import RMSpropConfig
-from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import StepConfig
 from models.base import Backbone, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import center_distances
@@ -24,9 +21,9 @@ from models.zero_shot.pzsh import (
     class_contrast,
     random_centers,
 )
-from tests.golden.adapters.losses import compare_gradients
+from tests.golden.adapters._common import compare_gradients
 from tests.golden.harness import Case, adapter
-from tests.golden.replay import NOT_READ, Setup, compare_trajectory, problem_of
+from tests.golden.replay import NOT_READ, Setup, compare_trajectory, problem_of, rmsprop_groups
 
 HASH_KEYS = {"alpha": "alpha", "beta": "beta", "lambda_quant": "lambda_quant",
              "proxy_warmup": "proxy_warmup", "temperature": "temperature"}  # fmt: skip
@@ -173,14 +170,7 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
 
     everything = Batch(case.tensor("in_labels", dtype), torch.arange(len(synthetic)),
                        image=case.tensor("in_image", dtype))  # fmt: skip
-    optimizer = RMSpropConfig(
-        alpha=case.cfg("rms_alpha"), eps=case.cfg("rms_eps"), weight_decay=case.cfg("weight_decay")
-    )
-    group = OptimGroup(
-        Component(OPTIMIZERS.get("rmsprop"), optimizer),
-        case.cfg("lr"),
-        Component(SCHEDULERS.get("step"), StepConfig(case.cfg("step_size"), case.cfg("gamma"))),
-    )
+    steps = StepConfig(case.cfg("step_size"), case.cfg("gamma"))
     return Setup(
         model=model,
         loss=loss,
@@ -191,7 +181,7 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
             "encoder_k.hash_head.": "model.twin.head.",
         },
         columns={"": "head"},
-        optim={"backbone": group, "head": group},
+        optim=rmsprop_groups(case, "step", steps),
         terms=terms,
         real=model.encode,
         final={

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from common.batch import Features
-from common.config.run_config import Component, OptimGroup
-from common.optimizers import RMSpropConfig
-from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import CosineConfig
 from models.base import Backbone, Outputs, Problem, Progress, Terms
 from models.centers.class_similarity import class_similarity
@@ -24,9 +21,9 @@ from models.centers.semantic import (
 )
 from models.image.image_hash import ImageHashConfig
 from models.image.shc import SHC, SHCConfig, SHCLoss
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from tests.golden.adapters._common import compare_gradients, label_batch
 from tests.golden.harness import Case, GoldenError, adapter
-from tests.golden.replay import Setup, compare_trajectory, problem_of
+from tests.golden.replay import Setup, compare_trajectory, problem_of, rmsprop_groups
 
 EFFORT = 0.2  # a fifth of what a run spends has to do
 STATISTICS = {
@@ -162,22 +159,14 @@ def hashing_network(case: Case, dtype: torch.dtype) -> Setup:
     def terms(ours: Terms, outputs: Outputs) -> dict[str, Tensor]:
         return {"center": ours.center, "quant": loss.quantization(outputs.image_code)}
 
-    rate = case.cfg("lr")
-    optimizer = RMSpropConfig(
-        alpha=case.cfg("rms_alpha"), eps=case.cfg("rms_eps"), weight_decay=case.cfg("weight_decay")
-    )
-    group = OptimGroup(
-        Component(OPTIMIZERS.get("rmsprop"), optimizer),
-        rate,
-        Component(SCHEDULERS.get("cosine"), CosineConfig(case.cfg("eta_min") / rate)),
-    )
+    cosine = CosineConfig(case.cfg("eta_min") / case.cfg("lr"))
     return Setup(
         model=model,
         loss=loss,
         backbone="",
         names={"hash_layer.": "model.heads.image."},
         columns={"": "head"},
-        optim={"backbone": group, "head": group},
+        optim=rmsprop_groups(case, "cosine", cosine),
         terms=terms,
         real=model.encode,
         constants=("loss.",),

@@ -21,7 +21,7 @@ from models.cross_modal.twdh import (
     quantization,
 )
 from models.layers.pair_softmax import pair_softmax
-from tests.golden.adapters.losses import compare_gradients
+from tests.golden.adapters._common import ATTENTION_HEADS, compare_gradients
 from tests.golden.harness import Case, adapter
 from tests.golden.replay import (
     NOT_COMPARED,
@@ -179,17 +179,10 @@ def twdh(case: Case, dtype: torch.dtype) -> tuple[Setup, list[dict[int, Tensor]]
             named[f"Short_{n}_Quan"] = found[f"short_quan_{n}"]
         return named
 
-    parts = {"atten.": "attention.", "norm.": "norm.", "fc2.": "fc."}
     setup = Setup(
         model=model,
         loss=loss,
-        backbone="backbone.",
-        names={
-            f"hash.{theirs}_hash.{part}": f"model.heads.{ours}.{own}"
-            for theirs, ours in (("img", "image"), ("txt", "text"))
-            for part, own in parts.items()
-        },
-        columns={"backbone.": "backbone", "hash.": "head"},
+        names=ATTENTION_HEADS,
         optim=clip_groups(case),
         terms=terms,
         real=model.long_pairs,

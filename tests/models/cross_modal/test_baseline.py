@@ -7,7 +7,7 @@ import torch
 
 from models.base import Outputs, Progress
 from models.cross_modal.baseline import BaselineLoss, BaselineLossConfig, quantization
-from tests.golden.adapters.losses import label_batch
+from tests.golden.adapters._common import label_batch
 from tests.models.toys import make_model, toy_batch, toy_problem
 
 
