@@ -63,20 +63,20 @@ class TorchvisionBackbone(TowerBackbone):
         self.token_widths = {"image": _map_width(network, self._map_name)}
 
     def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
-        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, tokens [B,L,W]."""
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, on request, tokens [B,L,W]."""
         network: Any = self.visual
         if not tokens:
             return Features(network(image))
-        seen: list[Tensor] = []
+        maps: list[Tensor] = []
         layer = network.get_submodule(self._map_name)
-        handle = layer.register_forward_hook(lambda _module, _given, out: seen.append(out))
+        handle = layer.register_forward_hook(lambda _module, _input, out: maps.append(out))
         try:
             pooled = network(image)  # [B,D]
         finally:
             handle.remove()
-        if seen[0].dim() == 3:
-            return Features(pooled, seen[0][:, 1:])  # a ViT's patches, without the class token
-        return Features(pooled, map_to_tokens(seen[0]))
+        if maps[0].dim() == 3:
+            return Features(pooled, maps[0][:, 1:])  # a ViT's patches, without the class token
+        return Features(pooled, map_to_tokens(maps[0]))
 
 
 def _classifier(network: nn.Module) -> tuple[str, nn.Linear]:
@@ -152,22 +152,22 @@ def torchvision_backbone(config: TorchvisionConfig, modalities: tuple[str, ...])
 def _load(
     network: nn.Module, config: TorchvisionConfig, published: Any, what: str, source: str
 ) -> None:
-    given = str(config.weights)
-    if given == files.RANDOM:
+    weights = str(config.weights)
+    if weights == files.RANDOM:
         files.warn_random(what)
         return
-    if files.looks_like_file(given):
-        state, _ = files.load_state(given, what, source)
+    if files.looks_like_file(weights):
+        state, _ = files.load_state(weights, what, source)
     else:
         names = [entry.name for entry in published]
-        if given not in (*names, "DEFAULT"):
+        if weights not in (*names, "DEFAULT"):
             raise UserError(
-                f"backbone.weights='{given}' is neither a file nor a name of torchvision for "
+                f"backbone.weights='{weights}' is neither a file nor a name of torchvision for "
                 f"{config.model}; names: {', '.join(names)}."
             )
-        chosen = published[given] if given != "DEFAULT" else published.DEFAULT
+        chosen = published[weights] if weights != "DEFAULT" else published.DEFAULT
         with files.library_errors(what, source):
             state = chosen.get_state_dict(progress=True, check_hash=True)
     head, _ = _classifier(network)
     state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-    files.load_into(network, state, what, given, optional=f"{head}.")
+    files.load_into(network, state, what, weights, optional=f"{head}.")

@@ -56,8 +56,7 @@ class Baseline(HeadModel):
         """Return Linear, ReLU, Dropout, Linear, tanh."""
         config = self.config
         head = mlp_tanh_head(width, config.hidden, self.problem.bits, config.dropout)
-        for layer in (head[0], head[3]):
-            layer.apply(kaiming_fan_out)
+        kaiming_fan_out(head)
         return head
 
 

@@ -75,8 +75,7 @@ class SelectHead(nn.Module):
         self.fc = nn.Linear(width, hidden)
         # separate tensors, not one [2K,hidden]: init and BertAdam's clipping are per tensor
         self.bit_layers = nn.ModuleList(nn.Linear(hidden, 2) for _ in range(bits))
-        for layer in (self.fc, *self.bit_layers):
-            kaiming_fan_out(layer)
+        kaiming_fan_out(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the selection probabilities [B,2K]."""
@@ -170,7 +169,7 @@ class DCMHTLinear(HeadModel):
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (kaiming-uniform, fan-out), Dropout, tanh."""
         head = linear_tanh_head(width, self.problem.bits, self.config.dropout)
-        head[0].apply(kaiming_fan_out)
+        kaiming_fan_out(head)
         return head
 
 
@@ -212,14 +211,14 @@ def similarity_terms(
         return likelihood, likelihood
     if config.similarity == "cosine":
         distance = 1 - pairwise_cosine(first, second)
-        near = (similar * distance - (config.threshold or 0.05)).clamp_min(0)
-        far = (1 - similar) * (1 - distance).clamp_min(0)
+        positive = (similar * distance - (config.threshold or 0.05)).clamp_min(0)
+        negative = (1 - similar) * (1 - distance).clamp_min(0)
     else:
         distance = pairwise_euclidean(first, second)
         margin = math.sqrt(2 * bits * config.vartheta)
-        near = (similar > 0) * (distance - margin * (1 - similar)).abs()
-        far = (similar == 0) * (margin - distance).clamp_min(0)
-    return near.pow(config.power).mean(), far.pow(config.power).mean()
+        positive = (similar > 0) * (distance - margin * (1 - similar)).abs()
+        negative = (similar == 0) * (margin - distance).clamp_min(0)
+    return positive.pow(config.power).mean(), negative.pow(config.power).mean()
 
 
 class _SimilarityLoss(HashLoss):

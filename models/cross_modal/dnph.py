@@ -125,11 +125,11 @@ class DNPHLoss(HashLoss):
 
     def __init__(self, config: DNPHLossConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        drawn = torch.randn(problem.n_classes, problem.bits, generator=problem.generator) / 8
+        proxies = torch.randn(problem.n_classes, problem.bits, generator=problem.generator) / 8
         if config.proxies == "trained":
-            self.proxies = nn.Parameter(drawn)  # [C,K]
+            self.proxies = nn.Parameter(proxies)  # [C,K]
         else:
-            self.register_buffer("proxies", drawn)
+            self.register_buffer("proxies", proxies)
         # a buffer, so that a checkpoint brings it back
         seed = torch.randint(2**62, (), generator=problem.generator)
         self.register_buffer("noise_seed", seed)
@@ -141,7 +141,7 @@ class DNPHLoss(HashLoss):
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``proxy_<modality>``, ``cls_<modality>`` and, with a weight, ``noise_<modality>``.
 
-        The noise terms are negative: they are what is gained.
+        The noise terms are negative: the loss maximises them.
         """
         codes = torch.stack([outputs.image_code, outputs.text_code])  # [2,B,K]
         label = batch.label.to(codes.dtype)  # [B,C]
@@ -172,7 +172,7 @@ class DNPHLoss(HashLoss):
 
     def draw_noise(self, rows: int, bits: int, step: int) -> Tensor:
         """Return fair random codes [B,K] of ±1 on the CPU, by the run's seed and the step."""
-        # codes go to the CPU for the assignment anyway, so that one more read is not felt
+        # codes go to the CPU for the assignment anyway; one more read costs little
         generator = torch.Generator().manual_seed(int(self.noise_seed) + step)
         return random_signs(rows, bits, generator)
 

@@ -127,12 +127,12 @@ class DSPHLoss(HashLoss):
     def _irrelevant(self, codes: dict[str, Tensor], label: Tensor) -> Terms:
         several = label.sum(1) > 1
         chosen = label[several]
-        apart = (chosen @ chosen.T == 0).to(label.dtype)  # E, as a mask
+        unrelated = (chosen @ chosen.T == 0).to(label.dtype)  # E, as a mask
         terms = Terms()
         for a, b in (("image", "image"), ("text", "text"), ("image", "text")):
             cosine = codes[a][several] @ codes[b][several].T
             excess = (cosine - self.threshold).clamp_min(0)
-            terms[f"reg_{a[0]}{b[0]}"] = self.config.alpha * masked_mean(excess, apart)
+            terms[f"reg_{a[0]}{b[0]}"] = self.config.alpha * masked_mean(excess, unrelated)
         return terms
 
 

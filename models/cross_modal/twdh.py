@@ -110,7 +110,7 @@ class TwDH(HashModel):
                     f"must lie between 1 and model.long_bits={bits}."
                 )
         self.heads = nn.ModuleDict({m: self._head(m) for m in self.modalities})
-        # a generator for each length, so that no length depends on which others there are
+        # a generator for each length, so that no length depends on the other lengths
         seed = int(torch.randint(2**31, (1,), generator=problem.generator))
         classes = problem.n_classes
         self.register_buffer("long_centers", long_centers(classes, bits, _generator(seed)))
@@ -161,10 +161,11 @@ class TwDH(HashModel):
         for modality in self.modalities:
             pairs = self.long_pairs(batch, modality)
             short = {length: self.short_pairs(pairs, length) for length in self.lengths}
-            own = pairs if self.problem.bits == self.config.long_bits else short[self.problem.bits]
+            bits = self.problem.bits
+            code = pairs if bits == self.config.long_bits else short[bits]
             outputs[f"{modality}_long_pairs"] = pairs
             outputs[f"{modality}_short_pairs"] = torch.cat([pairs[:, :0], *short.values()], 1)
-            outputs[f"{modality}_code"] = own[:, 1::2] - own[:, 0::2]
+            outputs[f"{modality}_code"] = code[:, 1::2] - code[:, 0::2]
         label = batch.label.to(self.long_centers.dtype)
         outputs["long_vote"] = label @ self.long_centers
         centers = [self.short_centers(length) for length in self.lengths]

@@ -3,16 +3,16 @@ r"""UMoED: A Unified Generative Hashing for Cross-Modal Retrieval.
 ACM Transactions on Multimedia Computing, Communications, and Applications 2025,
 doi:10.1145/3744567.
 
-A code is written by choosing: M learned queries ask the tokens of a row, and each chooses one of V
-= 2^{K/M} words, whose number is K/M bits of the code (first bit first). One decoder serves both
+A code consists of choices: M learned queries attend to the tokens of a row, and each chooses one of
+V = 2^{K/M} words, whose number is K/M bits of the code (first bit first). One decoder serves both
 modalities. Its N layers are transformer decoder layers (post-norm, no causal mask, dropout 0.3)
 whose feed-forward part ends in a soft mixture of experts (:mod:`models.layers.soft_moe`)::
 
     x ← LN(x + SA(x))     x ← LN(x + CA(x, tokens))     x ← LN(x + moe(ReLU(W x)))
     E = W_c x ∈ ℝ^{M x V}          code = bits of arg max_v E_mv, m = 1..M
 
-arg max has no gradient: codes improve as far as the sharpened probabilities of the loss do. With e
-the rows of E of unit length, p = softmax(e / 0.3), and d_ab = 1 - (1/M) Σ_m <p_am, p_bm> the
+arg max has no gradient: codes are trained through the sharpened probabilities of the loss alone.
+With e the rows of E of unit length, p = softmax(e / 0.3), and d_ab = 1 - (1/M) Σ_m <p_am, p_bm> the
 distance of picture a and text b::
 
     L = (trip(d) + trip(dᵀ))/4 + 0.8 (div(e_image) + div(e_text))/3
@@ -22,16 +22,15 @@ mean over rows of Σ_{m<m'} exp(-20 ‖e_m - e_m'‖²) / (M(M-1)/2), which keep
 
 ``<modality>_code`` is real-valued here, so that every loss can be tried: for each bit, tanh(δ/2)
 with δ the largest E among words with that bit 1 less the largest among those with it 0. Its sign is
-always the bit of the arg max; where two words tie, it is what arg max makes of it, which takes the
-first. For V = 2 it is p₁ - p₀ of the softmax over both words.
+always the bit of the arg max, also where two words tie: arg max takes the first. For V = 2 the code
+is p₁ - p₀ of the softmax over both words.
 
 Deviations from the released code
     * The divisors 4 and 3 are left over from a form with more terms; kept, so that weights mean the
       same.
-    * Tokens are told from rows by the order of the axes, as in :mod:`models.cross_modal.dimch`, and
-    the pooled
-      feature joins the picture's tokens only where it has their width. A text's padding is among
-      its tokens, as released.
+    * Tokens and rows are distinguished by the order of the axes, as in
+      :mod:`models.cross_modal.dimch`, and the pooled feature joins the picture's tokens only where
+      it has their width. A text's padding is among its tokens, as released.
     * The decoder is as wide as the tokens. With ``model.hidden``, or where pictures and texts
       differ, a linear layer and ReLU make them so; the released one works for 512 alone.
     * Left out: the decoder without mixture of experts, separate decoders for the modalities (the
@@ -178,9 +177,9 @@ class UMoED(HashModel):
         width = self._width(widths)
         self.project = nn.ModuleDict(
             {
-                m: nn.Sequential(nn.Linear(own, width), nn.ReLU())
-                for m, own in widths.items()
-                if own != width
+                m: nn.Sequential(nn.Linear(token_width, width), nn.ReLU())
+                for m, token_width in widths.items()
+                if token_width != width
             }
         )
         self.decoder = Decoder(width, queries, 2 ** (problem.bits // queries), config)
@@ -199,7 +198,7 @@ class UMoED(HashModel):
         return self.decoder(self.tokens(batch, modality))
 
     def tokens(self, batch: Batch, modality: str) -> Tensor:
-        """Return what the queries look at, as wide as the decoder: [B,L,D]."""
+        """Return the tokens that queries attend to, as wide as the decoder: [B,L,D]."""
         tokens = token_sequence(self.backbone, batch, modality)
         if modality in self.project:
             tokens = self.project[modality](tokens)
@@ -264,5 +263,5 @@ class UMoEDLoss(HashLoss):
             if form == "euclidean":
                 return sequence_euclidean(first, second)
             return 1 - sequence_similarity(first, second)
-        near = bag_similarity(member_products(first, second), form, self.config.temperature)
-        return (1 - near).clamp_min(0)
+        similarity = bag_similarity(member_products(first, second), form, self.config.temperature)
+        return (1 - similarity).clamp_min(0)

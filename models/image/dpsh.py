@@ -11,12 +11,12 @@ outputs are drawn to their signs. With S = 1 for pairs that share a label::
 ``pairs: memory`` compares the batch with the last known u of all training rows, as constants.
 
 Deviations
-    * The paper, and after it DeepHash-pytorch and cisip-FIRe, compare with the memory, and so does
-      the method's recipe; the loss by itself defaults to the pairs of the batch, as its relatives
-      do. Batches alone cost mAP: 0.450 against 0.494 at 16 bits and 0.372 against 0.459 at 64
-      (cifar10_subset, frozen features, one seed).
-    * In the memory, rows not visited yet count as dissimilar, with θ = 0 and so without gradient,
-      as in DeepHash-pytorch.
+    * The paper, and after it DeepHash-pytorch and cisip-FIRe, compare with the memory bank, and so
+      does the method's recipe; the loss by itself defaults to the pairs of the batch, as its
+      relatives do. Batches alone cost mAP: 0.450 against 0.494 at 16 bits and 0.372 against 0.459
+      at 64 (cifar10_subset, frozen features, one seed).
+    * In the memory bank, rows not visited yet count as dissimilar, with θ = 0 and so without
+      gradient, as in DeepHash-pytorch.
     * DeepHash-pytorch averages over all pairs, as the paper sums over all (our default);
       cisip-FIRe balances. A mean over no pair is 0 here, NaN there.
     * λ = 0.1, as in both; the paper's η weights a sum over all rows and has another scale.

@@ -8,7 +8,7 @@ centres with a margin, which also makes them close to their signs: no quantisati
 With θ_ic the angle between u_i and c, and y the labels::
 
     cosine:  z_ic = s (cos θ_ic - m y_ic)          arc:  z_ic = s cos(θ_ic + m y_ic)
-    L = CE(z, y)  +  λ mean(1 - cos(u, sign u)),       λ = 0 unless asked for
+    L = CE(z, y)  +  λ mean(1 - cos(u, sign u)),       λ = 0 by default
 
 A row with several labels gives each an equal share of the cross-entropy and has all its margins.
 
