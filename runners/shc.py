@@ -23,7 +23,7 @@ from common.distributed import gather_rows
 from common.registry import RUNNERS
 from common.seeding import seed_everything
 from models.centers.class_similarity import OwnClass, Weighting, class_similarity
-from models.centers.hash_centers import CenterKind, make_centers
+from models.centers.recipes import CenterKind, make_centers
 from models.centers.semantic import (
     CenterReport,
     center_report,

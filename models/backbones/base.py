@@ -14,7 +14,7 @@ from common.batch import Batch, Features
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput:
-    """How a backbone wants its pictures: RGB, ``size`` px square, (x/255 - mean) / std."""
+    """The image input of a backbone: RGB, ``size`` px square, (x/255 - mean) / std."""
 
     size: int
     mean: tuple[float, float, float]
@@ -38,23 +38,24 @@ class Backbone(nn.Module, ABC):
 
     @functools.cached_property
     def token_counts(self) -> dict[str, int]:
-        """Modality → number of token features L of every row, found by encoding one blank row.
+        """Modality → number of token features L of a row, measured by encoding a blank row.
 
         A modality without token features is left out.
         """
-        mode, own = self.training, [*self.parameters(), *self.buffers()]
-        place = own[0] if own else torch.empty(0)
+        mode, tensors = self.training, [*self.parameters(), *self.buffers()]
+        example = tensors[0] if tensors else torch.empty(0)
         self.eval()  # statistics and random state stay as they are
-        found = {}
+        features = {}
         with torch.no_grad():
             if self.image_input is not None and "image" in self.modalities:
                 size = self.image_input.size
-                found["image"] = self.encode_image(place.new_zeros(1, 3, size, size), tokens=True)
+                image = example.new_zeros(1, 3, size, size)
+                features["image"] = self.encode_image(image, tokens=True)
             if "text" in self.modalities:
-                ids, mask = (value.to(place.device) for value in self.tokenize([""]))
-                found["text"] = self.encode_text(ids, mask, tokens=True)
+                ids, mask = (value.to(example.device) for value in self.tokenize([""]))
+                features["text"] = self.encode_text(ids, mask, tokens=True)
         self.train(mode)
-        return {m: f.tokens.shape[1] for m, f in found.items() if f.tokens is not None}
+        return {m: f.tokens.shape[1] for m, f in features.items() if f.tokens is not None}
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ class Backbone(nn.Module, ABC):
     def forward(self, batch: Batch, modality: str, tokens: bool = False) -> Features:
         """Return the features of ``modality``; those that the batch brings are passed through.
 
-        ``tokens`` asks for token features as well.
+        ``tokens``: token features as well.
         """
         cached = batch.features(modality)
         if cached is not None:
@@ -94,7 +95,7 @@ class Backbone(nn.Module, ABC):
 
 
 class CachedBackbone(Backbone):
-    """Stands in for a frozen backbone whose features come with the batch; has no parameters."""
+    """A frozen backbone whose features come with the batch; it has no parameters."""
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class CachedBackbone(Backbone):
         fingerprint: str,
         token_counts: dict[str, int] | None = None,
     ) -> None:
-        """Take the widths of the encoder that made the features, and how many tokens it gives."""
+        """Take the widths and token counts of the encoder that computed the features."""
         super().__init__()
         self.token_counts = dict(token_counts or {})
         self.widths = dict(widths)

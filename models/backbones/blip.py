@@ -1,4 +1,4 @@
-"""BLIP's vision transformer, and if asked for its text encoder, as transformers has them.
+"""BLIP's vision transformer and, on request, its text encoder, from transformers.
 
 J. Li, D. Li, C. Xiong, S. Hoi. BLIP: Bootstrapping Language-Image Pre-training for Unified
 Vision-Language Understanding and Generation. ICML 2022, arXiv:2201.12086.
@@ -71,35 +71,35 @@ class BlipBackbone(TowerBackbone):
     ) -> None:
         """Take ``BlipVisionModel``, ``BlipTextModel`` or None, and the latter's tokenizer."""
         super().__init__(visual, text, config.freeze)
-        own = visual.config
+        sizes = visual.config
         self.image_input = image_settings(
-            config.image_size or own.image_size, CLIP_MEAN, CLIP_STD, config.image_mean,
+            config.image_size or sizes.image_size, CLIP_MEAN, CLIP_STD, config.image_mean,
             config.image_std,
         )  # fmt: skip
-        if self.image_input.size % own.patch_size:
+        if self.image_input.size % sizes.patch_size:
             raise UserError(
                 f"backbone.image_size={self.image_input.size} is not accepted; a multiple of "
-                f"{own.patch_size}, the side of BLIP's patches, is needed."
+                f"{sizes.patch_size}, the side of BLIP's patches, is needed."
             )
-        self.widths = {"image": own.hidden_size}
+        self.widths = {"image": sizes.hidden_size}
         if text is not None:
             self.widths["text"] = text.config.hidden_size
         self.token_widths = dict(self.widths)
-        self._resized = self.image_input.size != own.image_size
+        self._resized = self.image_input.size != sizes.image_size
         self._tokenizer, self._max_words = tokenizer, config.max_words
-        told = {**settings, "image": dataclasses.asdict(self.image_input)}
+        settings = {**settings, "image": dataclasses.asdict(self.image_input)}
         if text is not None:  # the same picture features must keep their key without it
-            told["max_words"] = config.max_words
-        self.fingerprint = files.state_fingerprint(self, told)
+            settings["max_words"] = config.max_words
+        self.fingerprint = files.state_fingerprint(self, settings)
 
     def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
-        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, patches [B,L,D]."""
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, on request, patches [B,L,D]."""
         assert self.visual is not None
         hidden = self.visual(image, interpolate_pos_encoding=self._resized).last_hidden_state
         return Features(hidden[:, 0], hidden[:, 1:] if tokens else None)
 
     def encode_text(self, text: Tensor, mask: Tensor, tokens: bool = False) -> Features:
-        """Encode ids [B,L], without any picture, to pooled [B,D] and, if asked, tokens [B,L,D]."""
+        """Encode ids [B,L] without any picture to pooled [B,D] and, on request, tokens [B,L,D]."""
         if self.text is None:
             raise ValueError("this backbone was built without its text tower")
         hidden = self.text(text, attention_mask=(~mask).long()).last_hidden_state
@@ -107,11 +107,11 @@ class BlipBackbone(TowerBackbone):
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Return ids int64 [N,L] and what is padding, bool [N,L]."""
-        made = self._tokenizer(
+        encoding = self._tokenizer(
             texts, padding="max_length", truncation=True, max_length=self._max_words,
             return_tensors="pt",
         )  # fmt: skip
-        return made["input_ids"], made["attention_mask"] == 0
+        return encoding["input_ids"], encoding["attention_mask"] == 0
 
 
 @BACKBONES.register("blip", config=BlipConfig)
@@ -122,95 +122,96 @@ def blip_backbone(config: BlipConfig, modalities: tuple[str, ...]) -> Backbone:
         UserError: absent, unfitting or other weights; a text tower where the weights hold none.
     """
     source = "BLIP's weights, e.g. Salesforce/blip-itm-base-coco (huggingface.co)"
-    given = config.weights
-    if given is None:
+    weights = config.weights
+    if weights is None:
         raise files.needs_weights("Backbone blip", source, "backbone.weights is not set")
     with_text = "text" in modalities
-    settings: dict[str, Any] = {"backbone": "blip", "random": given == files.RANDOM}
-    if given == files.RANDOM:
+    settings: dict[str, Any] = {"backbone": "blip", "random": weights == files.RANDOM}
+    if weights == files.RANDOM:
         files.warn_random("Backbone blip")
         visual, text = _networks({"vision_config": {"image_size": BASE_SIZE}}, with_text)
         torch.nn.init.normal_(visual.embeddings.class_embedding, std=0.02)
         return BlipBackbone(visual, text, config, _no_tokenizer if text else None, settings)
-    folder = Path(given).expanduser()
+    folder = Path(weights).expanduser()
     if folder.is_dir():
         return _from_folder(folder, config, with_text, settings)
-    tag = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", given, re.ASCII)
-    if folder.is_file() or not tag or given.lower().endswith(files.FILE_SUFFIXES):
+    tag = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", weights, re.ASCII)
+    if folder.is_file() or not tag or weights.lower().endswith(files.FILE_SUFFIXES):
         if with_text:
             raise UserError(
-                f"backbone.weights='{given}' is a single file, of which pictures' features alone "
+                f"backbone.weights='{weights}' is a single file, of which pictures' features alone "
                 "are taken; give a folder of transformers with a tokenizer, or model.caption=false."
             )
-        state, _ = files.load_state(given, "Backbone blip", source)
-        return BlipBackbone(_of_authors(state, given), None, config, None, settings)
-    return _from_folder(_fetched(given, source, with_text), config, with_text, settings)
+        state, _ = files.load_state(weights, "Backbone blip", source)
+        return BlipBackbone(_of_authors(state, weights), None, config, None, settings)
+    return _from_folder(_fetched(weights, source, with_text), config, with_text, settings)
 
 
 def _fetched(tag: str, source: str, with_text: bool) -> Path:
     """Return the folder of a tag's files, from the cache or the hub."""
-    found = files.hub_file(tag, ("config.json",))
-    weights = files.hub_file(tag, WEIGHT_FILES) if found else None
-    if found is None or weights is None:
+    config_file = files.hub_file(tag, ("config.json",))
+    weights = files.hub_file(tag, WEIGHT_FILES) if config_file else None
+    if config_file is None or weights is None:
         because = f"'{tag}' is no folder here, and the model hub does not give it"
         raise files.needs_weights("Backbone blip", source, because)
     if with_text:
         for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"):
             files.hub_file(tag, (name,))
-    return Path(found).parent
+    return Path(config_file).parent
 
 
 def _from_folder(
     folder: Path, config: BlipConfig, with_text: bool, settings: dict[str, Any]
 ) -> Backbone:
-    described = folder / "config.json"
+    config_file = folder / "config.json"
     weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if not described.is_file() or weights is None:
+    if not config_file.is_file() or weights is None:
         raise UserError(
             f"backbone.weights: '{folder}' is no BLIP model: config.json and one of "
             f"{', '.join(WEIGHT_FILES)} are needed."
         )
     try:
-        told = json.loads(described.read_text(encoding="utf-8"))
-        kind = told.get("model_type")
+        description = json.loads(config_file.read_text(encoding="utf-8"))
+        kind = description.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"backbone.weights: '{described}' cannot be read ({error}).") from error
+        raise UserError(f"backbone.weights: '{config_file}' cannot be read ({error}).") from error
     if kind not in ("blip", "blip_vision_model"):
         raise UserError(
             f"backbone.weights: '{folder}' holds a model of type '{kind}'; one of type blip or "
             "blip_vision_model is needed."
         )
     state, _ = files.load_state(str(weights), "Backbone blip", str(weights))
-    vision = told if kind == "blip_vision_model" else told.get("vision_config") or {}
+    vision = description if kind == "blip_vision_model" else description.get("vision_config") or {}
     visual, text = _networks(
-        {"vision_config": vision, "text_config": told.get("text_config") or {}}, with_text
+        {"vision_config": vision, "text_config": description.get("text_config") or {}}, with_text
     )
     files.load_into(visual, _below(state, ("vision_model.",)), "BLIP's vision model", str(weights))
     tokenizer = None
     if text is not None:
-        own = {n: v for n, v in _below(state, TEXT_PREFIXES).items() if n in text.state_dict()}
-        if not own:
+        below = _below(state, TEXT_PREFIXES)
+        text_state = {n: v for n, v in below.items() if n in text.state_dict()}
+        if not text_state:
             raise UserError(
                 f"backbone.weights: '{folder}' holds no text encoder of BLIP; give weights of "
                 "BlipForImageTextRetrieval (a tag ending in itm-…), or model.caption=false."
             )
-        files.load_into(text, own, "BLIP's text encoder", str(weights))
+        files.load_into(text, text_state, "BLIP's text encoder", str(weights))
         tokenizer = _tokenizer(folder)
     return BlipBackbone(visual, text, config, tokenizer, settings)
 
 
-def _networks(told: Mapping[str, Any], with_text: bool) -> tuple[Any, Any]:
+def _networks(sizes: Mapping[str, Any], with_text: bool) -> tuple[Any, Any]:
     """Return untrained networks of the sizes that a BLIP config states."""
     from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-    visual = BlipVisionModel(BlipVisionConfig(**told["vision_config"]))
+    visual = BlipVisionModel(BlipVisionConfig(**sizes["vision_config"]))
     if not with_text:
         return visual, None
-    text = BlipTextConfig(**{**told.get("text_config", {}), "is_decoder": False})
+    text = BlipTextConfig(**{**sizes.get("text_config", {}), "is_decoder": False})
     return visual, BlipTextModel(text, add_pooling_layer=False)
 
 
-def _of_authors(state: Mapping[str, Tensor], given: str) -> Any:
+def _of_authors(state: Mapping[str, Tensor], source: str) -> Any:
     """Return the vision model of a file by BLIP's authors; sizes are read off its tensors."""
     visual = {}
     for name, value in state.items():
@@ -229,20 +230,20 @@ def _of_authors(state: Mapping[str, Tensor], given: str) -> Any:
         }  # fmt: skip
     except KeyError as error:
         raise UserError(
-            f"backbone.weights='{given}' holds no {error} of BLIP's vision model; give a file such "
-            "as BLIP_base.pth, or a folder of transformers."
+            f"backbone.weights='{source}' holds no {error} of BLIP's vision model; give a file "
+            "such as BLIP_base.pth, or a folder of transformers."
         ) from error
     network, _ = _networks({"vision_config": sizes}, with_text=False)
-    files.load_into(network, visual, "BLIP's vision model", given)
+    files.load_into(network, visual, "BLIP's vision model", source)
     return network
 
 
 def _below(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the tensors below the first of ``prefixes`` that is there; else all of them."""
     for prefix in prefixes:
-        found = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-        if found:
-            return found
+        below = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        if below:
+            return below
     return dict(state)
 
 

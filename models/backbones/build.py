@@ -1,4 +1,4 @@
-"""From a name and its checked config to a backbone that can do what is asked of it."""
+"""Builds a backbone from its name and its checked config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def build_backbone(name: str, config: Any, modalities: tuple[str, ...] = MODALIT
     Args:
         name: as registered in ``BACKBONES``.
         config: an instance of its config dataclass.
-        modalities: those needed; towers for others are not kept.
+        modalities: those needed; other towers are dropped.
 
     Raises:
         UserError: unknown name, absent weights, or a modality that this backbone does not encode.

@@ -21,7 +21,7 @@ _STEEPNESS = 1.702
 
 
 class SelfAttention(nn.MultiheadAttention):
-    """PyTorch's multi-head attention where a row looks at itself; ``batch_first``, no dropout."""
+    """PyTorch's multi-head attention as self-attention; ``batch_first``, without dropout."""
 
     def __init__(self, width: int, heads: int) -> None:
         """Initialise as PyTorch does."""
@@ -29,14 +29,14 @@ class SelfAttention(nn.MultiheadAttention):
 
     @classmethod
     def like(cls, attention: nn.MultiheadAttention) -> SelfAttention:
-        """Return one with the parameters of ``attention``, which is of no use afterwards."""
+        """Return one that takes over the parameters of ``attention``."""
         with torch.device("meta"):
-            own = cls(attention.embed_dim, attention.num_heads)
-        own.load_state_dict(attention.state_dict(), assign=True)
-        return own
+            replacement = cls(attention.embed_dim, attention.num_heads)
+        replacement.load_state_dict(attention.state_dict(), assign=True)
+        return replacement
 
     def attend(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return what the tokens see in each other.
+        """Return the self-attention of tokens.
 
         Args:
             x: [B,L,D].
@@ -45,12 +45,12 @@ class SelfAttention(nn.MultiheadAttention):
         Returns:
             [B,L,D].
         """
-        joint = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [B,L,3D]
-        query, key, value = cut_heads(joint, 3, self.num_heads)
+        projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [B,L,3D]
+        query, key, value = cut_heads(projected, 3, self.num_heads)
         if mask is not None and mask.dim() == 3:
             mask = mask.unflatten(0, (len(x), self.num_heads))
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out_proj(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def forward(  # type: ignore[override]  # the part of PyTorch's signature that CLIP uses
         self,
@@ -96,12 +96,12 @@ class _QuickGELU(torch.autograd.Function):
 
 def cut_heads(x: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
     """Cut [B,M,count·D] into count tensors [B,heads,M,D/heads], each in one piece."""
-    found: tuple[Tensor, ...] = _Heads.apply(x, count, heads)
-    return found
+    parts: tuple[Tensor, ...] = _Heads.apply(x, count, heads)
+    return parts
 
 
 class _Heads(torch.autograd.Function):
-    """The cut above, which autograd would undo with two copies where one will do."""
+    """The cut of :func:`cut_heads`; its backward pass makes one copy, where autograd makes two."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:

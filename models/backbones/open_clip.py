@@ -99,7 +99,7 @@ class DualEncoder(TowerBackbone):
             self.token_widths["image"] = visual.trunk.num_features
 
     def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
-        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, tokens [B,L,D]."""
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, on request, tokens [B,L,D]."""
         if self._image_encode is None:
             raise ValueError("this backbone was built without its image tower")
         return self._image_encode(self.visual, image, tokens)
@@ -139,11 +139,11 @@ def open_clip_backbone(config: OpenCLIPConfig, modalities: tuple[str, ...]) -> B
         raise UserError(f"backbone.max_words={config.max_words} leaves no word beside SOS and EOS.")
     if config.weights is None:
         raise files.needs_weights(what, source, "backbone.weights is not set")
-    state, found = _fetch(config, what, source)
-    preprocess = {**found, **preprocess}
+    state, weight_settings = _fetch(config, what, source)
+    preprocess = {**weight_settings, **preprocess}
     if config.quick_gelu is not None:
         architecture["quick_gelu"] = config.quick_gelu
-    elif found.get("quick_gelu"):
+    elif weight_settings.get("quick_gelu"):
         architecture["quick_gelu"] = True
     if config.image_size is not None:
         architecture["vision_cfg"]["image_size"] = config.image_size
@@ -192,8 +192,8 @@ def _assemble(
     text_encode: TextEncode = hugging_face_text
     if not hugging_face:
         text_encode = ClipText(config.text_padding_mask, CLIP_EOS)
-    own_names = ("hf_model_name", "hf_tokenizer_name")  # where these lie does not matter
-    text_cfg = {k: v for k, v in architecture["text_cfg"].items() if k not in own_names}
+    local_names = ("hf_model_name", "hf_tokenizer_name")  # where these lie does not matter
+    text_cfg = {k: v for k, v in architecture["text_cfg"].items() if k not in local_names}
     settings = {
         "backbone": "open_clip",
         "architecture": {**architecture, "text_cfg": text_cfg},
@@ -222,12 +222,12 @@ def _architecture(model: str) -> tuple[dict[str, Any], dict[str, Any], Path | No
     import open_clip
 
     if not model.endswith(".json"):
-        found = open_clip.get_model_config(model.replace("/", "-"))
-        if found is None:
+        architecture = open_clip.get_model_config(model.replace("/", "-"))
+        if architecture is None:
             raise files.unknown_model("open_clip", model, open_clip.list_models())
-        found = copy.deepcopy(found)
-        found["vision_cfg"]["timm_model_pretrained"] = False
-        return _without_download(found), {}, None
+        architecture = copy.deepcopy(architecture)
+        architecture["vision_cfg"]["timm_model_pretrained"] = False
+        return _without_download(architecture), {}, None
     file = files.locate(model)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -236,15 +236,15 @@ def _architecture(model: str) -> tuple[dict[str, Any], dict[str, Any], Path | No
             f"backbone.model='{model}' is no readable JSON file of an open_clip architecture "
             f"({error}); give an open_clip name or such a file."
         ) from error
-    found = content.get("model_cfg", content)
-    lacking = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in found]
+    architecture = content.get("model_cfg", content)
+    lacking = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in architecture]
     if lacking:
         raise UserError(f"'{file}' describes no open_clip architecture: '{lacking[0]}' is missing.")
     for key in ("hf_model_name", "hf_tokenizer_name"):
-        name = found["text_cfg"].get(key)
+        name = architecture["text_cfg"].get(key)
         if name and (file.parent / name).is_dir():
-            found["text_cfg"][key] = str((file.parent / name).resolve())
-    return _without_download(found), dict(content.get("preprocess_cfg", {})), file.parent
+            architecture["text_cfg"][key] = str((file.parent / name).resolve())
+    return _without_download(architecture), dict(content.get("preprocess_cfg", {})), file.parent
 
 
 def _without_download(architecture: dict[str, Any]) -> dict[str, Any]:
@@ -288,17 +288,17 @@ def _fetch(
     """Return the weights (None for random) and what goes with them: mean, std, quick_gelu."""
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-    given = str(config.weights)
-    if given == files.RANDOM:
+    weights = str(config.weights)
+    if weights == files.RANDOM:
         return None, {}
-    if files.looks_like_file(given):
-        state, openai = files.load_state(given, what, source)
+    if files.looks_like_file(weights):
+        state, openai = files.load_state(weights, what, source)
         return state, {"quick_gelu": openai}
-    known = get_pretrained_cfg(config.model, given)
+    known = get_pretrained_cfg(config.model, weights)
     if not known:
         tags = list_pretrained_tags_by_model(config.model) or ["none for this architecture"]
         raise UserError(
-            f"backbone.weights='{given}' is neither a file nor a tag of open_clip for "
+            f"backbone.weights='{weights}' is neither a file nor a tag of open_clip for "
             f"{config.model}; tags: {', '.join(tags)}."
         )
     state, openai = files.load_state(_download(known, what, source), what, source)
@@ -311,16 +311,16 @@ def _download(known: Mapping[str, Any], what: str, source: str) -> str:
     from open_clip.pretrained import download_pretrained_from_url
 
     url, hub = known.get("url", ""), known.get("hf_hub", "")
-    kept = Path("~/.cache/clip").expanduser() / url.rsplit("/", 1)[-1]
-    if url and kept.is_file():
+    cached = Path("~/.cache/clip").expanduser() / url.rsplit("/", 1)[-1]
+    if url and cached.is_file():
         with files.library_errors(what, source):
             return download_pretrained_from_url(url)
     if hub:
         repository, name = hub.rsplit("/", 1)
         names = (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-        found = files.hub_file(repository, names)
-        if found:
-            return found
+        file = files.hub_file(repository, names)
+        if file:
+            return file
     if url and files.reachable(url):
         with files.library_errors(what, source):
             return download_pretrained_from_url(url)

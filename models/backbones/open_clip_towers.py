@@ -1,4 +1,4 @@
-"""How each kind of open_clip tower is turned into pooled and token features.
+"""Pooled and token features of each kind of open_clip tower.
 
 Every function here takes a tower of open_clip and gives :class:`common.batch.Features`, none of
 them L2-normalised. B rows, L tokens, D the joint width, W the tower's own width.

@@ -1,4 +1,4 @@
-"""No network at all: raw pixels and a bag of hashed words. The yardstick, and a toy for tests."""
+"""Raw pixels and a bag of hashed words, without a network: a reference point, and for tests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PixelsBackbone(Backbone):
     one: Tensor
 
     def __init__(self, config: PixelsConfig, modalities: tuple[str, ...]) -> None:
-        """Check the sizes; raise :class:`UserError` where they cannot be."""
+        """Check the sizes; raise :class:`UserError` where they do not fit."""
         super().__init__()
         if (
             config.size < GRID

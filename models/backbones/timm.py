@@ -56,7 +56,7 @@ class TimmBackbone(TowerBackbone):
         self.token_widths = {"image": int(network.num_features)}
 
     def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
-        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, tokens [B,L,W]."""
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, on request, tokens [B,L,W]."""
         network: Any = self.visual
         features = network.forward_features(image)
         pooled = network.forward_head(features, pre_logits=True)  # [B,D]
@@ -94,13 +94,7 @@ def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
         config.image_mean,
         config.image_std,
     )
-    settings = {
-        "backbone": "timm",
-        "model": config.model,
-        "image": dataclasses.asdict(image_input),
-        "random": config.weights == files.RANDOM,
-    }
-    fingerprint = files.state_fingerprint(network, settings)
+    fingerprint = files.network_fingerprint(network, "timm", config, image_input)
     return TimmBackbone(network, image_input, config.freeze, fingerprint)
 
 
@@ -116,18 +110,18 @@ def _size_option(config: TimmConfig) -> dict[str, Any]:
 
 def _from_file(config: TimmConfig, what: str, source: str, options: dict[str, Any]) -> Any:
     """Load a file of timm's names; a classifier in it is dropped, positions are resized."""
-    given = str(config.weights)
-    state, _ = files.load_state(given, what, source)
-    return _with_state(config.model, state, what, given, options)
+    weights = str(config.weights)
+    state, _ = files.load_state(weights, what, source)
+    return _with_state(config.model, state, what, weights, options)
 
 
 def _with_state(
-    name: str, state: dict[str, Tensor], what: str, given: str, options: dict[str, Any]
+    name: str, state: dict[str, Tensor], what: str, source: str, options: dict[str, Any]
 ) -> Any:
     """Return the network with exactly these weights, its classifier removed.
 
     timm by itself tolerates missing weights once the number of classes is changed; here every
-    weight has to be found. Its conversions (older names, positions for another picture size) are
+    weight has to be present. Its conversions (older names, positions for another picture size) are
     used where names or shapes differ, on the whole network, for which it is strict.
     """
     import timm
@@ -136,21 +130,21 @@ def _with_state(
     heads = network.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
     dropped = tuple(f"{head}.{leaf}" for head in heads for leaf in ("weight", "bias"))
-    kept = {key: value for key, value in state.items() if key not in dropped}
+    remaining = {key: value for key, value in state.items() if key not in dropped}
     shapes = {key: value.shape for key, value in network.state_dict().items()}
-    if shapes == {key: value.shape for key, value in kept.items()}:
-        files.load_into(network, kept, what, given)
+    if shapes == {key: value.shape for key, value in remaining.items()}:
+        files.load_into(network, remaining, what, source)
         return network
     overlay = {"state_dict": dict(state), "custom_load": False}
     try:
-        whole: Any = timm.create_model(
+        full: Any = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay=overlay, **options
         )
     except (RuntimeError, KeyError, AttributeError) as error:
-        files.load_into(network, kept, what, given)  # says which names do not fit
-        raise UserError(f"'{given}' does not fit {what}: {str(error).splitlines()[0]}") from error
-    whole.reset_classifier(0)
-    return whole
+        files.load_into(network, remaining, what, source)  # says which names do not fit
+        raise UserError(f"'{source}' does not fit {what}: {str(error).splitlines()[0]}") from error
+    full.reset_classifier(0)
+    return full
 
 
 def _from_tag(config: TimmConfig, what: str, source: str, options: dict[str, Any]) -> Any:
@@ -169,10 +163,10 @@ def _from_tag(config: TimmConfig, what: str, source: str, options: dict[str, Any
     known = timm.get_pretrained_cfg(name)
     if known is not None and known.hf_hub_id:
         names = (known.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
-        found = files.hub_file(known.hf_hub_id, names)
-        if found:
-            state, _ = files.load_state(found, what, source)
-            return _with_state(name, state, what, found, options)
+        file = files.hub_file(known.hf_hub_id, names)
+        if file:
+            state, _ = files.load_state(file, what, source)
+            return _with_state(name, state, what, file, options)
     if known is not None and known.url and files.reachable(str(known.url)):
         with files.library_errors(what, source):
             return timm.create_model(name, pretrained=True, num_classes=0, **options)

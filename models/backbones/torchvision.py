@@ -51,30 +51,32 @@ class TorchvisionConfig:
 class TorchvisionBackbone(TowerBackbone):
     """A classification network of torchvision with its last layer removed."""
 
-    def __init__(self, network: nn.Module, image_input: ImageInput, freeze: str, mark: str) -> None:
-        """Remove the last linear layer of ``network``; ``mark`` is the fingerprint."""
+    def __init__(
+        self, network: nn.Module, image_input: ImageInput, freeze: str, fingerprint: str
+    ) -> None:
+        """Remove the last linear layer of ``network``."""
         super().__init__(network, None, freeze)
         self.image_input = image_input
-        self.fingerprint = mark
+        self.fingerprint = fingerprint
         self.widths = {"image": _remove_classifier(network)}
         self._map_name = next(name for name in MAPS if hasattr(network, name))
         self.token_widths = {"image": _map_width(network, self._map_name)}
 
     def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
-        """Encode pictures [B,3,H,W] to pooled [B,D] and, if asked, tokens [B,L,W]."""
+        """Encode pictures [B,3,H,W] to pooled [B,D] and, on request, tokens [B,L,W]."""
         network: Any = self.visual
         if not tokens:
             return Features(network(image))
-        seen: list[Tensor] = []
+        maps: list[Tensor] = []
         layer = network.get_submodule(self._map_name)
-        handle = layer.register_forward_hook(lambda _module, _given, out: seen.append(out))
+        handle = layer.register_forward_hook(lambda _module, _input, out: maps.append(out))
         try:
             pooled = network(image)  # [B,D]
         finally:
             handle.remove()
-        if seen[0].dim() == 3:
-            return Features(pooled, seen[0][:, 1:])  # a ViT's patches, without the class token
-        return Features(pooled, map_to_tokens(seen[0]))
+        if maps[0].dim() == 3:
+            return Features(pooled, maps[0][:, 1:])  # a ViT's patches, without the class token
+        return Features(pooled, map_to_tokens(maps[0]))
 
 
 def _classifier(network: nn.Module) -> tuple[str, nn.Linear]:
@@ -143,35 +145,29 @@ def torchvision_backbone(config: TorchvisionConfig, modalities: tuple[str, ...])
     image_input = image_settings(
         size, IMAGENET_MEAN, IMAGENET_STD, config.image_mean, config.image_std
     )
-    settings = {
-        "backbone": "torchvision",
-        "model": config.model,
-        "image": dataclasses.asdict(image_input),
-        "random": config.weights == files.RANDOM,
-    }
-    mark = files.state_fingerprint(network, settings)
-    return TorchvisionBackbone(network, image_input, config.freeze, mark)
+    fingerprint = files.network_fingerprint(network, "torchvision", config, image_input)
+    return TorchvisionBackbone(network, image_input, config.freeze, fingerprint)
 
 
 def _load(
     network: nn.Module, config: TorchvisionConfig, published: Any, what: str, source: str
 ) -> None:
-    given = str(config.weights)
-    if given == files.RANDOM:
+    weights = str(config.weights)
+    if weights == files.RANDOM:
         files.warn_random(what)
         return
-    if files.looks_like_file(given):
-        state, _ = files.load_state(given, what, source)
+    if files.looks_like_file(weights):
+        state, _ = files.load_state(weights, what, source)
     else:
         names = [entry.name for entry in published]
-        if given not in (*names, "DEFAULT"):
+        if weights not in (*names, "DEFAULT"):
             raise UserError(
-                f"backbone.weights='{given}' is neither a file nor a name of torchvision for "
+                f"backbone.weights='{weights}' is neither a file nor a name of torchvision for "
                 f"{config.model}; names: {', '.join(names)}."
             )
-        chosen = published[given] if given != "DEFAULT" else published.DEFAULT
+        chosen = published[weights] if weights != "DEFAULT" else published.DEFAULT
         with files.library_errors(what, source):
             state = chosen.get_state_dict(progress=True, check_hash=True)
     head, _ = _classifier(network)
     state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-    files.load_into(network, state, what, given, optional=f"{head}.")
+    files.load_into(network, state, what, weights, optional=f"{head}.")

@@ -19,8 +19,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class TowerBackbone(Backbone):
     """A backbone made of an image tower ``visual`` and, or, a text tower ``text``.
 
-    A frozen tower takes no gradient and stays in eval mode whatever :meth:`train` is told, so its
-    batch-norm statistics and dropout do not move either.
+    A frozen tower takes no gradient and stays in eval mode, whatever :meth:`train` is called with,
+    so that its batch-norm statistics and dropout do not change either.
 
     Attributes:
         frozen: the modalities whose features never change during training (they may be cached).
@@ -44,7 +44,7 @@ class TowerBackbone(Backbone):
                 self.freeze(modality)
 
     def freeze(self, modality: str) -> None:
-        """Keep the tower of ``modality``, if there is one, as it is from now on."""
+        """Freeze the tower of ``modality``, if there is one."""
         tower = self._tower(modality)
         if tower is None or modality in self.frozen:
             return
@@ -80,7 +80,7 @@ def freeze_tower(backbone: Backbone, modality: str) -> None:
 
 
 def drop_text(backbone: Backbone) -> None:
-    """Take the text tower, if there is one, out of an encoder that shall encode pictures only."""
+    """Remove the text tower, if there is one: the encoder then encodes images only."""
     if isinstance(backbone, TowerBackbone):
         backbone.text = None
         backbone.frozen = tuple(m for m in backbone.frozen if m != "text")
@@ -99,11 +99,11 @@ def image_settings(
         UserError: an override that is not three numbers, or a std that is not positive.
     """
     values = {}
-    for key, own, override in (
+    for key, default, override in (
         ("image_mean", mean, override_mean),
         ("image_std", std, override_std),
     ):
-        chosen = tuple(float(x) for x in (own if override is None else override))
+        chosen = tuple(float(x) for x in (default if override is None else override))
         if len(chosen) != 3 or (key == "image_std" and min(chosen) <= 0):
             raise UserError(
                 f"backbone.{key}={list(chosen)} has to be three numbers, one per colour"

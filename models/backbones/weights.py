@@ -2,13 +2,14 @@
 
 Accepted files: ``.safetensors``; a state dict saved by ``torch.save`` (read with
 ``weights_only=True``, which refuses everything but tensors and plain containers); a TorchScript
-archive such as those of OpenAI's CLIP. Whatever is missing or does not fit is told in one sentence
-that says what to do next.
+archive such as those of OpenAI's CLIP. Whatever is missing or does not fit raises an error of one
+sentence, which says what to do next.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from utils.errors import UserError, nearest
 
 RANDOM = "random"
-"""The word in ``backbone.weights`` that asks for an untrained network, explicitly."""
+"""Value of ``backbone.weights`` for an untrained network."""
 
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".tar")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +46,11 @@ def looks_like_file(weights: str) -> bool:
 
 def locate(path: str) -> Path:
     """Return ``path`` as it stands, or below the project's root where only that exists."""
-    given = Path(path).expanduser()
-    if given.is_absolute() or given.exists():
-        return given
-    below_root = PROJECT_ROOT / given
-    return below_root if below_root.exists() else given
+    file = Path(path).expanduser()
+    if file.is_absolute() or file.exists():
+        return file
+    below_root = PROJECT_ROOT / file
+    return below_root if below_root.exists() else file
 
 
 def needs_weights(what: str, source: str, because: str) -> UserError:
@@ -151,11 +152,11 @@ def _unwrap(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping) or not content:
         raise _refused(file, f"holds a {type(content).__name__}, not tensors by name")
     state = {str(name).removeprefix("module."): value for name, value in content.items()}
-    strangers = [
+    non_tensors = [
         n for n, v in state.items() if not isinstance(v, Tensor) and n not in _OPENAI_EXTRAS
     ]
-    if strangers:
-        raise _refused(file, f"holds '{strangers[0]}', which is no tensor")
+    if non_tensors:
+        raise _refused(file, f"holds '{non_tensors[0]}', which is no tensor")
     return state
 
 
@@ -174,15 +175,15 @@ def load_into(
     Raises:
         UserError: names the first missing and unexpected name or the shapes that differ.
     """
-    own = module.state_dict()
+    expected = module.state_dict()
     counters = ".num_batches_tracked"  # absent from older files, and of no effect
     missing = [
         name
-        for name in own
+        for name in expected
         if name not in state and not name.startswith(optional) and not name.endswith(counters)
     ]
-    unexpected = [name for name in state if name not in own]
-    reshaped = [n for n, v in state.items() if n in own and own[n].shape != v.shape]
+    unexpected = [name for name in state if name not in expected]
+    reshaped = [n for n, v in state.items() if n in expected and expected[n].shape != v.shape]
     problems = []
     if missing:
         problems.append(f"{len(missing)} names are missing (first '{missing[0]}')")
@@ -192,7 +193,7 @@ def load_into(
         name = reshaped[0]
         problems.append(
             f"{len(reshaped)} shapes differ (first '{name}': {list(state[name].shape)} given, "
-            f"{list(own[name].shape)} in the network)"
+            f"{list(expected[name].shape)} in the network)"
         )
     if problems:
         raise UserError(
@@ -203,14 +204,14 @@ def load_into(
 
 
 def warn_random(what: str) -> None:
-    """Say in the log that a network starts untrained, as was asked for."""
+    """Log that a network starts from random weights, as configured."""
     log.warning("%s starts from random weights, as backbone.weights=%s asks.", what, RANDOM)
 
 
 def reachable(url: str, timeout_s: float = 5.0) -> bool:
     """Return whether the host of ``url`` answers, so that no download is retried in vain.
 
-    Behind a proxy that cannot be told cheaply, and True is returned.
+    Behind a proxy this cannot be tested cheaply, and True is returned.
     """
     if any(
         os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
@@ -232,9 +233,9 @@ def hub_file(repository: str, names: tuple[str, ...]) -> str | None:
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     for name in names:
-        found = try_to_load_from_cache(repository, name)
-        if isinstance(found, str):
-            return found
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return cached
     if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
         return None
     for name in names:
@@ -267,3 +268,14 @@ def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mappin
         total.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
+
+
+def network_fingerprint(network: nn.Module, library: str, config: Any, image_input: Any) -> str:
+    """Return the fingerprint of a library's network by its config and its :class:`ImageInput`."""
+    settings = {
+        "backbone": library,
+        "model": config.model,
+        "image": dataclasses.asdict(image_input),
+        "random": config.weights == RANDOM,
+    }
+    return state_fingerprint(network, settings)

@@ -1,6 +1,6 @@
-"""How similar classes are, by what a classifier takes their rows for (stage 1 of SHC).
+"""Similarity of classes, from the predictions of a classifier for their rows (stage 1 of SHC).
 
-A row n of class c_n has logits z_n. Without its own class it is most like ::
+A row n of class c_n has logits z_n. Its resemblance to the other classes is ::
 
     p_n = softmax(z_n with entry c_n set to -∞),        A_c = Σ_{n: c_n = c} p_n
 
@@ -32,14 +32,14 @@ Weighting = Literal["sum", "mean"]
 
 
 def class_similarity(
-    logits: Tensor, label: Tensor, own: OwnClass = "label", weighting: Weighting = "sum"
+    logits: Tensor, label: Tensor, own_class: OwnClass = "label", weighting: Weighting = "sum"
 ) -> Tensor:
     """Return S [C,C] in float64 on the device of ``logits``.
 
     Args:
         logits: z [N,C].
         label: [N,C], one-hot or multi-hot; of several labels the first is the row's class.
-        own: what the class of a row is taken from.
+        own_class: what the class of a row is taken from.
         weighting: whether the rows of a class are added or averaged.
 
     >>> class_similarity(torch.tensor([[9.0, 2.0, 1.0], [0.0, 9.0, 0.0]]), torch.eye(3)[:2])
@@ -52,10 +52,10 @@ def class_similarity(
     logits, label = logits[labelled].double(), label[labelled]
     if count < 2:
         return torch.ones(count, count, dtype=torch.float64, device=logits.device)
-    chosen = (label > 0).int().argmax(1) if own == "label" else logits.argmax(1)  # [N], the first
-    members = torch.nn.functional.one_hot(chosen, count).double()  # [N,C]
-    other = logits.masked_fill(members > 0, -torch.inf).softmax(1)
-    like = members.T @ other  # [C,C]
+    chosen = (label > 0).int() if own_class == "label" else logits
+    members = torch.nn.functional.one_hot(chosen.argmax(1), count).double()  # [N,C], the first
+    confusion = logits.masked_fill(members > 0, -torch.inf).softmax(1)
+    like = members.T @ confusion  # [C,C]
     if weighting == "mean":
         like = like / members.sum(0).clamp_min(1)[:, None]
     like = (like + like.T) / 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -13,41 +12,15 @@ REDRAWS = 20
 """Attempts at random centres before the last draw is taken (CSQ's released code)."""
 
 HOPELESS = 50.0
-"""Expected pairs of random centres too close to each other, from which on no draw is looked at."""
+"""Expected number of too close pairs of random centres, above which no draw is tested."""
 
 SPREAD_START = 61
-"""Distance that `spread` centres are first asked for, in per cent of K (OrthoHash's release)."""
+"""First distance of `spread` centres, in per cent of K (OrthoHash's release)."""
 
 SPREAD_TRIES = 10_000
-"""Rejected draws after which `spread` centres are asked for one per cent less."""
+"""Rejected draws after which the distance of `spread` centres falls by one per cent."""
 
 _BLOCK = 2**23  # inner products that are held at once
-
-CenterKind = Literal["hadamard", "balanced", "bernoulli", "spread", "mds"]
-
-
-def make_centers(
-    kind: CenterKind | Literal["shc"], n_classes: int, bits: int, generator: Generator,
-    similarity: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Return centres [C,K] of ±1 by the recipe ``kind``, for any C and K.
-
-    ``hadamard``: :func:`hadamard_centers`; ``balanced``: :func:`balanced_rows`; ``bernoulli``:
-    :func:`random_signs`; ``spread``: :func:`spread_centers`; ``mds``: the largest least distance
-    that a search finds; ``shc``: products that follow ``similarity`` [C,C], which it needs. The
-    last two are in :mod:`models.centers.semantic`.
-    """
-    from models.centers import semantic as semantic_centers
-
-    if kind == "shc":
-        if similarity is None:
-            raise ValueError("centres of kind 'shc' follow a class similarity; give one")
-        return semantic_centers.semantic_centers(similarity, bits, generator)
-    recipes = {
-        "hadamard": hadamard_centers, "balanced": balanced_rows, "bernoulli": random_signs,
-        "spread": spread_centers, "mds": semantic_centers.mds_centers,
-    }  # fmt: skip
-    return recipes[kind](n_classes, bits, generator)
 
 
 def hadamard_matrix(order: int) -> Tensor:
@@ -68,8 +41,8 @@ def hadamard_centers(n_classes: int, bits: int, generator: Generator) -> Tensor:
 
     The random rows are redrawn, :data:`REDRAWS` times at most, until the smallest distance of any
     two centres exceeds K/4 and the mean is at least K/2. For K that is no power of two all rows are
-    random. Where so many pairs are bound to be too close that no draw can be expected to pass, the
-    last of the draws is taken without a look at the others.
+    random. Where so many pairs are expected to be too close that no draw can pass, the last draw is
+    taken and the others are not tested.
     Source: CSQ (arXiv:1908.00347), algorithm 1.
     """
     power_of_two = bits & (bits - 1) == 0
@@ -107,36 +80,36 @@ def _expected_close_pairs(rows: int, fixed: int, bits: int) -> float:
 def spread_centers(n_classes: int, bits: int, generator: Generator) -> Tensor:
     """Return random centres [C,K] of ±1 that keep a distance, by rejection.
 
-    Fair random codes are drawn one after the other; one is kept if its Hamming distance to all
-    that were kept is at least ρK. ρ starts at 0.61 and falls by 0.01 after every 10,000 rejected
-    draws, to 0 if need be, so that any C and K come to an end.
+    Fair random codes are drawn one after the other; one is accepted if its Hamming distance to all
+    accepted ones is at least ρK. ρ starts at 0.61 and falls by 0.01 after every 10,000 rejected
+    draws, down to 0, so that the search ends for any C and K.
     Source: the released code of OrthoHash (arXiv:2109.14449), which gives up below ρ = 0.2.
     """
     centers = torch.empty(0, bits)
     percent, tries = SPREAD_START, SPREAD_TRIES
     while len(centers) < n_classes:
-        drawn = random_signs(min(tries, 1000), bits, generator)
+        draws = random_signs(min(tries, 1000), bits, generator)
         # distance (K - a·b)/2 ≥ ρK, in whole numbers
         limit = bits * (100 - 2 * percent) // 100
-        fitting = drawn[(drawn @ centers.T <= limit).all(1)]
-        kept = _first_apart(fitting, limit)[: n_classes - len(centers)]
-        centers = torch.cat([centers, kept])
-        tries += len(kept) - len(drawn)  # those that were rejected
+        fitting = draws[(draws @ centers.T <= limit).all(1)]
+        accepted = _first_apart(fitting, limit)[: n_classes - len(centers)]
+        centers = torch.cat([centers, accepted])
+        tries += len(accepted) - len(draws)  # those that were rejected
         if tries == 0:
             percent, tries = max(percent - 1, 0), SPREAD_TRIES
     return centers
 
 
 def _first_apart(codes: Tensor, limit: int) -> Tensor:
-    """Return those of [N,K] whose inner products with all that were kept before are ≤ ``limit``."""
+    """Return those of [N,K] whose inner products with all accepted before are ≤ ``limit``."""
     allowed = codes @ codes.T <= limit
     free = torch.ones(len(codes), dtype=torch.bool)
-    kept = []
+    accepted = []
     for row in range(len(codes)):
         if free[row]:
-            kept.append(row)
+            accepted.append(row)
             free &= allowed[row]
-    return codes[kept]
+    return codes[accepted]
 
 
 def balanced_rows(rows: int, bits: int, generator: Generator) -> Tensor:
@@ -145,7 +118,7 @@ def balanced_rows(rows: int, bits: int, generator: Generator) -> Tensor:
 
 
 def _balanced(numbers: Tensor) -> Tensor:
-    """Return codes [N,K] of ±1 with -1 where the order of the numbers says so."""
+    """Return codes [N,K] of ±1: -1 where the permutation that sorts the row is below ⌊K/2⌋."""
     return torch.where(numbers.argsort(1) < numbers.shape[1] // 2, -1.0, 1.0)
 
 
@@ -168,7 +141,7 @@ def center_distances(centers: Tensor) -> tuple[float, float]:
 def far_apart(centers: Tensor, more_than: float) -> bool:
     """Return whether all pairs of [C,K] are farther apart than that and by K/2 on average.
 
-    It ends at the first block of pairs with one that is not.
+    The test ends at the first block with a pair that is not.
     """
     count, bits = centers.shape
     if count < 2:
@@ -182,8 +155,8 @@ def _mean_distance(centers: Tensor) -> float:
     """Return the mean over pairs of different centres: Σ_{i≠j} a_i·a_j = ‖Σ a_i‖² - Σ ‖a_i‖²."""
     count, bits = centers.shape
     total = centers.sum(0, dtype=torch.float64).square().sum()
-    own = centers.square().sum(dtype=torch.float64)
-    return (bits - (total - own).item() / (count * (count - 1))) / 2
+    squares = centers.square().sum(dtype=torch.float64)
+    return (bits - (total - squares).item() / (count * (count - 1))) / 2
 
 
 def _largest_products(centers: Tensor) -> Iterator[float]:

@@ -1,17 +1,17 @@
 """Hash centres that keep a distance: minimal-distance centres, and SHC's semantic ones.
 
-SHC asks for C centres c_i of K bits whose inner products follow the similarity S of the classes,
+SHC seeks C centres c_i of K bits whose inner products follow the similarity S of the classes,
 under a least Hamming distance d::
 
     min  mean_ij (S_ij - c_i·c_j / K)²  +  (μ / C²) Σ_{i≠j} c_i·c_j      s.t.  dist(c_i, c_j) ≥ d
 
 where d comes from the bound of Gilbert and Varshamov. With V(r) = Σ_{i≤r} binom(K,i) the number of
-codes within distance r of one, it is the least d with V(d-1) ≥ 2ᴷ/C: one step further than
-what the bound promises, so it may be out of reach.
+codes within distance r of one, it is the least d with V(d-1) ≥ 2ᴷ/C: one more than
+the bound guarantees, so such centres need not exist.
 
 Both kinds of centres come from annealing (:mod:`models.centers.annealing`). First codes of distance
 d are sought, or of the largest one below it that is found; then fit and distance together, from
-several random starts while there is time. Nothing of a smaller distance is ever given back.
+several random starts as far as time allows. Codes of a smaller distance are never returned.
 
 Sources: SHC (arXiv:2507.08404), stage 2. Centres of a least distance: "Deep Hashing with
 Minimal-Distance-Separated Hash Centers", L. Wang, Y. Pan, C. Liu, H. Lai, J. Yin, Y. Liu, CVPR
@@ -22,7 +22,7 @@ Deviations
       whole codes, as long as no pair comes too close. The search finds fits that are better, in
       seconds.
     * SHC's code starts from the rows of a Hadamard matrix, which are further apart than d where
-      there are few classes, and stays close to them; the problem as written asks for d alone.
+      there are few classes, and stays close to them; the problem as written requires d alone.
     * μ = 0 here. The code's 0.625 is multiplied by 10⁻⁴, which changes nothing that can be seen;
       the value itself would outweigh every similarity.
     * Distances are over pairs of different centres; the code's figures count a centre and itself.
@@ -57,7 +57,7 @@ _LOOKS = 50  # its parts: it ends after the one in which the distance was found
 
 @dataclasses.dataclass(frozen=True)
 class CenterReport:
-    """What centres are like.
+    """Distances of centres, and how they follow a similarity.
 
     Attributes:
         min, mean, max: Hamming distance over pairs of different centres.
@@ -75,7 +75,7 @@ class CenterReport:
 
 
 def gilbert_varshamov(bits: int, n_classes: int) -> int:
-    """Return the least d with V(d-1) ≥ 2ᴷ/C, the distance that SHC asks of its centres.
+    """Return the least d with V(d-1) ≥ 2ᴷ/C, the least distance of SHC's centres.
 
     >>> gilbert_varshamov(16, 100), gilbert_varshamov(64, 196)
     (4, 23)
@@ -90,7 +90,7 @@ def gilbert_varshamov(bits: int, n_classes: int) -> int:
 def sphere_packing(bits: int, n_classes: int) -> int:
     """Return the largest d with V(⌊(d-1)/2⌋) ≤ 2ᴷ/C: no C codes can be further apart.
 
-    At most K + 1, which says that nothing is excluded.
+    At most K + 1, where no distance is excluded.
 
     >>> sphere_packing(16, 100), sphere_packing(8, 100)
     (6, 2)
@@ -103,16 +103,16 @@ def sphere_packing(bits: int, n_classes: int) -> int:
 
 
 def most_distance(bits: int, n_classes: int) -> int:
-    """Return a bound on the least distance of C codes: of packing and of Plotkin, whichever bites.
+    """Return a bound on the least distance of C codes: the smaller of packing and Plotkin.
 
-    Plotkin: a bit tells at most ⌊C/2⌋⌈C/2⌉ of the pairs apart.
+    Plotkin: a bit differs in at most ⌊C/2⌋⌈C/2⌉ of the pairs.
     """
     if n_classes < 2:
         return bits
     if n_classes > 2 ** min(bits, 63):
         return 0
-    apart = bits * (n_classes // 2) * ((n_classes + 1) // 2)
-    plotkin = apart // (n_classes * (n_classes - 1) // 2)
+    separations = bits * (n_classes // 2) * ((n_classes + 1) // 2)
+    plotkin = separations // (n_classes * (n_classes - 1) // 2)
     return min(plotkin, sphere_packing(bits, n_classes), bits)
 
 
@@ -155,38 +155,40 @@ def semantic_centers(
             f"{bits}, or none for the bound of Gilbert and Varshamov."
         )
     # μ Σ K g = Σ ((S - μK/2) - g)² up to what does not depend on the codes
-    wanted = bits * (similarity - mu * bits / 2)
-    apart = kept_apart(len(similarity), bits, distance, generator, effort)
-    return _fitted(wanted, apart, min(distance, _least(apart)), generator, effort)
+    desired = bits * (similarity - mu * bits / 2)
+    separated = separated_codes(len(similarity), bits, distance, generator, effort)
+    reached = min(distance, _least_distance(separated))
+    return _fitted(desired, separated, reached, generator, effort)
 
 
 def mds_centers(n_classes: int, bits: int, generator: Generator, *, effort: float = 1.0) -> Tensor:
     """Return centres [C,K] of ±1 with as large a least distance as a search finds.
 
     It starts from CSQ's centres or, if these are closer, from the distance of
-    :func:`gilbert_varshamov`, and asks for one more as long as it succeeds. If it did, the other
+    :func:`gilbert_varshamov`, and tries one more as long as it succeeds. If it did, the other
     distances are then made as even as the least one allows.
     """
     start = hadamard_centers(n_classes, bits, generator)
-    gilbert = kept_apart(n_classes, bits, gilbert_varshamov(bits, n_classes), generator, effort)
-    start = max(start, gilbert, key=_least)
+    distance = gilbert_varshamov(bits, n_classes)
+    gilbert = separated_codes(n_classes, bits, distance, generator, effort)
+    start = max(start, gilbert, key=_least_distance)
     best = _raised(start, most_distance(bits, n_classes), generator, effort)
     if best is start and start is not gilbert:
         return best
     simplex = torch.full((n_classes, n_classes), -bits / max(n_classes - 1, 1))
-    search = CodeSearch(best, simplex, _least(best), generator)
+    search = CodeSearch(best, simplex, _least_distance(best), generator)
     search.sweep(1, [_HARD] * _SETTLE, [0] * _SETTLE)
     return search.codes
 
 
-def kept_apart(
+def separated_codes(
     n_classes: int, bits: int, distance: int, generator: Generator, effort: float = 1.0
 ) -> Tensor:
     """Return codes [C,K] of ±1 whose least distance is ``distance``, or the largest found below."""
     start = random_signs(n_classes, bits, generator)
     distance = min(distance, most_distance(bits, n_classes))
     codes = _dispersed(start, distance, generator, effort)
-    if _least(codes) >= distance:
+    if _least_distance(codes) >= distance:
         return codes
     return _raised(start, distance, generator, effort)
 
@@ -213,21 +215,21 @@ def center_report(centers: Tensor, similarity: Tensor) -> CenterReport:
 
 
 def _fitted(
-    wanted: Tensor, apart: Tensor, distance: int, generator: Generator, effort: float
+    desired: Tensor, separated: Tensor, distance: int, generator: Generator, effort: float
 ) -> Tensor:
-    """Return the codes of least misfit found that keep ``distance``; ``apart`` are some that do.
+    """Return the codes of least misfit found at ``distance``; ``separated`` are some that keep it.
 
     Where the distance is nearly the largest there is, no other codes that keep it may be found;
     then it still matters which class gets which.
     """
-    count, bits = apart.shape
+    count, bits = separated.shape
     sweeps, starts = _plan(count, bits, effort)
-    best = CodeSearch(apart, wanted, distance, generator)
+    best = CodeSearch(separated, desired, distance, generator)
     best.exchange(geometric(*_HEAT, _within(_work(count, 1, effort) / 10, _EXCHANGES)))
     best.sweep(1, [_HARD] * _SETTLE, [0] * _SETTLE)
     for _ in range(starts):
         start = random_signs(count, bits, generator)
-        search = CodeSearch(start, wanted, distance, generator)
+        search = CodeSearch(start, desired, distance, generator)
         scale = search.scale
         heat = [scale * share for share in geometric(*_HEAT, sweeps)]
         search.sweep(1, geometric(*_PENALTY, sweeps), heat)
@@ -239,18 +241,18 @@ def _fitted(
 
 def _raised(codes: Tensor, distance: int, generator: Generator, effort: float) -> Tensor:
     """Return codes whose least distance was raised by one as often as it could be."""
-    while _least(codes) < distance:
-        further = _dispersed(codes, _least(codes) + 1, generator, effort)
-        if _least(further) <= _least(codes):
+    while _least_distance(codes) < distance:
+        further = _dispersed(codes, _least_distance(codes) + 1, generator, effort)
+        if _least_distance(further) <= _least_distance(codes):
             break
         codes = further
     return codes
 
 
 def _dispersed(codes: Tensor, distance: int, generator: Generator, effort: float) -> Tensor:
-    """Return what a search for a least distance makes of ``codes``; it may have failed.
+    """Return ``codes`` after a search for a least distance, which it may not have reached.
 
-    Moves that change nothing are taken too, so that it does not rest before it is there.
+    Moves that change nothing are taken too, so that the search does not stop early.
     """
     count, bits = codes.shape
     search = CodeSearch(codes, torch.zeros(count, count), distance, generator)
@@ -269,7 +271,7 @@ def _plan(n_classes: int, bits: int, effort: float) -> tuple[int, int]:
 
 
 def _work(n_classes: int, bits: int, effort: float) -> float:
-    """Return how many sweeps there is time for."""
+    """Return the number of sweeps that the effort pays for."""
     return effort * WORK / (n_classes * (n_classes + _DRAW) * bits)
 
 
@@ -277,5 +279,5 @@ def _within(count: float, bounds: tuple[int, int]) -> int:
     return min(max(round(count), bounds[0]), bounds[1])
 
 
-def _least(codes: Tensor) -> int:
+def _least_distance(codes: Tensor) -> int:
     return round(center_distances(codes)[0])

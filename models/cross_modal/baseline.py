@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from common.pairwise import share_label
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Progress, Terms
-from models.layers.heads import HeadModel, kaiming_fan_out
+from models.layers.heads import HeadModel, kaiming_fan_out, mlp_tanh_head
 from models.losses.pair_terms import pair_likelihood
 
 LARGEST_PRODUCT = 64.0
@@ -54,11 +54,10 @@ class Baseline(HeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear, ReLU, Dropout, Linear, tanh."""
-        first = nn.Linear(width, self.config.hidden)
-        second = nn.Linear(self.config.hidden, self.problem.bits)
-        for layer in (first, second):
-            kaiming_fan_out(layer)
-        return nn.Sequential(first, nn.ReLU(), nn.Dropout(self.config.dropout), second, nn.Tanh())
+        config = self.config
+        head = mlp_tanh_head(width, config.hidden, self.problem.bits, config.dropout)
+        kaiming_fan_out(head)
+        return head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +78,12 @@ class BaselineLoss(HashLoss):
         image, text = outputs.image_code, outputs.text_code
         similar = share_label(batch.label, batch.label).to(image.dtype)  # [B,B]
         theta = (image @ text.T).clamp(-LARGEST_PRODUCT, LARGEST_PRODUCT) / 2
-        both = quantisation(image) + quantisation(text)
+        both = quantization(image) + quantization(text)
         return Terms(
             pair=pair_likelihood(theta, similar).mean(), quan=self.config.quan_alpha * both / 2
         )
 
 
-def quantisation(code: Tensor) -> Tensor:
+def quantization(code: Tensor) -> Tensor:
     """Return the mean squared distance of codes [B,K] to their signs, a scalar."""
     return F.mse_loss(code, code.sign())

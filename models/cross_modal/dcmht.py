@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from common.pairwise import label_overlap, pairwise_cosine, pairwise_euclidean, share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from models.layers.heads import HeadModel, kaiming_fan_out, norm_of
+from models.layers.heads import HeadModel, kaiming_fan_out, linear_tanh_head, norm_of
 from models.layers.pair_softmax import pair_softmax, pairs_to_code
 from utils.errors import UserError
 
@@ -75,8 +75,7 @@ class SelectHead(nn.Module):
         self.fc = nn.Linear(width, hidden)
         # separate tensors, not one [2K,hidden]: init and BertAdam's clipping are per tensor
         self.bit_layers = nn.ModuleList(nn.Linear(hidden, 2) for _ in range(bits))
-        for layer in (self.fc, *self.bit_layers):
-            kaiming_fan_out(layer)
+        kaiming_fan_out(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the selection probabilities [B,2K]."""
@@ -169,9 +168,9 @@ class DCMHTLinear(HeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (kaiming-uniform, fan-out), Dropout, tanh."""
-        layer = nn.Linear(width, self.problem.bits)
-        kaiming_fan_out(layer)
-        return nn.Sequential(layer, nn.Dropout(self.config.dropout), nn.Tanh())
+        head = linear_tanh_head(width, self.problem.bits, self.config.dropout)
+        kaiming_fan_out(head)
+        return head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,14 +211,14 @@ def similarity_terms(
         return likelihood, likelihood
     if config.similarity == "cosine":
         distance = 1 - pairwise_cosine(first, second)
-        near = (similar * distance - (config.threshold or 0.05)).clamp_min(0)
-        far = (1 - similar) * (1 - distance).clamp_min(0)
+        positive = (similar * distance - (config.threshold or 0.05)).clamp_min(0)
+        negative = (1 - similar) * (1 - distance).clamp_min(0)
     else:
         distance = pairwise_euclidean(first, second)
         margin = math.sqrt(2 * bits * config.vartheta)
-        near = (similar > 0) * (distance - margin * (1 - similar)).abs()
-        far = (similar == 0) * (margin - distance).clamp_min(0)
-    return near.pow(config.power).mean(), far.pow(config.power).mean()
+        positive = (similar > 0) * (distance - margin * (1 - similar)).abs()
+        negative = (similar == 0) * (margin - distance).clamp_min(0)
+    return positive.pow(config.power).mean(), negative.pow(config.power).mean()
 
 
 class _SimilarityLoss(HashLoss):
@@ -244,12 +243,12 @@ class _SimilarityLoss(HashLoss):
             )
             terms[f"pos_{a[0]}{b[0]}"], terms[f"neg_{a[0]}{b[0]}"] = positive, negative
         if self.config.quan_alpha:
-            both = self.quantisation(values["image"]) + self.quantisation(values["text"])
+            both = self.quantization(values["image"]) + self.quantization(values["text"])
             terms["quan"] = self.config.quan_alpha * both / 2
         return terms
 
     @abstractmethod
-    def quantisation(self, value: Tensor) -> Tensor:
+    def quantization(self, value: Tensor) -> Tensor:
         """Return how far outputs are from being codes, a scalar."""
 
 
@@ -259,7 +258,7 @@ class DCMHTLoss(_SimilarityLoss):
 
     output = "pairs"
 
-    def quantisation(self, value: Tensor) -> Tensor:
+    def quantization(self, value: Tensor) -> Tensor:
         """Return 1 - mean((2P-1)²): 0 exactly when every pair is one-hot."""
         return 1 - (2 * value - 1).pow(2).mean()
 
@@ -268,6 +267,6 @@ class DCMHTLoss(_SimilarityLoss):
 class DCMHTLinearLoss(_SimilarityLoss):
     """DCMHT's loss on real-valued codes, for its linear head and any other model."""
 
-    def quantisation(self, value: Tensor) -> Tensor:
+    def quantization(self, value: Tensor) -> Tensor:
         """Return half the mean distance of the codes to their signs (released with weight 1)."""
         return 0.5 * (value.sign() - value).norm(dim=1).mean()

@@ -25,8 +25,8 @@ Deviations from the released code
       that its weight grows with B². ``diversity: flattened`` (default) does so too;
       ``diversity: per_set`` takes pairs inside each set and the mean over rows, as the name says.
       The released one builds a tensor of (BM)³ numbers, ours one of (BM)².
-    * Tokens are told from rows by the order of the axes. The released code looks for the axis whose
-      size is the number of tokens, and so mixes rows where a batch is as long as a text.
+    * Tokens and rows are distinguished by the order of the axes. The released code looks for the
+      axis whose size is the number of tokens, and so mixes rows where a batch is as long as a text.
     * Codes chosen by softmax over pairs (its ``hash_func: softmax``) are left out: it takes their
       sign, which is always +1.
     * ``similarity: avg`` is the mean of sigmoid(c), not of sigmoid(α c + β): no optimiser there
@@ -71,12 +71,15 @@ class InstanceHead(nn.Module):
         super().__init__()
         hidden = max(width // 2, 1)
         self.conv = nn.Conv1d(tokens, config.set_size, kernel_size=3, padding=1)
-        first, second = nn.Linear(width, hidden), nn.Linear(hidden, bits)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(hidden, bits),
+        )
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_in")
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]  # it has one
-        for layer in (first, second):
-            kaiming_fan_out(layer)
-        self.mlp = nn.Sequential(first, nn.ReLU(), nn.Dropout(config.dropout), second)
+        kaiming_fan_out(self.mlp)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the instances [B,M,K]."""
@@ -175,11 +178,11 @@ class DIMCHLoss(HashLoss):
             ("i2t", self.set_similarity(image, text), cosine),
             ("t2i", self.set_similarity(text, image), cosine.mT),
         ):
-            for name, near, alpha, margin in (
+            for name, similarity, alpha, margin in (
                 ("token", sets, config.triplet_alpha, config.token_triplet_margin),
                 ("hash", code, config.hash_triplet_alpha, config.triplet_margin),
             ):
-                distance = (1 - near).clamp_min(0)
+                distance = (1 - similarity).clamp_min(0)
                 value = ranked_triplet(distance, similar, weight, margin)
                 terms[f"{name}_{way}"] = alpha / 2 * value
         terms["mmd"] = config.mmd_alpha * mean_discrepancy(

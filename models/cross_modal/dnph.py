@@ -51,8 +51,8 @@ from torch import Tensor, nn
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import random_signs
-from models.layers.heads import HeadModel
-from models.losses.multilabel import first_label, label_entropy
+from models.layers.heads import HeadModel, linear_tanh_head
+from models.losses.multilabel import first_label, multilabel_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,7 @@ class DNPH(HeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (PyTorch's default initialisation), Dropout, tanh."""
-        return nn.Sequential(
-            nn.Linear(width, self.problem.bits), nn.Dropout(self.config.dropout), nn.Tanh()
-        )
+        return linear_tanh_head(width, self.problem.bits, self.config.dropout)
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ``<modality>_code`` [B,K] and ``<modality>_logits`` [B,C]."""
@@ -127,11 +125,11 @@ class DNPHLoss(HashLoss):
 
     def __init__(self, config: DNPHLossConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        drawn = torch.randn(problem.n_classes, problem.bits, generator=problem.generator) / 8
+        proxies = torch.randn(problem.n_classes, problem.bits, generator=problem.generator) / 8
         if config.proxies == "trained":
-            self.proxies = nn.Parameter(drawn)  # [C,K]
+            self.proxies = nn.Parameter(proxies)  # [C,K]
         else:
-            self.register_buffer("proxies", drawn)
+            self.register_buffer("proxies", proxies)
         # a buffer, so that a checkpoint brings it back
         seed = torch.randint(2**62, (), generator=problem.generator)
         self.register_buffer("noise_seed", seed)
@@ -143,7 +141,7 @@ class DNPHLoss(HashLoss):
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``proxy_<modality>``, ``cls_<modality>`` and, with a weight, ``noise_<modality>``.
 
-        The noise terms are negative: they are what is gained.
+        The noise terms are negative: the loss maximises them.
         """
         codes = torch.stack([outputs.image_code, outputs.text_code])  # [2,B,K]
         label = batch.label.to(codes.dtype)  # [B,C]
@@ -152,7 +150,7 @@ class DNPHLoss(HashLoss):
         for modality, code in zip(("image", "text"), codes, strict=True):
             logits = 2 * F.normalize(code, dim=1) @ proxies.T - self.config.margin * label  # -D
             terms[f"proxy_{modality}"] = -(label * logits.log_softmax(1)).sum(1).mean() / 2
-            terms[f"cls_{modality}"] = label_entropy(
+            terms[f"cls_{modality}"] = multilabel_cross_entropy(
                 outputs[f"{modality}_logits"], first_label(label)
             )
         if self.config.noise_alpha:
@@ -174,7 +172,7 @@ class DNPHLoss(HashLoss):
 
     def draw_noise(self, rows: int, bits: int, step: int) -> Tensor:
         """Return fair random codes [B,K] of ±1 on the CPU, by the run's seed and the step."""
-        # codes go to the CPU for the assignment anyway, so that one more read is not felt
+        # codes go to the CPU for the assignment anyway; one more read costs little
         generator = torch.Generator().manual_seed(int(self.noise_seed) + step)
         return random_signs(rows, bits, generator)
 

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.layers.heads import HeadModel
+from models.layers.heads import HeadModel, linear_tanh_head
 from models.losses.pair_terms import masked_mean
 from utils.errors import UserError
 
@@ -62,9 +62,7 @@ class DSPH(HeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (PyTorch's default initialisation), Dropout, tanh."""
-        return nn.Sequential(
-            nn.Linear(width, self.problem.bits), nn.Dropout(self.config.dropout), nn.Tanh()
-        )
+        return linear_tanh_head(width, self.problem.bits, self.config.dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +127,12 @@ class DSPHLoss(HashLoss):
     def _irrelevant(self, codes: dict[str, Tensor], label: Tensor) -> Terms:
         several = label.sum(1) > 1
         chosen = label[several]
-        apart = (chosen @ chosen.T == 0).to(label.dtype)  # E, as a mask
+        unrelated = (chosen @ chosen.T == 0).to(label.dtype)  # E, as a mask
         terms = Terms()
         for a, b in (("image", "image"), ("text", "text"), ("image", "text")):
             cosine = codes[a][several] @ codes[b][several].T
             excess = (cosine - self.threshold).clamp_min(0)
-            terms[f"reg_{a[0]}{b[0]}"] = self.config.alpha * masked_mean(excess, apart)
+            terms[f"reg_{a[0]}{b[0]}"] = self.config.alpha * masked_mean(excess, unrelated)
         return terms
 
 

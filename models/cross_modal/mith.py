@@ -3,7 +3,7 @@ r"""MITH: Multi-Granularity Interactive Transformer Hashing for Cross-modal Retr
 Y. Liu, Q. Wu, Z. Zhang, J. Zhang, G. Lu. ACM MM 2023, doi:10.1145/3581783.3612411.
 
 Two codes are made of each row and added: h from the pooled feature, u from its tokens, gathered
-into one vector per bit (:mod:`models.layers.concept_head`). Both learn from memories over the
+into one vector per bit (:mod:`models.layers.concept_head`). Both learn from memory banks over the
 training set, from each other, and from a contrast of matching pictures and texts.
 
 Head, for both modalities: a residual MLP x ← x + W₂ gelu(W₁ LN(x)), twice, then c = tanh(W x) of K
@@ -32,7 +32,7 @@ Deviations from the released code
     * The reference hides padding inside the text transformer too. Its mask is causal and padding
       comes last, so no visible token depends on it: ``backbone.text_padding_mask`` may stay off.
     * The later toolkit's port is not followed: it cannot be constructed, makes one tensor of the
-      four memories on a GPU, and trains CLIP at another rate than its configuration says.
+      four memory banks on a GPU, and trains CLIP at another rate than its configuration says.
 """
 
 from __future__ import annotations
@@ -73,18 +73,18 @@ class MITH(HashModel):
         """
         outputs = Outputs()
         for m in self.modalities:
-            made = self._features(batch, m)
-            outputs[f"{m}_code"] = (made.pooled_code + made.token_code) / 2
-            outputs[f"{m}_pooled_code"] = made.pooled_code
-            outputs[f"{m}_token_code"] = made.token_code
-            outputs[f"{m}_pooled"] = F.normalize(made.pooled, dim=-1)
-            outputs[f"{m}_concepts"] = F.normalize(self.projections[m](made.concepts), dim=-1)
+            features = self._features(batch, m)
+            outputs[f"{m}_code"] = (features.pooled_code + features.token_code) / 2
+            outputs[f"{m}_pooled_code"] = features.pooled_code
+            outputs[f"{m}_token_code"] = features.token_code
+            outputs[f"{m}_pooled"] = F.normalize(features.pooled, dim=-1)
+            outputs[f"{m}_concepts"] = F.normalize(self.projections[m](features.concepts), dim=-1)
         return outputs
 
     def encode(self, batch: Batch, modality: str) -> Tensor:
         """Return (h + u)/2, [B,K]."""
-        made = self._features(batch, modality)
-        return (made.pooled_code + made.token_code) / 2
+        features = self._features(batch, modality)
+        return (features.pooled_code + features.token_code) / 2
 
     def _features(self, batch: Batch, modality: str) -> ConceptFeatures:
         return self.head(self.backbone(batch, modality, tokens=True), modality)

@@ -110,7 +110,7 @@ class TwDH(HashModel):
                     f"must lie between 1 and model.long_bits={bits}."
                 )
         self.heads = nn.ModuleDict({m: self._head(m) for m in self.modalities})
-        # a generator for each length, so that no length depends on which others there are
+        # a generator for each length, so that no length depends on the other lengths
         seed = int(torch.randint(2**31, (1,), generator=problem.generator))
         classes = problem.n_classes
         self.register_buffer("long_centers", long_centers(classes, bits, _generator(seed)))
@@ -161,10 +161,11 @@ class TwDH(HashModel):
         for modality in self.modalities:
             pairs = self.long_pairs(batch, modality)
             short = {length: self.short_pairs(pairs, length) for length in self.lengths}
-            own = pairs if self.problem.bits == self.config.long_bits else short[self.problem.bits]
+            bits = self.problem.bits
+            code = pairs if bits == self.config.long_bits else short[bits]
             outputs[f"{modality}_long_pairs"] = pairs
             outputs[f"{modality}_short_pairs"] = torch.cat([pairs[:, :0], *short.values()], 1)
-            outputs[f"{modality}_code"] = own[:, 1::2] - own[:, 0::2]
+            outputs[f"{modality}_code"] = code[:, 1::2] - code[:, 0::2]
         label = batch.label.to(self.long_centers.dtype)
         outputs["long_vote"] = label @ self.long_centers
         centers = [self.short_centers(length) for length in self.lengths]
@@ -266,7 +267,7 @@ class TwDHLoss(HashLoss):
         for modality in MODALITIES:
             pairs = outputs[f"{modality}_long_pairs"]
             terms[f"bce_{modality}"] = likelihood(pairs, long_target, labelled) / 2
-            terms[f"quan_{modality}"] = config.quan_alpha * quantisation(pairs) / 2
+            terms[f"quan_{modality}"] = config.quan_alpha * quantization(pairs) / 2
         if not short:
             return terms
         widths = [target.shape[1] for _, target in short]
@@ -274,7 +275,7 @@ class TwDHLoss(HashLoss):
         for (bits, target), image, text in zip(short, *both, strict=True):
             bce = likelihood(image, target, labelled) + likelihood(text, target, labelled)
             terms[f"short_bce_{bits}"] = config.low_rate * bce / 2
-            quan = quantisation(image) + quantisation(text)
+            quan = quantization(image) + quantization(text)
             terms[f"short_quan_{bits}"] = config.low_rate * quan / 2
         return terms
 
@@ -284,6 +285,6 @@ def likelihood(pairs: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
     return masked_mean(F.binary_cross_entropy(pairs, target, reduction="none").mean(1), labelled)
 
 
-def quantisation(pairs: Tensor) -> Tensor:
+def quantization(pairs: Tensor) -> Tensor:
     """Return 1 - mean((2P-1)²) of pairs [B,2K]: 0 exactly when every pair is one-hot."""
     return 1 - (2 * pairs - 1).pow(2).mean()

@@ -3,16 +3,16 @@ r"""UMoED: A Unified Generative Hashing for Cross-Modal Retrieval.
 ACM Transactions on Multimedia Computing, Communications, and Applications 2025,
 doi:10.1145/3744567.
 
-A code is written by choosing: M learned queries ask the tokens of a row, and each chooses one of V
-= 2^{K/M} words, whose number is K/M bits of the code (first bit first). One decoder serves both
+A code consists of choices: M learned queries attend to the tokens of a row, and each chooses one of
+V = 2^{K/M} words, whose number is K/M bits of the code (first bit first). One decoder serves both
 modalities. Its N layers are transformer decoder layers (post-norm, no causal mask, dropout 0.3)
 whose feed-forward part ends in a soft mixture of experts (:mod:`models.layers.soft_moe`)::
 
     x ← LN(x + SA(x))     x ← LN(x + CA(x, tokens))     x ← LN(x + moe(ReLU(W x)))
     E = W_c x ∈ ℝ^{M x V}          code = bits of arg max_v E_mv, m = 1..M
 
-arg max has no gradient: codes improve as far as the sharpened probabilities of the loss do. With e
-the rows of E of unit length, p = softmax(e / 0.3), and d_ab = 1 - (1/M) Σ_m <p_am, p_bm> the
+arg max has no gradient: codes are trained through the sharpened probabilities of the loss alone.
+With e the rows of E of unit length, p = softmax(e / 0.3), and d_ab = 1 - (1/M) Σ_m <p_am, p_bm> the
 distance of picture a and text b::
 
     L = (trip(d) + trip(dᵀ))/4 + 0.8 (div(e_image) + div(e_text))/3
@@ -22,17 +22,15 @@ mean over rows of Σ_{m<m'} exp(-20 ‖e_m - e_m'‖²) / (M(M-1)/2), which keep
 
 ``<modality>_code`` is real-valued here, so that every loss can be tried: for each bit, tanh(δ/2)
 with δ the largest E among words with that bit 1 less the largest among those with it 0. Its sign is
-always the bit of the arg max; where two words tie, it is what arg max makes of it, which takes the
-first. For V = 2 it is p₁ - p₀ of the softmax over both words.
+always the bit of the arg max, also where two words tie: arg max takes the first. For V = 2 the code
+is p₁ - p₀ of the softmax over both words.
 
 Deviations from the released code
     * The divisors 4 and 3 are left over from a form with more terms; kept, so that weights mean the
       same.
-    * Tokens are told from rows by the order of the axes, as in :mod:`models.cross_modal.dimch`, and
-    the pooled
-      feature joins the picture's tokens only where it has their width. A text's padding is among
-      its tokens, as released.
-    * On the CPU dropout decides with probability 19661/65536 for 0.3: :mod:`models.layers.dropout`.
+    * Tokens and rows are distinguished by the order of the axes, as in
+      :mod:`models.cross_modal.dimch`, and the pooled feature joins the picture's tokens only where
+      it has their width. A text's padding is among its tokens, as released.
     * The decoder is as wide as the tokens. With ``model.hidden``, or where pictures and texts
       differ, a linear layer and ReLU make them so; the released one works for 512 alone.
     * Left out: the decoder without mixture of experts, separate decoders for the modalities (the
@@ -51,9 +49,8 @@ from torch import Tensor, nn
 from common.pairwise import share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from models.layers.dropout import noise, written_out
 from models.layers.query_attention import QueryAttention
-from models.layers.soft_moe import SoftMoE, feed_forward
+from models.layers.soft_moe import SoftMoE
 from models.layers.token_sequence import token_sequence
 from models.losses.ranked_triplet import dcg_weight, ranked_triplet
 from models.losses.set_regularizers import diversity
@@ -87,39 +84,23 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, width: int, config: UMoEDModelConfig) -> None:
         super().__init__()
-        options = {"dropout": config.dropout, "batch_first": True}
-        self.self_attention = QueryAttention(width, config.heads, **options)
-        self.cross_attention = QueryAttention(width, config.heads, **options)
+        self.self_attention = QueryAttention(width, config.heads, config.dropout)
+        self.cross_attention = QueryAttention(width, config.heads, config.dropout)
         self.linear = nn.Linear(width, config.feedforward)
         self.moe = SoftMoE(config.feedforward, width, config.experts, config.slots)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.dropout = config.dropout
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, *tokens: Tensor) -> Tensor:
-        """Return x after looking at itself and at lots of tokens.
-
-        Args:
-            x: queries [R,M,D], or [1,M,D] if all rows have the same.
-            *tokens: lots of rows, each [B,L,D] with a length of its own; R rows in all.
-
-        Returns:
-            [R,M,D].
-        """
-        x = self._joined(0, x, self.self_attention.within(x, sum(len(lot) for lot in tokens)))
-        x = self._joined(1, x, self.cross_attention.across(x, tokens))
-        dropout = self.dropout if self.training else 0.0
-        return self._joined(2, x, feed_forward(x, self.linear, self.moe, dropout))
-
-    def _joined(self, norm: int, x: Tensor, found: Tensor) -> Tensor:
-        """Return LN(x + dropout(found)), where it can be in place of what was found."""
-        thin = noise(found.shape, self.dropout, found) if self.training and self.dropout else None
-        if not written_out(found):
-            return self.norms[norm](x + (found if thin is None else found * thin))
-        return self.norms[norm]((found if thin is None else found.mul_(thin)).add_(x))
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Return queries x [B,M,D] after attention to each other and to tokens [B,L,D]."""
+        x = self.norms[0](x + self.dropout(self.self_attention.attend(x, x)))
+        x = self.norms[1](x + self.dropout(self.cross_attention.attend(x, tokens)))
+        inner = self.dropout(F.relu(self.linear(x)))
+        return self.norms[2](x + self.dropout(self.moe(inner)))
 
 
 class Decoder(nn.Module):
-    """Learned queries over tokens: lots of rows [B_i,L_i,D] → [B_i,M,V] each."""
+    """Learned queries over the tokens of a row: [B,L,D] → [B,M,V]."""
 
     def __init__(self, width: int, queries: int, words: int, config: UMoEDModelConfig) -> None:
         super().__init__()
@@ -127,13 +108,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(width, config) for _ in range(config.layers))
         self.classifier = nn.Linear(width, words)
 
-    def forward(self, *tokens: Tensor) -> tuple[Tensor, ...]:
-        """Return the logits of the words for each query and row, lot by lot."""
-        rows = [len(lot) for lot in tokens]
-        x = self.queries[None]
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logits of the words for each query and row."""
+        x = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
-            x = layer(x, *tokens)
-        return self.classifier(x.expand(sum(rows), -1, -1)).split(rows)
+            x = layer(x, tokens)
+        return self.classifier(x)
 
 
 def choice_codes(choices: Tensor) -> Tensor:
@@ -197,9 +177,9 @@ class UMoED(HashModel):
         width = self._width(widths)
         self.project = nn.ModuleDict(
             {
-                m: nn.Sequential(nn.Linear(own, width), nn.ReLU())
-                for m, own in widths.items()
-                if own != width
+                m: nn.Sequential(nn.Linear(token_width, width), nn.ReLU())
+                for m, token_width in widths.items()
+                if token_width != width
             }
         )
         self.decoder = Decoder(width, queries, 2 ** (problem.bits // queries), config)
@@ -215,11 +195,10 @@ class UMoED(HashModel):
 
     def choices(self, batch: Batch, modality: str) -> Tensor:
         """Return the logits of the words [B,M,V]."""
-        (choices,) = self.decoder(self.tokens(batch, modality))
-        return choices
+        return self.decoder(self.tokens(batch, modality))
 
     def tokens(self, batch: Batch, modality: str) -> Tensor:
-        """Return what the queries look at, as wide as the decoder: [B,L,D]."""
+        """Return the tokens that queries attend to, as wide as the decoder: [B,L,D]."""
         tokens = token_sequence(self.backbone, batch, modality)
         if modality in self.project:
             tokens = self.project[modality](tokens)
@@ -228,8 +207,8 @@ class UMoED(HashModel):
     def forward(self, batch: Batch) -> Outputs:
         """Return ``<modality>_choices`` [B,M,V] and ``<modality>_code`` [B,K]."""
         outputs = Outputs()
-        found = self.decoder(*(self.tokens(batch, modality) for modality in self.modalities))
-        for modality, choices in zip(self.modalities, found, strict=True):
+        for modality in self.modalities:
+            choices = self.choices(batch, modality)
             outputs[f"{modality}_choices"] = choices
             outputs[f"{modality}_code"] = choice_codes(choices)
         return outputs
@@ -284,5 +263,5 @@ class UMoEDLoss(HashLoss):
             if form == "euclidean":
                 return sequence_euclidean(first, second)
             return 1 - sequence_similarity(first, second)
-        near = bag_similarity(member_products(first, second), form, self.config.temperature)
-        return (1 - near).clamp_min(0)
+        similarity = bag_similarity(member_products(first, second), form, self.config.temperature)
+        return (1 - similarity).clamp_min(0)

@@ -3,8 +3,8 @@ r"""VTPH: Visual-Textual Prompt Hashing.
 B. Chen, Z. Wu, Y. Liu, B. Zeng, G. Lu, Z. Zhang. Enhancing Cross-Modal Retrieval via
 Visual-Textual Prompt Hashing. IJCAI 2024.
 
-A text is encoded in the company of a picture and of a caption that a captioning model made from
-that picture. The encoder is frozen; what it gives (p pooled and P tokens of the picture, w and W of
+A text is encoded together with a picture and with a caption that a caption model generated from
+that picture. The encoder is frozen; its features (p pooled and P tokens of the picture, w and W of
 the text, q and Q of the caption) is prompted and re-encoded, and hashed by MITH's heads
 (:mod:`models.layers.concept_head`)::
 
@@ -13,36 +13,37 @@ the text, q and Q of the caption) is prompted and re-encoded, and hashed by MITH
     [p'; P']    = T_i([p; P])                                            transformers of two
     [w'; W'; –] = T_t([w̃; W̃; Q])                                         blocks, nothing masked
 
-and a text that is alone: [w'; W'] = T_t([w̃; W]). Code: sign(h + u), as in MITH.
+and for a text alone: [w'; W'] = T_t([w̃; W]). Code: sign(h + u), as in MITH.
 
 Loss: intra, inter, quant, distill of :mod:`models.losses.concept_loss`, and, with r the refined
-pooled features of unit length and A_m how far caption and text of row m are apart::
+pooled features of unit length and A_m the distance of caption and text of row m::
 
     contrast = ½ [CE(rows of Z) + CE(columns of Z)],  Z_nm = r_i^n · r_t^m / τ_m     weight 50
     τ_m      = 0.07 + γ A_m,   A_m = mean over channels (g_w - g_q)(log g_w - log g_q),   γ = 500
     triplet  = (1/M) Σ_{n≠m} [1 + C_nm - C_nn]₊ + [1 + C_nm - C_mm]₊,  C = cos(w̃_n, q_m)  weight 1
 
 g_w, g_q: softmax over the channels of w and q. The figure of the paper writes the affinity as
-Jensen and Shannon's, ``affinity: js``, for which no γ is published. Near-by distributions have a
-JS divergence of an eighth of Jeffreys' sum over D channels, so γ = 8·500/D gives the same τ; that
-is its default. 500 suits features like CLIP's: of lit_mini's on flickr8k (512 channels of
-deviation 0.44) two captions of a row have a mean τ of 0.18. clip_mini's on creatures_scenes (128
-channels of 1.07) have 2.0, at which the contrast pulls hardly at all; ``loss.gamma=28`` gives 0.18
-there.
+Jensen and Shannon's, ``affinity: js``, for which no γ is published. Near-by distributions have a JS
+divergence of an eighth of Jeffreys' sum over D channels, so γ = 8·500/D gives the same τ; that is
+its default. 500 suits features like CLIP's: of lit_mini's on flickr8k (512 channels of deviation
+0.44) two captions of a row have a mean τ of 0.18. clip_mini's on creatures_scenes (128 channels of
+1.07) have 2.0, at which the contrast has hardly any gradient; ``loss.gamma=28`` gives 0.18 there.
 
 What a text is encoded with. Training: its picture and the caption of that. Database:
-``db_text=paired`` (released) the same; ``text_only`` the text alone, the honest variant, since a
-text in a database need not have a picture. Query: a picture painted from the text and the caption
-of that, if they exist (``main.py generate``); else the text alone, never its own picture. Rows of
-``val``, by which the epoch is selected, are asked alone, since nothing is painted for them. So a
-query's text and a database text are encoded differently unless both are alone. metrics.json says
-under ``protocol.text_codes`` what was done. Training never encodes a text alone; where queries are,
-``alone_share`` (ours, 0 as released) does so in that share of the batches.
+``db_text=paired`` (released) the same; ``text_only`` the text alone, the fair variant, since a
+text in a database need not have a picture. Query: an image generated from the text and the caption
+of that, if they exist (``main.py generate``); else the text alone, never its own picture. Rows
+of ``val``, by which the epoch is selected, are encoded alone, since no images are generated for
+them. So a query's text and a database text are encoded differently unless both are alone.
+metrics.json says under ``protocol.text_codes`` what was done. Training never encodes a text alone;
+where queries are, ``alone_share`` (ours, 0 as released) does so in that share of the batches.
 
 Deviations from the released code
-    * Where no captions were made, a row's own first caption takes their place: the text then meets
-      itself, and A is 0 where the training caption is that one. The reference needs the files.
-    * τ is a constant also where the encoder is trained; there, larger τ would be a way out.
+    * Where no captions were generated, a row's own first caption takes their place: the text is
+      then compared with itself, and A is 0 where the training caption is that one. The reference
+      needs the files.
+    * τ is a constant also where the encoder is trained; otherwise the encoder could
+      evade the contrast by larger τ.
     * MITH's deviations in the heads. Its projections of concepts, computed there and unused, are
       left out.
     * The number of attention heads is 16 where 16 divides the width, else the largest power of two
@@ -176,15 +177,15 @@ class Prompts(nn.Module):
         return self._encode("text", prompted, text, caption)
 
     def _encode(
-        self, modality: str, pooled: Tensor, own: Features, other: Features | None
+        self, modality: str, pooled: Tensor, features: Features, caption: Features | None
     ) -> Features:
-        assert own.tokens is not None
-        parts = [pooled[:, None], own.tokens]
-        if other is not None and other.tokens is not None:
-            parts.append(other.tokens)
+        assert features.tokens is not None
+        parts = [pooled[:, None], features.tokens]
+        if caption is not None and caption.tokens is not None:
+            parts.append(caption.tokens)
         encoded = self.transformers[modality](torch.cat(parts, 1))
-        tokens = encoded[:, 1 : 1 + own.tokens.shape[1]]  # without those of the caption
-        return Features(encoded[:, 0], tokens, own.mask)
+        tokens = encoded[:, 1 : 1 + features.tokens.shape[1]]  # without those of the caption
+        return Features(encoded[:, 0], tokens, features.mask)
 
 
 @MODELS.register(
@@ -219,38 +220,37 @@ class VTPH(HashModel):
         caption = batch.auxiliary.get("second")
         second = text if caption is None else self._features(caption, "text")
         prompted = self.prompts.adapter(text.pooled)
-        company = (None, None) if self._alone() else (image, second)
+        context = (None, None) if self._draws_alone() else (image, second)
         encoded = {
             "image": self.prompts.image(image),
-            "text": self.prompts.text(prompted, text, *company),
+            "text": self.prompts.text(prompted, text, *context),
         }
         outputs = Outputs(
             text_feature=text.pooled, second_feature=second.pooled, text_prompted=prompted
         )
         for m, features in encoded.items():
-            made = self.head(features, m)
-            outputs[f"{m}_code"] = _code(made)
-            outputs[f"{m}_pooled_code"] = made.pooled_code
-            outputs[f"{m}_token_code"] = made.token_code
-            outputs[f"{m}_pooled"] = F.normalize(made.pooled, dim=-1)
+            codes = self.head(features, m)
+            outputs[f"{m}_code"] = _code(codes)
+            outputs[f"{m}_pooled_code"] = codes.pooled_code
+            outputs[f"{m}_token_code"] = codes.token_code
+            outputs[f"{m}_pooled"] = F.normalize(codes.pooled, dim=-1)
         return outputs
 
     def encode(self, batch: Batch, modality: str) -> Tensor:
-        """Return (h + u)/2, [B,K]; a text's company is what the batch brings, see the module."""
-        own = self._features(batch, modality)
+        """Return (h + u)/2, [B,K]; a text is encoded with what the batch brings, see the module."""
+        features = self._features(batch, modality)
         if modality == "image":
-            features = self.prompts.image(own)
+            encoded = self.prompts.image(features)
         else:
-            features = self.prompts.text(
-                self.prompts.adapter(own.pooled), own, *self._company(batch)
-            )
-        return _code(self.head(features, modality))
+            prompted = self.prompts.adapter(features.pooled)
+            encoded = self.prompts.text(prompted, features, *self._context(batch))
+        return _code(self.head(encoded, modality))
 
-    def _alone(self) -> bool:
+    def _draws_alone(self) -> bool:
         share = self.config.alone_share
         return self.training and share > 0 and bool(torch.rand(()) < share)
 
-    def _company(self, batch: Batch) -> tuple[Features | None, Features | None]:
+    def _context(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Return the features of the picture and of the caption that texts are encoded with."""
         if "virtual" in batch.auxiliary:
             virtual = batch.auxiliary["virtual"]
@@ -280,8 +280,8 @@ class VTPH(HashModel):
         }
 
 
-def _code(made: ConceptFeatures) -> Tensor:
-    return (made.pooled_code + made.token_code) / 2
+def _code(codes: ConceptFeatures) -> Tensor:
+    return (codes.pooled_code + codes.token_code) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,5 +358,5 @@ def text_triplet(text: Tensor, caption: Tensor, margin: float) -> Tensor:
     cosine = F.normalize(text, dim=-1) @ F.normalize(caption, dim=-1).mT  # [B,B]
     matching = cosine.diagonal()
     hinges = F.relu(margin + cosine - matching[:, None]) + F.relu(margin + cosine - matching)
-    own = torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
-    return hinges.masked_fill(own, 0).sum() / len(cosine)
+    diagonal = torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
+    return hinges.masked_fill(diagonal, 0).sum() / len(cosine)

@@ -1,12 +1,12 @@
-"""Cosine proxies: a plain yardstick for frozen features, ours, not a published method.
+"""Cosine proxies: a simple reference method for frozen features, ours, not published.
 
 Two-layer heads on standardised features, learned class proxies, one AdamW. With ẑ, P̂ of unit
 length::
 
     L = Σ_modalities  mean_{Y=1}(1 - ẑ·P̂)  +  mean_{Y=0} [ẑ·P̂ - 0.1]₊
 
-A published method that stays below this on the same features owes its place to its encoder or its
-recipe.
+A published method that scores below this on the same features owes its published rank to its
+encoder or its recipe.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.layers.heads import StandardizedHeadModel
+from models.layers.heads import StandardizedHeadModel, mlp_tanh_head
 from models.losses.pair_terms import masked_mean
 
 
@@ -45,17 +45,15 @@ class MLPHash(StandardizedHeadModel):
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear, ReLU, Dropout, Linear, tanh."""
-        return nn.Sequential(
-            nn.Linear(width, self.config.hidden), nn.ReLU(), nn.Dropout(self.config.dropout),
-            nn.Linear(self.config.hidden, self.problem.bits), nn.Tanh(),
-        )  # fmt: skip
+        config = self.config
+        return mlp_tanh_head(width, config.hidden, self.problem.bits, config.dropout)
 
 
 @dataclasses.dataclass(frozen=True)
 class CosineProxyConfig:
     """Keys of ``loss`` with ``name: cosine_proxy``."""
 
-    margin: float = 0.1  # cosine to a class that a row has not, from which it is pushed away
+    margin: float = 0.1  # cosine to a class without the label, above which a row is pushed away
 
 
 @LOSSES.register(
@@ -68,8 +66,8 @@ class CosineProxyLoss(HashLoss):
 
     def __init__(self, config: CosineProxyConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        drawn = torch.randn(problem.n_classes, problem.bits, generator=problem.generator)
-        self.proxies = nn.Parameter(drawn)  # [C,K]
+        proxies = torch.randn(problem.n_classes, problem.bits, generator=problem.generator)
+        self.proxies = nn.Parameter(proxies)  # [C,K]
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the proxies as a group of their own."""

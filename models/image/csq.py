@@ -29,7 +29,9 @@ from torch import Tensor
 
 from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import CenterKind, centroid_vote, make_centers, random_signs
+from models.centers.hash_centers import centroid_vote, random_signs
+from models.centers.recipes import CenterKind, make_centers
+from models.losses.quantization import quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class CSQConfig:
     """Keys of ``loss`` with ``name: csq``."""
 
     lambda_quant: float = 1e-4  # λ
-    centers: CenterKind = "hadamard"  # how they are made, see models/centers/hash_centers.py
+    centers: CenterKind = "hadamard"  # how they are made, see models/centers/recipes.py
 
 
 @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))
@@ -61,12 +63,12 @@ class CSQLoss(HashLoss):
         code = outputs.image_code.tanh()
         target = self.targets(batch.label).to(code.dtype)  # [B,K]
         center = F.binary_cross_entropy((code + 1) / 2, (target + 1) / 2)
-        quant = self.quantisation(outputs.image_code)
+        quant = self.quantization(outputs.image_code)
         return Terms(center=center, quant=self.config.lambda_quant * quant)
 
-    def quantisation(self, output: Tensor) -> Tensor:
+    def quantization(self, output: Tensor) -> Tensor:
         """Return the mean of (|t| - 1)² of outputs u [B,K]."""
-        return (output.tanh().abs() - 1).pow(2).mean()
+        return quantization_loss(output.tanh())
 
     def targets(self, label: Tensor) -> Tensor:
         """Return the target centre [B,K] of every row's labels [B,C]."""

@@ -35,8 +35,9 @@ from torch import Tensor
 
 from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import CenterKind, centroid_vote, make_centers, random_signs
-from models.losses.pair_loss import TrainMemory
+from models.centers.hash_centers import centroid_vote, random_signs
+from models.centers.recipes import CenterKind, make_centers
+from models.losses.pair_loss import LabeledMemoryBank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,8 @@ class DPNLoss(HashLoss):
         centers = make_centers(config.centers, problem.n_classes, bits, generator)
         self.register_buffer("centers", centers)  # [C,K] of ±1
         self.register_buffer("tie_break", random_signs(1, bits, generator)[0])
-        self.memory = TrainMemory(problem) if config.targets == "adaptive" else None
-        # of the centres; a run that is resumed makes them again, from the same memory
+        self.memory = LabeledMemoryBank(problem) if config.targets == "adaptive" else None
+        # of the centres; a resumed run computes them again from the same memory bank
         self._epoch = 0
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:

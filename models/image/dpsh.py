@@ -11,12 +11,12 @@ outputs are drawn to their signs. With S = 1 for pairs that share a label::
 ``pairs: memory`` compares the batch with the last known u of all training rows, as constants.
 
 Deviations
-    * The paper, and after it DeepHash-pytorch and cisip-FIRe, compare with the memory, and so does
-      the method's recipe; the loss by itself defaults to the pairs of the batch, as its relatives
-      do. Batches alone cost mAP: 0.450 against 0.494 at 16 bits and 0.372 against 0.459 at 64
-      (cifar10_subset, frozen features, one seed).
-    * In the memory, rows not visited yet count as dissimilar, with θ = 0 and so without gradient,
-      as in DeepHash-pytorch.
+    * The paper, and after it DeepHash-pytorch and cisip-FIRe, compare with the memory bank, and so
+      does the method's recipe; the loss by itself defaults to the pairs of the batch, as its
+      relatives do. Batches alone cost mAP: 0.450 against 0.494 at 16 bits and 0.372 against 0.459
+      at 64 (cifar10_subset, frozen features, one seed).
+    * In the memory bank, rows not visited yet count as dissimilar, with θ = 0 and so without
+      gradient, as in DeepHash-pytorch.
     * DeepHash-pytorch averages over all pairs, as the paper sums over all (our default);
       cisip-FIRe balances. A mean over no pair is 0 here, NaN there.
     * λ = 0.1, as in both; the paper's η weights a sum over all rows and has another scale.
@@ -31,6 +31,7 @@ from common.registry import LOSSES
 from models.base import Batch, Outputs, Progress, Terms
 from models.losses.pair_loss import PairwiseConfig, PairwiseLoss, balanced_terms
 from models.losses.pair_terms import pair_likelihood
+from models.losses.quantization import quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,5 +55,5 @@ class DPSHLoss(PairwiseLoss):
         loss = pair_likelihood(code @ rows.mT / 2, similar)  # [B,M]
         balanced = self.config.weights == "balanced"
         terms = balanced_terms(loss, similar) if balanced else Terms(pair=loss.mean())
-        terms["quant"] = self.config.lambda_quant * (code.abs() - 1).pow(2).mean()
+        terms["quant"] = self.config.lambda_quant * quantization_loss(code)
         return terms

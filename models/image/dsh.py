@@ -14,8 +14,8 @@ DeepHash-pytorch does; the paper, and our default, have the pairs of the batch.
 Deviations
     * λ = 0.1 weights a mean over rows and bits, as in DeepHash-pytorch. The paper's 0.01 weights,
       for every pair, the sum over the bits of both rows: 0.02 K in our terms.
-    * With a memory, rows not visited yet are dissimilar ones with code 0 (as released): during the
-      first epoch they push ‖u‖² towards m.
+    * With a memory bank, rows not visited yet are dissimilar ones with code 0 (as released): during
+      the first epoch they push ‖u‖² towards m.
     * The reference forms differences of all pairs; we expand ‖a - b‖² into products, which is much
       faster and close enough for a margin of 2K.
 """

@@ -30,6 +30,7 @@ from torch import Tensor
 from common.pairwise import share_label
 from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Progress, Terms
+from models.losses.quantization import quantization_loss
 
 LOWEST, HIGHEST = -100.0, 50.0
 """Where the difference of a triplet is clipped."""
@@ -59,7 +60,7 @@ class DTSHLoss(HashLoss):
         inner = self.config.scale * code @ code.mT  # [B,B]
         similar = share_label(batch.label, batch.label) > 0
         triplet = triplet_likelihood(inner, similar, self.config.margin)
-        quant = (code.abs() - 1).pow(2).mean()
+        quant = quantization_loss(code)
         return Terms(triplet=triplet, quant=self.config.lambda_quant * quant)
 
 

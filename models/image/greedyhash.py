@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from common.codes import sign
 from common.registry import LOSSES
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.losses.multilabel import first_label, label_entropy
+from models.losses.multilabel import first_label, multilabel_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class GreedyHashLoss(HashLoss):
         """Return ``cls`` and ``quant``."""
         code = outputs.image_code
         label = batch.label if self.config.labels == "all" else first_label(batch.label)
-        entropy = label_entropy(self.classifier(straight_through_sign(code)), label)
+        entropy = multilabel_cross_entropy(self.classifier(straight_through_sign(code)), label)
         quant = (code.abs() - 1).abs().pow(self.config.power).mean()
         return Terms(cls=entropy, quant=self.config.lambda_quant * quant)
 

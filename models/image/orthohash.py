@@ -8,7 +8,7 @@ centres with a margin, which also makes them close to their signs: no quantisati
 With θ_ic the angle between u_i and c, and y the labels::
 
     cosine:  z_ic = s (cos θ_ic - m y_ic)          arc:  z_ic = s cos(θ_ic + m y_ic)
-    L = CE(z, y)  +  λ mean(1 - cos(u, sign u)),       λ = 0 unless asked for
+    L = CE(z, y)  +  λ mean(1 - cos(u, sign u)),       λ = 0 by default
 
 A row with several labels gives each an equal share of the cross-entropy and has all its margins.
 
@@ -35,11 +35,10 @@ from torch import Tensor, nn
 
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import CenterKind, make_centers
+from models.centers.recipes import CenterKind, make_centers
 from models.image.image_hash import ImageHash, ImageHashConfig
 from models.layers.heads import BatchNorm
-from models.losses.margin_softmax import margin_cosine
-from models.losses.multilabel import label_entropy
+from models.losses.multilabel import margin_cosine, multilabel_cross_entropy
 
 MARGINS = {"cosine": 0.3, "arc": 0.2}
 CLOSEST = 1 - 1e-6  # cosine, of the arc margin
@@ -66,7 +65,7 @@ class OrthoHashConfig:
     form: Literal["cosine", "arc"] = "cosine"  # of the margin
     margin: float | None = None  # m; None: 0.3 for the cosine, 0.2 for the arc
     scale: float = 8.0  # s
-    centers: CenterKind = "spread"  # how they are made, see models/centers/hash_centers.py
+    centers: CenterKind = "spread"  # how they are made, see models/centers/recipes.py
     lambda_quant: float = 0.0  # λ
 
 
@@ -92,6 +91,6 @@ class OrthoHashLoss(HashLoss):
         # cos(u, sign u) = Σ|u| / (‖u‖ √K)
         quant = 1 - code.abs().sum(1).mean() / code.shape[1] ** 0.5
         return Terms(
-            cls=label_entropy(self.config.scale * cosine, label),
+            cls=multilabel_cross_entropy(self.config.scale * cosine, label),
             quant=self.config.lambda_quant * quant,
         )

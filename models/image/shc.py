@@ -53,6 +53,8 @@ from models.centers.hash_centers import hadamard_centers
 from models.image.csq import CSQLoss
 from models.image.image_hash import ImageHash, ImageHashConfig
 from models.layers.heads import StandardizedHeadModel
+from models.losses.multilabel import first_label
+from models.losses.quantization import quantization_loss
 
 INITIAL_DEVIATION = 0.01  # of the weights of a new last layer
 
@@ -117,15 +119,11 @@ class SHCLoss(CSQLoss):
 
     def targets(self, label: Tensor) -> Tensor:
         """Return the target centre [B,K] of every row's labels [B,C]."""
-        if self.config.several == "first":
-            given = label > 0
-            label = (given & (given.cumsum(1) == 1)).to(label.dtype)
-        return super().targets(label)
+        return super().targets(first_label(label) if self.config.several == "first" else label)
 
-    def quantisation(self, output: Tensor) -> Tensor:
+    def quantization(self, output: Tensor) -> Tensor:
         """Return the mean of (|t| - 1)² or (|u| - 1)² of outputs u [B,K]."""
-        value = output.tanh() if self.config.quantizer == "tanh" else output
-        return (value.abs() - 1).square().mean()
+        return quantization_loss(output.tanh() if self.config.quantizer == "tanh" else output)
 
 
 def small_linear(width: int, outputs: int) -> nn.Linear:

@@ -2,7 +2,7 @@
 
 Two granularities make a code. The pooled feature gives K concept activations at once
 (:class:`ConceptEncoder`, "GCL" in MITH). The tokens of a row are summed into K concept vectors
-(:func:`gather_concepts`, "LTA"), these look at each other in a transformer, and each gives one bit
+(:func:`gather_concepts`, "LTA"), a transformer relates these to each other, and each gives one bit
 (:class:`ConceptTransformer`, "LCT"). :class:`ConceptHead` is the whole; MITH and VTPH use it.
 
 B rows, L tokens, K bits (one concept each), D features. Everything is batch first.
@@ -41,7 +41,7 @@ class ConceptHeadConfig:
 
 
 class ConceptFeatures(NamedTuple):
-    """What a :class:`ConceptHead` makes of B rows of one modality.
+    """Output of a :class:`ConceptHead` for B rows of one modality.
 
     Attributes:
         pooled: [B,D] the refined pooled feature, not normalised.
@@ -93,14 +93,14 @@ class ConceptHead(nn.Module):
     def activations(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Return the concept activations of tokens [B,L,K], 0 where ``mask`` hides one.
 
-        They choose, but are not trained through: there is no gradient.
+        They only weight the tokens: there is no gradient.
         """
         if mask is None:
             return self.encoder(tokens)[1]
         visible = ~mask
-        found = self.encoder(tokens[visible])[1]  # no time is spent on padding
-        activations = found.new_zeros(*mask.shape, found.shape[-1])
-        activations[visible] = found
+        computed = self.encoder(tokens[visible])[1]  # not of padding
+        activations = computed.new_zeros(*mask.shape, computed.shape[-1])
+        activations[visible] = computed
         return activations
 
 
@@ -134,7 +134,7 @@ class ResidualMLP(nn.Module):
 
 
 def concept_weights(activations: Tensor, top_k: int) -> Tensor:
-    """Return how much each token takes part in each concept, summing to 1 or 0 over the tokens.
+    """Return the weight of each token in each concept, summing to 1 or 0 over the tokens.
 
     A token takes part in its ``top_k`` most active concepts (equal ones included) as far as they
     are positive; over the tokens that take part, softmax of the activations.
@@ -150,11 +150,13 @@ def concept_weights(activations: Tensor, top_k: int) -> Tensor:
     tensor([[[1., 0., 0.],
              [0., 1., 0.]]])
     """
-    kept = activations > 0
+    selected = activations > 0
     if top_k < activations.shape[-1]:
-        kept &= activations >= activations.topk(top_k, sorted=False).values.amin(-1, keepdim=True)
-    weight = activations.exp() * kept
-    # every kept entry exceeds exp(0) = 1: a smaller sum is an empty one
+        selected &= activations >= activations.topk(top_k, sorted=False).values.amin(
+            -1, keepdim=True
+        )
+    weight = activations.exp() * selected
+    # every selected entry exceeds exp(0) = 1: a smaller sum is an empty one
     return weight / weight.sum(1, keepdim=True).clamp_min(1)
 
 
@@ -176,7 +178,7 @@ def position_code(count: int, width: int) -> Tensor:
 
 
 class ConceptTransformer(nn.Module):
-    """Concepts look at each other, and each gives one bit."""
+    """A transformer over the concepts of a row; each concept then gives one bit."""
 
     position: Tensor
 
@@ -215,7 +217,7 @@ class TransformerBlock(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the tokens [B,L,D] become, of the same shape."""
+        """Return the tokens [B,L,D] after the block."""
         x = x + self.attention.attend(self.norm1(x))
         return x + self.fc2(quick_gelu(self.fc1(self.norm2(x))))
 

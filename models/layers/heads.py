@@ -35,7 +35,7 @@ class Standardize(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of [B,D] that takes a batch of one row too, by running statistics."""
+    """Batch normalisation of [B,D]; a batch of one row takes the running statistics."""
 
     def forward(self, rows: Tensor) -> Tensor:
         """Normalise [B,D]; one row has no variance of its own."""
@@ -46,15 +46,33 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(rows)
 
 
-def kaiming_fan_out(layer: nn.Linear) -> None:
-    """Initialise as DCMHT's toolkit: uniform within sqrt(6 / outputs), biases 0."""
-    nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
-    nn.init.zeros_(layer.bias)
+def kaiming_fan_out(module: nn.Module) -> None:
+    """Initialise linear layers as DCMHT's toolkit: uniform within sqrt(6 / outputs), biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
+            nn.init.zeros_(layer.bias)
 
 
 def norm_of(modality: str, width: int) -> nn.Module:
     """Return the norm of DCMHT's and TwDH's head: over the batch for pictures, else per row."""
     return BatchNorm(width) if modality == "image" else nn.LayerNorm(width)
+
+
+def linear_tanh_head(width: int, bits: int, dropout: float) -> nn.Sequential:
+    """Return Linear (PyTorch's default initialisation), Dropout, tanh: [B,D] → [B,K]."""
+    return nn.Sequential(nn.Linear(width, bits), nn.Dropout(dropout), nn.Tanh())
+
+
+def mlp_tanh_head(width: int, hidden: int, bits: int, dropout: float) -> nn.Sequential:
+    """Return Linear, ReLU, Dropout, Linear, tanh, likewise: [B,D] → [B,K]."""
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, bits),
+        nn.Tanh(),
+    )
 
 
 class HeadModel(HashModel):

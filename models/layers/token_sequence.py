@@ -1,4 +1,4 @@
-"""The whole token sequence of a row, as heads on tokens without a mask see it (DIMCH, UMoED)."""
+"""The full token sequence of a row, for heads on tokens without a mask (DIMCH, UMoED)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from utils.errors import UserError
 
 
 def token_sequence(backbone: Backbone, batch: Batch, modality: str) -> Tensor:
-    """Return the token features of each row, those of a picture led by its pooled feature.
+    """Return the token features of each row; those of a picture start with its pooled feature.
 
     The pooled feature of a vision transformer is its class token, which is not among the tokens:
-    with 49 patches it makes the 50 tokens of ViT-B/32. That of a text stands among them already.
-    It is left out where its width is another one. Hidden tokens (padding, EOS) stay.
+    with 49 patches it makes the 50 tokens of ViT-B/32. That of a text is among them already.
+    It is left out where its width differs. Hidden tokens (padding, EOS) stay.
 
     Args:
         backbone: the encoder.
@@ -33,7 +33,7 @@ def token_sequence(backbone: Backbone, batch: Batch, modality: str) -> Tensor:
             f"The encoder gives no token features of the {modality}, and this model reads them; "
             "choose another backbone, e.g. backbone=clip_mini."
         )
-    if not _led_by_pooled(backbone, modality):
+    if not _starts_with_pooled(backbone, modality):
         return features.tokens
     return torch.cat([features.pooled[:, None], features.tokens], 1)
 
@@ -42,7 +42,7 @@ def token_count(backbone: Backbone, modality: str) -> int:
     """Return L, the number of tokens that :func:`token_sequence` gives for every row.
 
     Raises:
-        UserError: the encoder does not tell.
+        UserError: the encoder does not state it.
     """
     count = getattr(backbone, "token_counts", {}).get(modality)
     if count is None:
@@ -50,8 +50,8 @@ def token_count(backbone: Backbone, modality: str) -> int:
             f"The encoder does not tell how many {modality} tokens it gives, and this model has a "
             "layer of that size; choose another backbone, e.g. backbone=clip_mini."
         )
-    return count + _led_by_pooled(backbone, modality)
+    return count + _starts_with_pooled(backbone, modality)
 
 
-def _led_by_pooled(backbone: Backbone, modality: str) -> bool:
+def _starts_with_pooled(backbone: Backbone, modality: str) -> bool:
     return modality == "image" and backbone.widths["image"] == backbone.token_widths["image"]

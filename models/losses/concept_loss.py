@@ -1,7 +1,7 @@
 """The part of MITH's loss that VTPH shares, and the contrast of matching rows.
 
 With h and u the codes of the pooled features and of the tokens, i and t for image and text, and
-memories H, U of both over all N training rows (written just before)::
+memory banks H, U of both over all N training rows (written just before)::
 
     bay(A,b) = mean over N·B pairs of log(1+e^θ) - S θ,   θ = ½ clamp(A b^T, -64, 64)
     intra    = bay(U_i, u_i) + bay(U_t, u_t)
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from common.codes import sign
 from common.pairwise import share_label
 from models.base import MODALITIES, Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.losses.memory_bank import Memory, memory_likelihood, train_labels
+from models.losses.memory_bank import MemoryBank, memory_likelihood, train_labels
 
 NEEDS = tuple(f"{m}_{part}" for m in MODALITIES for part in ("pooled_code", "token_code"))
 
@@ -44,26 +44,26 @@ class ConceptLossConfig:
 
 
 class ConceptLoss(HashLoss):
-    """Four terms over two granularities and their memories, and a contrast of the subclass's."""
+    """Four terms over two granularities and their memory banks; the subclass adds a contrast."""
 
     config: ConceptLossConfig
     label: Tensor
 
     def __init__(self, config: ConceptLossConfig, problem: Problem) -> None:
-        """Draw the memories; the training rows' labels are data and stay out of checkpoints."""
+        """Draw the memory banks; the training rows' labels are data and not in checkpoints."""
         super().__init__(config, problem)
         name = type(self).__name__.removesuffix("Loss")
         self.register_buffer("label", train_labels(problem, name), persistent=False)  # [N,C]
-        self.memories = nn.ModuleDict({name: Memory(problem) for name in NEEDS})
+        self.memories = nn.ModuleDict({name: MemoryBank(problem) for name in NEEDS})
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``intra``, ``inter``, ``quant``, ``contrast`` and ``distill``.
 
-        Memories are written while training only: other rows have no place in them.
+        Memory banks are written in training only: other rows have no row in them.
         """
         if self.training:
-            for name, memory in self.memories.items():
-                memory.write(batch.index, outputs[name])  # type: ignore[operator]
+            for name, bank in self.memories.items():
+                bank.write(batch.index, outputs[name])  # type: ignore[operator]
         similar = share_label(self.label, batch.label).to(outputs[NEEDS[0]].dtype)  # [N,B]
         config = self.config
         intra = self._likelihood("image_token", outputs.image_token_code, similar)
@@ -73,17 +73,17 @@ class ConceptLoss(HashLoss):
         return Terms(
             intra=config.lambda_intra * intra,
             inter=config.lambda_inter * inter,
-            quant=config.lambda_quant * self.quantisation(outputs),
+            quant=config.lambda_quant * self.quantization(outputs),
             contrast=config.lambda_contrast * self.contrast(outputs, batch),
             distill=config.lambda_distill * self.distillation(outputs),
         )
 
-    def _likelihood(self, memory: str, code: Tensor, similar: Tensor) -> Tensor:
-        return memory_likelihood(self.memories[f"{memory}_code"].rows, code, similar)  # type: ignore[arg-type]
+    def _likelihood(self, bank: str, code: Tensor, similar: Tensor) -> Tensor:
+        return memory_likelihood(self.memories[f"{bank}_code"].rows, code, similar)  # type: ignore[arg-type]
 
     @abstractmethod
     def contrast(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return how far matching rows are from standing out, a scalar without its weight."""
+        """Return the contrast of matching rows against the others, a scalar without its weight."""
 
     def target(self, outputs: Outputs) -> Tensor:
         """Return the common code B of both modalities [B,K] of ±1, without gradient."""
@@ -92,7 +92,7 @@ class ConceptLoss(HashLoss):
         token = outputs.image_token_code + outputs.text_token_code
         return sign((share * pooled + (1 - share) * token).detach())
 
-    def quantisation(self, outputs: Outputs) -> Tensor:
+    def quantization(self, outputs: Outputs) -> Tensor:
         """Return the mean squared distance of both modalities' codes to the target, summed."""
         target = self.target(outputs)
         codes = ((outputs[f"{m}_pooled_code"] + outputs[f"{m}_token_code"]) / 2 for m in MODALITIES)

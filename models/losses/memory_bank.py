@@ -1,7 +1,7 @@
-"""Memories: the newest code of every training row, for losses that compare a batch with all rows.
+"""Memory banks: the newest code of every training row, for losses over a batch and all rows.
 
-Deep pairwise hashing with a batch sees few pairs; against a memory each row of the batch meets all
-N training rows. The rows of the memory are constants to the loss, as old as their last visit.
+A batch alone has few pairs; with a memory bank each row of the batch is paired with all N training
+rows. The rows of the bank are constants to the loss, computed when they were last in a batch.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from models.base import Problem
 from utils.errors import UserError
 
 
-class Memory(nn.Module):
+class MemoryBank(nn.Module):
     """A buffer ``rows`` [N,K] with one row per training item; it is part of the checkpoint."""
 
     rows: Tensor
 
     def __init__(self, problem: Problem) -> None:
-        """Fill it with draws of N(0,1) from the problem's generator.
+        """Fill the bank with draws of N(0,1) from the problem's generator.
 
         Raises:
             UserError: the task has no training rows.
@@ -43,23 +43,23 @@ class Memory(nn.Module):
 
 
 def train_labels(problem: Problem, method: str) -> Tensor:
-    """Return the labels of all training rows, float [N,C], that a memory is compared by.
+    """Return the labels of all training rows, float [N,C], for comparison with a memory bank.
 
     Raises:
         UserError: the problem has none.
     """
     labels = problem.train_labels
     if labels is None or len(labels) != problem.n_train:
-        found = "none" if labels is None else f"those of {len(labels)} rows"
+        received = "none" if labels is None else f"those of {len(labels)} rows"
         raise UserError(
             f"{method} compares each batch with all {problem.n_train} training rows and needs "
-            f"their labels, but was given {found}; set Problem.train_labels."
+            f"their labels, but was given {received}; set Problem.train_labels."
         )
     return labels.float()
 
 
 def memory_likelihood(memory: Tensor, code: Tensor, similar: Tensor, limit: float = 64.0) -> Tensor:
-    """Return the mean negative log-likelihood of all pairs of memory rows and codes, a scalar.
+    """Return the mean negative log-likelihood of all pairs of bank rows and codes, a scalar.
 
     With θ = ½ clamp(m·b, -limit, limit), the mean of ``log(1 + e^θ) - S θ`` over the N·B pairs
     (:func:`models.losses.pair_terms.pair_likelihood`). The gradient reaches ``code`` alone.

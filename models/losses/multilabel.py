@@ -1,6 +1,8 @@
-"""Cross-entropy to the labels of a row, where rows may have several or none."""
+"""Softmax losses for rows with several labels or none: cross entropy, and a margin for it."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,8 +10,8 @@ from torch import Tensor
 from models.losses.pair_terms import masked_mean
 
 
-def label_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean cross-entropy to the labels, each with an equal share of its row.
+def multilabel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the mean cross entropy to the labels, each with an equal share of its row.
 
     -(1/n) Σ_i Σ_c y_ic / (Σ_d y_id) · log softmax_c(logits_i), over the n rows that have a label;
     0 (with gradient 0) where none has one.
@@ -33,3 +35,23 @@ def first_label(label: Tensor) -> Tensor:
             [0, 0, 0]])
     """
     return label * (label.cumsum(1) == 1)
+
+
+def margin_cosine(
+    cosine: Tensor, label: Tensor, form: Literal["cosine", "arc"], margin: float, closest: float
+) -> Tensor:
+    """Return the cosines of a margin softmax: cos θ - m y, or cos(θ + m y).
+
+    They are smaller where the label is, so that a row has to be closer to its class by the margin.
+
+    Args:
+        cosine: [B,C] cosines to class vectors.
+        label: [B,C] multi-hot, y.
+        form: ``cosine`` (CosFace) or ``arc`` (ArcFace).
+        margin: m.
+        closest: cosines are cut to ±closest in the arc form, whose slope is infinite at 1.
+    """
+    margins = margin * label.to(cosine.dtype)
+    if form == "cosine":
+        return cosine - margins
+    return (cosine.clamp(-closest, closest).acos() + margins).cos()

@@ -1,4 +1,4 @@
-"""Losses over pairs: what the rows of a batch are paired with, and how pairs are averaged.
+"""Losses over pairs: the pairs of a batch, and their means.
 
 The pairs are those of the batch (``pairs: batch``, a row with itself included), or every row of the
 batch with the newest code of each training row (``pairs: memory``).
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from common.pairwise import share_label
 from models.base import Batch, HashLoss, Problem, Terms
-from models.losses.memory_bank import Memory
+from models.losses.memory_bank import MemoryBank
 from models.losses.pair_terms import masked_mean
 from utils.errors import UserError
 
@@ -26,23 +26,23 @@ class PairwiseConfig:
     pairs: Literal["batch", "memory"] = "batch"  # memory: with all training rows
 
 
-class TrainMemory(nn.Module):
-    """The newest code and the labels of every training row that was visited; in the checkpoint.
+class LabeledMemoryBank(nn.Module):
+    """A memory bank with the labels of the training rows seen so far; part of the checkpoint.
 
-    A row never visited has code 0 and no label, so that it counts as dissimilar to every row, as in
+    A row not seen yet has code 0 and no label, so that it counts as dissimilar to every row, as in
     DeepHash-pytorch.
     """
 
     label: Tensor
 
     def __init__(self, problem: Problem) -> None:
-        """Start with no row visited.
+        """Start with no row seen.
 
         Raises:
             UserError: the task has no training rows.
         """
         super().__init__()
-        self.codes = Memory(problem)
+        self.codes = MemoryBank(problem)
         self.codes.rows.zero_()
         label = torch.zeros(problem.n_train, problem.n_classes, dtype=torch.bool)
         self.register_buffer("label", label)  # [N,C]
@@ -60,28 +60,28 @@ class PairwiseLoss(HashLoss):
     config: PairwiseConfig
 
     def __init__(self, config: PairwiseConfig, problem: Problem | None = None) -> None:
-        """Make the memory, if pairs are formed with it; only then is ``problem`` needed."""
+        """Make the memory bank if ``pairs: memory``; only then is ``problem`` needed."""
         super().__init__(config, problem)
-        self.memory: TrainMemory | None = None
+        self.memory: LabeledMemoryBank | None = None
         if config.pairs == "memory":
             if problem is None:
                 raise UserError(
                     "loss.pairs=memory keeps a row per training item, but no task was given; "
                     "build the loss with a Problem, or give loss.pairs=batch."
                 )
-            self.memory = TrainMemory(problem)
+            self.memory = LabeledMemoryBank(problem)
 
     def partners(self, code: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the codes that the batch is paired with, and which pairs are similar.
 
-        A memory takes up the batch first, while training only: other rows have no place in it.
+        In training, the batch is written to the memory bank first; other rows have no row in it.
 
         Args:
             code: [B,K] codes of the batch.
             batch: their labels and row numbers.
 
         Returns:
-            [M,K]: ``code`` itself, or the memory's N rows, which are constants; and [B,M] of 1
+            [M,K]: ``code`` itself, or the N rows of the bank, which are constants; and [B,M] of 1
             where a pair shares a label, else 0, in the dtype of ``code``.
         """
         if self.memory is None:

@@ -1,4 +1,4 @@
-"""A triplet loss over all triples of a batch, each weighted by how much the ranking would gain.
+"""A triplet loss over all triples of a batch, weighted by the gain in the ranking.
 
 With o_ij the number of labels that rows i and j share, S_ij = 1 where o_ij > 0, and o_(r) the
 entries of a row in descending order (r = 1..B, the row itself included)::
@@ -44,9 +44,9 @@ def dcg_weight(label: Tensor) -> Tensor:
     """
     label = label.to(torch.float64 if label.dtype == torch.float64 else torch.float32)
     shared = label @ label.mT  # [B,B]
-    most = shared.amax(1, keepdim=True)
-    # divided by 2^most, above and below: many shared labels would leave the range of float32
-    gain = torch.exp2(shared - most) - torch.exp2(-most)
+    largest = shared.amax(1, keepdim=True)
+    # divided by 2^largest in both terms: many shared labels would leave the range of float32
+    gain = torch.exp2(shared - largest) - torch.exp2(-largest)
     rank = torch.arange(2, len(label) + 2, device=label.device, dtype=gain.dtype)
     ideal = (gain.sort(1, descending=True).values / rank.log2()).sum(1, keepdim=True)  # [B,1]
     return torch.where(ideal > 0, gain / ideal, 0.0)
@@ -103,10 +103,10 @@ def _conflicts(
     push = weight * below
 
     below, by_reach = below.sort(1)
-    # from the far end, so that it is exactly 0 beyond the last positive
+    # summed from the end, so that it is exactly 0 beyond the last positive
     farther = weight.gather(1, by_reach).flip(1).cumsum(1).flip(1)
     farther = torch.cat([farther, farther.new_zeros(len(farther), 1)], 1)  # [B,B+1]
-    place = torch.arange(distance.shape[1], device=distance.device).expand_as(below).contiguous()
-    first = torch.searchsorted(below, place, right=True)  # the first positive that reaches it
+    rank = torch.arange(distance.shape[1], device=distance.device).expand_as(below).contiguous()
+    first = torch.searchsorted(below, rank, right=True)  # the first positive that reaches it
     pull = torch.zeros_like(weight).scatter(1, order, farther.gather(1, first))
     return push, pull, counted.sum().to(distance.dtype)

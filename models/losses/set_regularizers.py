@@ -1,4 +1,4 @@
-"""Two regularisers of sets of vectors: that their members differ, that two clouds coincide."""
+"""Two regularisers of sets of vectors: diversity of their members, discrepancy of two clouds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DiversityForm = Literal["flattened", "per_set"]
 
 
 def diversity(members: Tensor, sharpness: float, form: DiversityForm) -> Tensor:
-    """Return how much members crowd: a Gaussian potential over pairs, divided by M(M-1)/2.
+    """Return the crowding of members: a Gaussian potential over pairs, divided by M(M-1)/2.
 
     ``per_set`` takes the pairs inside each set and the mean over the sets; ``flattened`` takes
     all pairs of the batch, across sets too, and their sum. Memory is O(BM²) and O((BM)²).
@@ -43,7 +43,7 @@ class _Potential(torch.autograd.Function):
         norms = -sharpness * points.pow(2).sum(2)  # [S,N]
         kernel = norms[:, :, None] + norms[:, None, :]
         kernel = kernel.baddbmm_(points, points.mT, alpha=2 * sharpness).clamp_max_(0).exp_()
-        # taken out before the sum: N ones would drown a small potential in their rounding
+        # before the sum: the rounding of N ones would exceed a small potential
         kernel.diagonal(dim1=1, dim2=2).zero_()
         ctx.save_for_backward(points, kernel)
         ctx.sharpness = sharpness

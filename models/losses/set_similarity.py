@@ -1,15 +1,15 @@
-"""How alike two sets of vectors are, for all pairs of sets in two batches (DIMCH, UMoED).
+"""Similarity of two sets of vectors, for all pairs of sets in two batches (DIMCH, UMoED).
 
 Two views of a set. As a *bag*: every member of one set is compared with every member of the other,
 and the [M,N] cosines of a pair of sets are reduced to one number. As a *sequence*: member m is
 compared with member m alone.
 
-Memory is that of the cosine matrix, (AM) x (BN), and nothing is done set by set.
+Memory is that of the cosine matrix, (AM) x (BN); there is no loop over sets.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from torch import Tensor
 from common.pairwise import pairwise_euclidean
 
 BagForm = Literal["smooth_chamfer", "chamfer", "max", "avg"]
-BAG_FORMS: tuple[str, ...] = get_args(BagForm)
 
 
 def member_products(first: Tensor, second: Tensor) -> Tensor:
@@ -54,10 +53,10 @@ def smooth_chamfer(
     Returns:
         [A,B].
     """
-    _, members, _, others = similarity.shape
+    _, first_size, _, second_size = similarity.shape
     sharp = temperature * scale
-    forth = (sharp * similarity).logsumexp(3).sum(1) / (members * sharp)  # [A,B]
-    back = (temperature * similarity).logsumexp(1).sum(2) / (others * temperature)  # [A,B]
+    forth = (sharp * similarity).logsumexp(3).sum(1) / (first_size * sharp)  # [A,B]
+    back = (temperature * similarity).logsumexp(1).sum(2) / (second_size * temperature)  # [A,B]
     return (forth + back) / denominator
 
 

@@ -9,8 +9,8 @@ directions (CCA, from the singular value decomposition of the whitened cross-cov
 scaled by its canonical correlation; R is fitted on the rows of both modalities together. Without
 the scaling more bits are worse, since noise directions weigh as much as correlated ones.
 
-Deviation: K larger than the number of directions there are leaves the surplus columns to random
-directions; the paper has no such case.
+Deviation: where K exceeds the number of directions, the remaining columns are random directions;
+the paper has no such case.
 """
 
 from __future__ import annotations
@@ -101,5 +101,5 @@ def _with_random_columns(basis: Tensor, bits: int, generator: Generator) -> Tens
     if missing <= 0:
         return basis
     scale = basis.norm(dim=0).min() if basis.numel() else torch.tensor(1.0)
-    drawn = torch.randn(len(basis), missing, generator=generator).to(basis.dtype)
-    return torch.cat([basis, drawn / drawn.norm(dim=0) * scale], 1)
+    columns = torch.randn(len(basis), missing, generator=generator).to(basis.dtype)
+    return torch.cat([basis, columns / columns.norm(dim=0) * scale], 1)

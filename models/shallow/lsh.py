@@ -64,11 +64,11 @@ class LSH(FittedProjection):
 
     def fit(self, features: TrainFeatures) -> None:
         """Centre by the training means and draw the Gaussian projections."""
-        drawn: dict[int, Tensor] = {}
+        directions: dict[int, Tensor] = {}
         for modality in self.modalities:
             values = features.of(modality)
             width = values.shape[1]
-            if width not in drawn:
+            if width not in directions:
                 shape = (width, self.problem.bits)
-                drawn[width] = torch.randn(shape, generator=self.problem.generator)
-            self.set_projection(modality, values.mean(0), drawn[width])
+                directions[width] = torch.randn(shape, generator=self.problem.generator)
+            self.set_projection(modality, values.mean(0), directions[width])

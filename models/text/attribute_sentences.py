@@ -1,11 +1,11 @@
-"""Attributes put into words: from strengths of named attributes to the token ids of a text.
+"""Sentences about attributes: from strengths of named attributes to the token ids of a text.
 
 A text is an opening, a sentence about the class, and one sentence for each attribute that is strong
-enough, worded the surer the stronger (``attribute_sentences.yaml``). Every sentence is tokenised
-once, when the task is known; a batch of texts is then put together from the pieces on its device.
+enough, worded by its strength (``attribute_sentences.yaml``). Every sentence is tokenised once,
+when the task is known; the texts of a batch are assembled from the pieces on its device.
 
-Words of a text may be *learned*: places where no word of the vocabulary stands, but one of a few
-vectors that are trained (CoOp's context). They are numbered from 0 here, and from the vocabulary's
+Words of a text may be *learned*: positions that hold a trained vector instead of a word of the
+vocabulary (CoOp's context). They are numbered from 0 here, and from the vocabulary's
 size on among token ids.
 
 Of the classes that training never shows neither names nor attributes are read.
@@ -28,7 +28,7 @@ from models.base import Problem
 from utils.errors import UserError, unknown_name
 
 TEMPLATES = Path(__file__).with_name("attribute_sentences.yaml")
-LONGEST = 180  # tokens, unless a length is asked for
+LONGEST = 180  # tokens, unless a length is configured
 EMPTY = -1  # in a table of pieces: no token here
 
 Piece = tuple[str | int, ...]
@@ -51,40 +51,40 @@ class Template:
         >>> read_template("cub", ()).attribute("has_wing_color::blue", 0)
         'its wing color is probably blue'
         """
-        found, say = self._form(name)
-        groups = (readable(group) for group in found.groups())
-        return say.format(readable(name), *groups, hedge=self.levels[level][1])
+        match, sentence = self._form(name)
+        groups = (readable(group) for group in match.groups())
+        return sentence.format(readable(name), *groups, hedge=self.levels[level][1])
 
     def subject(self, name: str) -> str:
-        """Return what a sentence about an attribute says without the words around it.
+        """Return the content words of a sentence about an attribute.
 
         >>> read_template("cub", ()).subject("has_wing_color::blue")
         'wing color blue'
         """
-        found, _ = self._form(name)
-        return " ".join(readable(group) for group in found.groups() or (name,))
+        match, _ = self._form(name)
+        return " ".join(readable(group) for group in match.groups() or (name,))
 
     def _form(self, name: str) -> tuple[re.Match[str], str]:
-        for pattern, say in self.forms:
-            found = pattern.fullmatch(name)
-            if found:
-                return found, say
+        for pattern, sentence in self.forms:
+            match = pattern.fullmatch(name)
+            if match:
+                return match, sentence
         raise UserError(f"Template '{self.name}' has no form for attribute '{name}'; add one.")
 
 
 def read_template(choice: str | None, attribute_names: Sequence[str]) -> Template:
-    """Return the template called ``choice``, or the first that knows the attributes.
+    """Return the template called ``choice``, or the first that covers the attributes.
 
     Raises:
         UserError: no template of that name.
     """
-    found: dict[str, Any] = yaml.safe_load(TEMPLATES.read_text(encoding="utf-8"))
+    templates: dict[str, Any] = yaml.safe_load(TEMPLATES.read_text(encoding="utf-8"))
     if choice is None:
         known = set(attribute_names)
-        choice = next(name for name, entry in found.items() if set(entry["known_by"]) <= known)
-    elif choice not in found:
-        raise unknown_name("template of attribute sentences (model.template)", choice, found)
-    entry = found[choice]
+        choice = next(name for name, entry in templates.items() if set(entry["known_by"]) <= known)
+    elif choice not in templates:
+        raise unknown_name("template of attribute sentences (model.template)", choice, templates)
+    entry = templates[choice]
     return Template(
         name=choice,
         opening=entry["opening"],
@@ -136,9 +136,9 @@ def sentences(problem: Problem, template: Template, context: int = 0) -> Sentenc
     Args:
         problem: with attributes.
         template: the wording.
-        context: 0: as the template words it. Otherwise learned words take the place of all that it
-            says beside the names: ``context`` of them open the text, and as many stand before the
-            name of each attribute, others at each level.
+        context: 0: as the template words it. Otherwise learned words replace all words of the
+            template but the names: ``context`` of them open the text, and as many stand before
+            the name of each attribute, others at each level.
 
     Raises:
         UserError: the task has no attributes.
@@ -149,8 +149,8 @@ def sentences(problem: Problem, template: Template, context: int = 0) -> Sentenc
     classes: list[Piece] = []
     for index, name in enumerate(class_names):
         words = readable(name)
-        told = words if context else template.about_class.format(**{"class": words})
-        classes.append((told,) if index in seen else ())
+        sentence = words if context else template.about_class.format(**{"class": words})
+        classes.append((sentence,) if index in seen else ())
     rows: tuple[tuple[Piece, ...], ...]
     if context:
         opening: Piece = tuple(range(context))
@@ -189,7 +189,7 @@ def _attribute_names(problem: Problem) -> tuple[str, ...]:
 
 
 class SentenceTable(nn.Module):
-    """Texts of rows, put together from tokenised pieces.
+    """Texts of rows, assembled from tokenised pieces.
 
     Attributes:
         length: L, tokens of every text; longer ones are cut, shorter ones padded.
@@ -215,14 +215,14 @@ class SentenceTable(nn.Module):
             vocabulary: number of ids; learned word j has the id ``vocabulary + j``.
             begin: ids that stand before everything.
             length: of a text; None takes the longest of any trained class, up to ``limit``.
-            limit: more tokens than these the encoder does not take.
-            strongest_first: surer attributes before less sure ones, so that a cut loses the latter.
+            limit: the most tokens that the encoder takes.
+            strongest_first: stronger attributes first, so that a cut loses the weaker ones.
         """
         super().__init__()
 
         def ids(piece: Piece) -> list[int]:
-            made = ([vocabulary + p] if isinstance(p, int) else tokenize(p) for p in piece)
-            return [token for part in made for token in part]
+            parts = ([vocabulary + p] if isinstance(p, int) else tokenize(p) for p in piece)
+            return [token for part in parts for token in part]
 
         tables = {
             "opening": torch.tensor([*begin, *ids(pieces.opening)], dtype=torch.int64),
@@ -244,20 +244,22 @@ class SentenceTable(nn.Module):
             raise UserError(f"model.text_length={length}: a text of at least 1 token is needed.")
 
     def _longest(self) -> int:
-        every = torch.arange(len(self.classes))
-        return int((self._tokens(every, None) != EMPTY).sum(1).max())
+        classes = torch.arange(len(self.classes))
+        return int((self._tokens(classes, None) != EMPTY).sum(1).max())
 
     def _tokens(self, index: Tensor, strengths: Tensor | None) -> Tensor:
-        """Return all tokens of texts [B,T], those that are not there as :data:`EMPTY`."""
-        told = self.strengths[index] if strengths is None else strengths  # [B,A]
-        level = torch.bucketize(told.contiguous(), self.starts.to(told.dtype), right=True)
-        every = torch.arange(len(self.attributes), device=index.device).expand_as(level)
+        """Return all tokens of texts [B,T], absent ones as :data:`EMPTY`."""
+        if strengths is None:
+            strengths = self.strengths[index]  # [B,A]
+        starts = self.starts.to(strengths.dtype)
+        level = torch.bucketize(strengths.contiguous(), starts, right=True)
+        order = torch.arange(len(self.attributes), device=index.device).expand_as(level)
         if self.strongest_first:
-            every = (-level).argsort(dim=1, stable=True)
-            level = level.gather(1, every)
-        told_attributes = self.attributes[every, level].flatten(1)  # [B,A*P]
+            order = (-level).argsort(dim=1, stable=True)
+            level = level.gather(1, order)
+        attributes = self.attributes[order, level].flatten(1)  # [B,A*P]
         opening = self.opening.expand(len(index), -1)
-        return torch.cat([opening, self.classes[index], told_attributes], 1)
+        return torch.cat([opening, self.classes[index], attributes], 1)
 
     def forward(self, index: Tensor, strengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the ids of texts int64 [B,L] and what is padding bool [B,L], whose id is 0.

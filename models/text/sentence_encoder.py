@@ -1,4 +1,4 @@
-"""Text encoders that take word vectors, so that some words may be learned (see attribute_text.py).
+"""Text encoders that take word vectors, so that some may be learned (attribute_sentences.py).
 
 ``bert``: a BERT of transformers, from random weights or pretrained ones. ``clip``: the text
 transformer of a CLIP that open_clip builds. Both give one vector for each token; nothing is pooled.
@@ -43,8 +43,8 @@ class SentenceEncoder(nn.Module, ABC):
         width: D.
         limit: the most tokens that it takes.
         begin: ids that have to stand before every text.
-        mask_id: id of a word that says nothing, or None where it knows of none.
-        plain: ids from this one on are words (those before are of the encoder's own use).
+        mask_id: id of the mask token, or None where there is none.
+        plain: the first id of a word (those before are special ids).
         tokenize: a text → its ids, without special ones.
     """
 
@@ -123,7 +123,7 @@ def build_sentence_encoder(
 
     Args:
         config: which.
-        texts: all that will ever be tokenised: a random BERT's vocabulary is made of their words.
+        texts: all texts to be tokenised; their words are the vocabulary of a random BERT.
         learned_prompt: what ``train: null`` depends on.
 
     Raises:
@@ -167,56 +167,56 @@ def _pretrained_bert(config: EncoderConfig) -> BertSentences:
     from transformers import AutoConfig, AutoTokenizer, BertModel
     from transformers.utils import logging
 
-    given = config.weights
-    if not Path(given).expanduser().is_dir() and hub_file(given, ("config.json",)) is None:
+    weights = config.weights
+    if not Path(weights).expanduser().is_dir() and hub_file(weights, ("config.json",)) is None:
         raise UserError(
-            f"model.text.weights='{given}' is neither a folder nor to be had from Hugging Face; "
+            f"model.text.weights='{weights}' is neither a folder nor to be had from Hugging Face; "
             "give the folder of a BERT (config.json, model.safetensors, tokenizer files), or "
             f"'{RANDOM}' as in PIXEL's release."
         )
-    place = str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
-    told, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    source = str(Path(weights).expanduser()) if Path(weights).expanduser().is_dir() else weights
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # it would warn of layers that are left out on purpose
     logging.disable_progress_bar()
     try:
-        found = AutoConfig.from_pretrained(place)
-        if found.model_type != "bert":
+        bert = AutoConfig.from_pretrained(source)
+        if bert.model_type != "bert":
             raise UserError(
-                f"model.text.weights='{given}' holds a '{found.model_type}', but a BERT is needed "
+                f"model.text.weights='{weights}' holds a '{bert.model_type}', but a BERT is needed "
                 "(model_type 'bert', e.g. bert-base-uncased)."
             )
-        found.num_hidden_layers = _layers(config, found.num_hidden_layers)
+        bert.num_hidden_layers = _layers(config, bert.num_hidden_layers)
         network = BertModel.from_pretrained(
-            place, config=found, add_pooling_layer=False, use_safetensors=True
+            source, config=bert, add_pooling_layer=False, use_safetensors=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
-            f"model.text.weights='{given}' cannot be read as a BERT ({reason}); give a folder with "
-            "config.json, model.safetensors and tokenizer files."
+            f"model.text.weights='{weights}' cannot be read as a BERT ({reason}); give a folder "
+            "with config.json, model.safetensors and tokenizer files."
         ) from error
     finally:
-        logging.set_verbosity(told)
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    first = max(tokenizer.all_special_ids) + 1  # BERT's come first, after places for new words
-    plain = first if first < found.vocab_size // 2 else 0
+    first = max(tokenizer.all_special_ids) + 1  # BERT's come first, after unused ids for new words
+    plain = first if first < bert.vocab_size // 2 else 0
     return BertSentences(network, tokenize, tokenizer.mask_token_id, plain)
 
 
-def _layers(config: EncoderConfig, there: int) -> int:
-    wanted = min(RELEASED_LAYERS, there) if config.layers is None else config.layers
-    if wanted < 1 or (config.weights != RANDOM and wanted > there):
+def _layers(config: EncoderConfig, available: int) -> int:
+    layers = min(RELEASED_LAYERS, available) if config.layers is None else config.layers
+    if layers < 1 or (config.weights != RANDOM and layers > available):
         raise UserError(
-            f"model.text.layers={wanted} is not accepted; 1 to {there} of this BERT's layers can "
-            "be taken."
+            f"model.text.layers={layers} is not accepted; 1 to {available} of this BERT's layers "
+            "can be taken."
         )
-    return wanted
+    return layers
 
 
 def _clip(config: EncoderConfig) -> ClipSentences:
@@ -234,17 +234,17 @@ def _clip(config: EncoderConfig) -> ClipSentences:
 
 
 class LearnedWords(nn.Module):
-    """Vectors [n,W] of words that no vocabulary has, trained with everything else; perhaps none.
+    """Trained vectors [n,W] of words outside the vocabulary; n may be 0.
 
-    They start as small as CoOp's (deviation 0.02).
+    They start as CoOp's, with deviation 0.02.
     """
 
     vectors: nn.Parameter | None
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
-        drawn = nn.Parameter(0.02 * torch.randn(count, width)) if count else None
-        self.register_parameter("vectors", drawn)
+        vectors = nn.Parameter(0.02 * torch.randn(count, width)) if count else None
+        self.register_parameter("vectors", vectors)
 
     def forward(self, ids: Tensor, words: nn.Embedding) -> Tensor:
         """Return the vectors of ids [B,L], learned word j having the id V + j, as [B,L,W]."""
@@ -252,5 +252,5 @@ class LearnedWords(nn.Module):
         known = words(ids.clamp_max(size - 1))
         if self.vectors is None:
             return known
-        own = self.vectors[(ids - size).clamp_min(0)]
-        return torch.where((ids < size)[..., None], known, own.to(known.dtype))
+        learned = self.vectors[(ids - size).clamp_min(0)]
+        return torch.where((ids < size)[..., None], known, learned.to(known.dtype))

@@ -87,8 +87,7 @@ from models.base import (
     TrainFeatures,
 )
 from models.layers.heads import Standardize
-from models.losses.margin_softmax import margin_cosine
-from models.losses.multilabel import first_label, label_entropy
+from models.losses.multilabel import first_label, margin_cosine, multilabel_cross_entropy
 from models.losses.pair_terms import masked_mean
 from models.text.attribute_sentences import (
     LONGEST,
@@ -111,7 +110,7 @@ class PixelConfig:
 
     variant: Literal["fixed", "released"] = "fixed"  # of two faults, see above
     embedding: int = 512  # E
-    template: str | None = None  # of sentences; null: the one that knows the attributes
+    template: str | None = None  # of sentences; null: the one that covers the attributes
     prompt: Literal["template", "learned"] = "template"  # the words around attributes
     context: int = 4  # learned words, with prompt=learned
     text: EncoderConfig = EncoderConfig()
@@ -268,12 +267,13 @@ class PIXEL(HashModel):
             return ids
         size, first = self.encoder.words.num_embeddings, self.encoder.plain
         word = (ids >= first) & (ids < size) & ~hidden
-        draw = torch.rand(ids.shape, device=ids.device)
-        other = torch.randint(first, size, ids.shape, device=ids.device)
-        swapped = torch.where(word & (draw < self.config.swap_rate), other, ids)
+        chance = torch.rand(ids.shape, device=ids.device)
+        replacement = torch.randint(first, size, ids.shape, device=ids.device)
+        swapped = torch.where(word & (chance < self.config.swap_rate), replacement, ids)
         if self.encoder.mask_id is None:
             return swapped
-        return swapped.masked_fill(word & (draw >= 1 - self.config.mask_rate), self.encoder.mask_id)
+        masked = word & (chance >= 1 - self.config.mask_rate)
+        return swapped.masked_fill(masked, self.encoder.mask_id)
 
     def protocol_notes(self, auxiliary: Mapping[str, str]) -> dict[str, Any]:
         """State what the training was told of classes."""
@@ -308,8 +308,8 @@ class PixelLoss(HashLoss):
 
     def __init__(self, config: PixelLossConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        drawn = torch.randn(problem.n_classes, problem.bits, generator=problem.generator)
-        self.centroids = nn.Parameter(drawn)  # P [C,K]
+        centroids = torch.randn(problem.n_classes, problem.bits, generator=problem.generator)
+        self.centroids = nn.Parameter(centroids)  # P [C,K]
         self.text_scale = nn.Parameter(torch.ones(1))  # κ
         rows = F.normalize(class_attributes(problem), dim=1)
         self.register_buffer("attributes", rows)  # [C,A]
@@ -331,36 +331,36 @@ class PixelLoss(HashLoss):
     def classification(self, code: Tensor, label: Tensor) -> Tensor:
         """Return L_ce."""
         form, margin = self.config.form, self.config.margin
-        worse = margin_cosine(self.cosines(code), label, form, margin, CLOSEST)
-        return label_entropy(self.config.scale * worse, label)
+        cosine = margin_cosine(self.cosines(code), label, form, margin, CLOSEST)
+        return multilabel_cross_entropy(self.config.scale * cosine, label)
 
     def regression(self, image: Tensor, label: Tensor) -> Tensor:
         """Return L_reg of embeddings [B,A,E]."""
-        wanted = first_label(label) @ self.attributes.to(label.dtype)  # [B,A]
-        error = (image.mean(2) - wanted).pow(2).mean(1)
+        target = first_label(label) @ self.attributes.to(label.dtype)  # [B,A]
+        error = (image.mean(2) - target).pow(2).mean(1)
         return masked_mean(error, (label > 0).any(1).to(error.dtype))
 
     def semantic_distance(self, image: Tensor, text: Tensor, label: Tensor) -> Tensor:
         """Return L_sd of embeddings [B,A,E], over pairs of rows that have a label."""
         image, text = F.normalize(image, dim=2), F.normalize(text, dim=2)
-        kept = (label > 0).any(1).to(image.dtype)  # [B]
-        pairs = kept.sum() * (kept.sum() - 1) / 2
-        apart = _sum_of_squares(image - self.text_scale * text, kept) / image[0].numel()
-        first_of_pair = torch.ones(len(kept), len(kept), device=kept.device).triu(1)
+        labelled = (label > 0).any(1).to(image.dtype)  # [B]
+        pairs = labelled.sum() * (labelled.sum() - 1) / 2
+        distance = _sum_of_squares(image - self.text_scale * text, labelled) / image[0].numel()
+        first_of_pair = torch.ones(len(labelled), len(labelled), device=labelled.device).triu(1)
         same = share_label(label, label).to(image.dtype) * first_of_pair.to(image.dtype)
         if self.config.variant == "released":
             mean = image.mean((1, 2)) + text.mean((1, 2))  # [B]
             difference = mean[:, None] - mean
         else:
             difference = _mean_squares(image.flatten(1)) + _mean_squares(text.flatten(1))
-        return (apart + 4 * (same * difference).sum()) / pairs.clamp_min(1)
+        return (distance + 4 * (same * difference).sum()) / pairs.clamp_min(1)
 
 
-def _sum_of_squares(rows: Tensor, kept: Tensor) -> Tensor:
-    """Return Σ_{i<j} ‖x_i - x_j‖² of the kept rows, as n times their squares about the mean."""
-    weight = kept[:, None, None]
-    mean = (weight * rows).sum(0) / kept.sum().clamp_min(1)
-    return kept.sum() * (weight * (rows - mean).pow(2)).sum()
+def _sum_of_squares(rows: Tensor, labelled: Tensor) -> Tensor:
+    """Return Σ_{i<j} ‖x_i - x_j‖² of the labelled rows, as n times their squares about the mean."""
+    weight = labelled[:, None, None]
+    mean = (weight * rows).sum(0) / labelled.sum().clamp_min(1)
+    return labelled.sum() * (weight * (rows - mean).pow(2)).sum()
 
 
 def _mean_squares(rows: Tensor) -> Tensor:

@@ -2,13 +2,14 @@ r"""PZSH: Proxy Zero-Shot Hashing with Multimodal Fusion via Stable Diffusion.
 
 No publication is known to us; after the code released under this name (of 2025 and 2026).
 
-An image encoder of BLIP is drawn to what the same encoder, as it was before training, says of
-pseudo-images: pictures that a diffusion model painted from the class's name, its attributes and the
-colours of a training picture. Classes without any picture get painted ones as training rows ("TGI",
-so the names of unseen classes are used: this is not inductive zero-shot learning, and metrics.json
-says so). With c the class token of the encoder, r its direction, f the direction of the
-pseudo-image's feature, h = tanh(head(c)), head = Linear(512) → ReLU → Linear(K), and m = h of an
-EMA twin of encoder and head (θ' ← 0.9 θ' + 0.1 θ at every training step, before it encodes)::
+The features of an image encoder of BLIP are aligned with those that the same encoder, as it was
+before training, gives for pseudo-images: images that a diffusion model generated from the class's
+name, its attributes and the colours of a training picture. Classes without any picture get
+generated images as training rows ("TGI", so the names of unseen classes are used: this is not
+inductive zero-shot learning, and metrics.json says so). With c the class token of the encoder, r
+its direction, f the direction of the pseudo-image's feature, h = tanh(head(c)), head = Linear(512)
+→ ReLU → Linear(K), and m = h of an EMA twin of encoder and head (θ' ← 0.9 θ' + 0.1 θ at every
+training step, before it encodes)::
 
     align  = -(1/B) Σ_i (1/|P_i|) Σ_{j∈P_i} log softmax_j(r_i·f_j / τ),  P_i: in the batch, another
              row than i that shares a label with it; no such row, no summand
@@ -17,10 +18,10 @@ EMA twin of encoder and head (θ' ← 0.9 θ' + 0.1 θ at every training step, b
     proxy  = mean over pairs (i, n) that share a label of log(1 + exp(½(1 - cos(h_i, M_n))))
     L      = align + α [center + λ quant + β 1[epoch ≥ 10] proxy]
 
-M holds m of every training row as of its last visit and is written before the loss; rows not
-visited yet have no labels there and are in no pair. Centres of all classes, seen and unseen, are
-drawn from a seed (:func:`random_centers`). Published constants: α, β = 0.5, 1 on AwA2 and 0.1, 0.7
-on CUB; λ = 1e-4.
+M, a memory bank, holds m of every training row as of its last visit and is written before the loss;
+rows not visited yet have no labels there and are in no pair. Centres of all classes, seen and
+unseen, are drawn from a seed (:func:`random_centers`). Published constants: α, β = 0.5, 1 on AwA2
+and 0.1, 0.7 on CUB; λ = 1e-4.
 
 ``tgi``, ``freeze_img``, ``freeze_txt``, ``caption`` are switches of the released command line,
 which parses them; only ``tgi`` had an effect there, and only in the first release.
@@ -67,7 +68,8 @@ from models.base import (
     Terms,
 )
 from models.centers.hash_centers import far_apart
-from models.losses.memory_bank import Memory
+from models.losses.memory_bank import MemoryBank
+from models.losses.quantization import quantization_loss
 from utils.errors import UserError
 
 PSEUDO, TGI = "pseudo", "tgi"  # see dataset/auxiliary/pseudo_images.py
@@ -81,7 +83,7 @@ class PZSHConfig:
 
     hidden: int = 512  # of the hash head
     momentum: float = 0.9  # share of itself that the twin keeps in a step
-    tgi: bool = True  # train on painted pictures of unseen classes, where there are any
+    tgi: bool = True  # train on generated images of unseen classes, where there are any
     freeze_img: bool = False  # as backbone.freeze=image
     freeze_txt: bool = False  # as backbone.freeze=text
     caption: bool = False  # align to the words of pseudo-images as well; ours
@@ -145,7 +147,7 @@ class PZSH(HashModel):
         self.twin = nn.ModuleDict(twin)
         if moving:
             encoder = copy.deepcopy(backbone)
-            drop_text(encoder)  # codes of pictures alone are remembered
+            drop_text(encoder)  # the twin encodes images alone
             self.twin["backbone"] = encoder
         self.twin.requires_grad_(False)
 
@@ -161,20 +163,19 @@ class PZSH(HashModel):
         if self.training:
             self.update_twin()
         pseudo = batch.auxiliary.get(PSEUDO)
-        nothing = torch.zeros_like(feature)
-        target = words = nothing
+        target = caption = torch.zeros_like(feature)
         if pseudo is not None:
             if pseudo.image_features is not None:
                 target = pseudo.image_features.pooled
-            told = pseudo.text if pseudo.text_features is None else pseudo.text_features
-            if self.config.caption and told is not None:
-                words = self.backbone(pseudo, "text").pooled
+            text = pseudo.text if pseudo.text_features is None else pseudo.text_features
+            if self.config.caption and text is not None:
+                caption = self.backbone(pseudo, "text").pooled
         return Outputs(
             image_code=self.head(feature),
             image_momentum=self.momentum_code(batch, raw),
             image_aligned=F.normalize(feature, dim=-1),
             pseudo_feature=target,
-            caption_feature=words,
+            caption_feature=caption,
         )
 
     def encode(self, batch: Batch, modality: str) -> Tensor:
@@ -198,15 +199,15 @@ class PZSH(HashModel):
     @torch.no_grad()
     def update_twin(self) -> None:
         """Move every parameter of the twin towards that of the model."""
-        keep = self.config.momentum
+        momentum = self.config.momentum
         for name, part in self.twin.items():
-            own = dict(self.get_submodule(name).named_parameters())
-            theirs = dict(part.named_parameters())
-            moved: list[Tensor] = list(theirs.values())
+            model = dict(self.get_submodule(name).named_parameters())
+            twin = dict(part.named_parameters())
+            moved: list[Tensor] = list(twin.values())
             if moved:
-                torch._foreach_mul_(moved, keep)
-                towards: list[Tensor] = [own[key] for key in theirs]
-                torch._foreach_add_(moved, towards, alpha=1 - keep)
+                torch._foreach_mul_(moved, momentum)
+                targets: list[Tensor] = [model[key] for key in twin]
+                torch._foreach_add_(moved, targets, alpha=1 - momentum)
 
     def protocol_notes(self, auxiliary: Mapping[str, str]) -> dict[str, Any]:
         """State what training saw beside the rows of the split."""
@@ -256,12 +257,12 @@ class PZSHLoss(HashLoss):
         super().__init__(config, problem)
         centers = random_centers(problem.n_classes, problem.bits, config.center_seed)
         self.register_buffer("centers", centers)  # [C,K] of ±1
-        self.memory = Memory(problem)  # [N,K]
-        seen = torch.zeros(problem.n_train, problem.n_classes)
-        self.register_buffer("memory_label", seen)  # [N,C], 0 until a row is visited
+        self.memory = MemoryBank(problem)  # [N,K]
+        label = torch.zeros(problem.n_train, problem.n_classes)
+        self.register_buffer("memory_label", label)  # [N,C], 0 until a row is visited
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
-        """Return ``align``, ``align_text``, ``center``, ``quant`` and ``proxy``, and remember."""
+        """Return ``align``, ``align_text``, ``center``, ``quant``, ``proxy``; write the bank."""
         config, code = self.config, outputs.image_code
         with torch.no_grad():
             self.memory.write(batch.index, outputs.image_momentum)
@@ -277,7 +278,7 @@ class PZSHLoss(HashLoss):
             align=config.lambda_align * aligned[0],
             align_text=config.lambda_align * aligned[1],
             center=config.alpha * self.center_loss(code, batch.label),
-            quant=config.alpha * config.lambda_quant * quantisation(code),
+            quant=config.alpha * config.lambda_quant * quantization_loss(code),
             proxy=config.alpha * config.beta * proxy,
         )
 
@@ -290,11 +291,11 @@ class PZSHLoss(HashLoss):
     def center_loss(self, code: Tensor, label: Tensor) -> Tensor:
         """Return the cross-entropy of every class against the softmax of √K cos, of [B,K]."""
         logits = self.centers.shape[1] ** 0.5 * pairwise_cosine(code, self.centers.to(code.dtype))
-        chance = logits.softmax(1).clamp(CLAMP, 1 - CLAMP)  # [B,C]
-        return F.binary_cross_entropy(chance, label.to(chance.dtype))
+        probability = logits.softmax(1).clamp(CLAMP, 1 - CLAMP)  # [B,C]
+        return F.binary_cross_entropy(probability, label.to(probability.dtype))
 
     def attraction(self, code: Tensor, label: Tensor) -> Tensor:
-        """Return the mean of log(1 + exp(½(1 - cos))) over pairs of codes [B,K] and memory rows."""
+        """Return the mean of log(1 + exp(½(1 - cos))) over pairs of codes [B,K] and bank rows."""
         related = share_label(label, self.memory_label).to(code.dtype)  # [B,N]
         cosine = pairwise_cosine(code, self.memory.rows.to(code.dtype))
         return (related * F.softplus((1 - cosine) / 2)).sum() / (related.sum() + CLAMP)
@@ -312,21 +313,16 @@ def class_contrast(
         temperature: τ.
         with_self: whether a row's own target is one it is drawn to.
     """
-    there = targets.detach().abs().amax(1) > 0  # [B]
+    present = targets.detach().abs().amax(1) > 0  # [B]
     logits = F.normalize(rows, dim=1) @ F.normalize(targets, dim=1).mT / temperature  # [B,B]
-    # a finite value: where no column is left, the softmax of -inf would be NaN
-    logits = logits.masked_fill(~there, torch.finfo(logits.dtype).min / 4)
-    mates = share_label(label, label).to(rows.dtype) * there * there[:, None]
+    # a finite value: the softmax over columns that are all -inf would be NaN
+    logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min / 4)
+    positives = share_label(label, label).to(rows.dtype) * present * present[:, None]
     if not with_self:
-        mates = mates.fill_diagonal_(0)
-    weight = mates / (mates.sum(1, keepdim=True) + CLAMP)
-    chance = torch.where(mates > 0, logits.log_softmax(1), 0)
-    return -(weight * chance).sum() / there.sum().clamp(min=1)
-
-
-def quantisation(code: Tensor) -> Tensor:
-    """Return the mean of (|h| - 1)² of [B,K]."""
-    return (code.abs() - 1).square().mean()
+        positives = positives.fill_diagonal_(0)
+    weight = positives / (positives.sum(1, keepdim=True) + CLAMP)
+    likelihood = torch.where(positives > 0, logits.log_softmax(1), 0)
+    return -(weight * likelihood).sum() / present.sum().clamp(min=1)
 
 
 def random_centers(n_classes: int, bits: int, seed: int) -> Tensor:
@@ -337,10 +333,10 @@ def random_centers(n_classes: int, bits: int, seed: int) -> Tensor:
     """
     generator = np.random.default_rng(seed)
     for _ in range(CENTER_DRAWS):
-        drawn = np.ones((n_classes, bits), np.float32)
-        for row in drawn:
+        rows = np.ones((n_classes, bits), np.float32)
+        for row in rows:
             row[generator.choice(bits, bits // 2, replace=False)] = -1
-        centers = torch.from_numpy(drawn)
+        centers = torch.from_numpy(rows)
         if far_apart(centers, bits // 4):
             break
     return centers

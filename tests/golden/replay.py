@@ -21,15 +21,15 @@ from torch import Tensor
 from common.batch import Batch
 from common.codes import sign
 from common.config.run_config import Component, OptimGroup
-from common.optimizers import BertAdamConfig, SGDConfig
+from common.optimizers import BertAdamConfig, RMSpropConfig, SGDConfig
 from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import WarmupConfig
 from models.backbones.base import Backbone
-from models.backbones.openai_clip import openai_name, openai_sizes, tiny_clip
 from models.base import HashLoss, HashModel, Outputs, Problem, Progress, Terms
 from runners.training.module import TrainingModule
 from runners.training.optimization import Optimization
-from tests.golden.harness import Case, GoldenError
+from tests.golden.harness import Case, GoldenError, adapter
+from tests.golden.openai_clip import openai_name, openai_sizes, tiny_clip
 
 RTOL_LOSS = 1e-8  # of a float64 implementation, as are the next two
 RTOL_RATE = 1e-12
@@ -46,7 +46,7 @@ NOT_READ = {
 }
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Setup:
     """What a method brings to a trajectory.
 
@@ -71,9 +71,11 @@ class Setup:
 
     model: HashModel
     loss: HashLoss
-    backbone: str
+    backbone: str = "backbone."
     names: Mapping[str, str]
-    columns: Mapping[str, str]
+    columns: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"backbone.": "backbone", "hash.": "head"}
+    )
     optim: Mapping[str, OptimGroup]
     terms: Callable[[Terms, Outputs], Mapping[str, Tensor]]
     real: Callable[[Batch, str], Tensor]
@@ -104,7 +106,7 @@ class Record:
 def clip_of(case: Case, prefix: str, dtype: torch.dtype, **options: Any) -> Backbone:
     """Return the recorded CLIP; its sizes must be those that the file states.
 
-    ``options`` are those of :func:`models.backbones.openai_clip.tiny_clip`.
+    ``options`` are those of :func:`tests.golden.openai_clip.tiny_clip`.
     """
     state = case.weights(prefix, dtype)
     sizes = openai_sizes(state)
@@ -164,6 +166,19 @@ def clip_groups(case: Case) -> dict[str, OptimGroup]:
         name: bertadam_group(case, case.cfg(f"lr_{name}"), "warmup_proportion")
         for name in ("backbone", "head")
     }
+
+
+def rmsprop_groups(case: Case, schedule: str, config: Any) -> dict[str, OptimGroup]:
+    """Return RMSprop's settings for backbone and head alike, under a schedule."""
+    rmsprop = RMSpropConfig(
+        alpha=case.cfg("rms_alpha"), eps=case.cfg("rms_eps"), weight_decay=case.cfg("weight_decay")
+    )
+    group = OptimGroup(
+        Component(OPTIMIZERS.get("rmsprop"), rmsprop),
+        case.cfg("lr"),
+        Component(SCHEDULERS.get(schedule), config),
+    )
+    return {"backbone": group, "head": group}
 
 
 def rows_batch(case: Case, rows: NDArray[np.int64], dtype: torch.dtype) -> Batch:
@@ -277,6 +292,32 @@ def compare_trajectory(case: Case, build: Build) -> None:
     compare_final(case, named, setup.absent)
     compare_outputs(case, setup)
     compare_float32(case, replay(case, build, torch.float32)[0].losses, setup.float32_steps)
+
+
+def trajectory(
+    name: str,
+    *,
+    not_compared: Mapping[str, str] | None = None,
+    not_read: Mapping[str, str] | None = None,
+) -> Callable[[Build], Build]:
+    """Return a decorator for a function that builds a method: the adapter of its training run.
+
+    Everything is compared but ``logit_scale`` and what ``not_compared`` names, with reasons.
+    """
+
+    def enter(build: Build) -> Build:
+        def compare(case: Case) -> None:
+            compare_trajectory(case, build)
+
+        compare.__doc__ = build.__doc__
+        adapter(
+            name,
+            not_compared={**NOT_COMPARED, **(not_compared or {})},
+            not_read={**NOT_READ, **(not_read or {})},
+        )(compare)
+        return build
+
+    return enter
 
 
 def compare_final(case: Case, named: Mapping[str, Tensor], absent: tuple[str, ...]) -> None:

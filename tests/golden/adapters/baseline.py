@@ -8,10 +8,16 @@ from models.cross_modal.baseline import (
     BaselineLoss,
     BaselineLossConfig,
     BaselineModelConfig,
-    quantisation,
+    quantization,
 )
-from tests.golden.adapters.heads import encode, features_backbone, features_batch, load_renamed
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from tests.golden.adapters._common import (
+    compare_gradients,
+    encode,
+    features_backbone,
+    features_batch,
+    label_batch,
+    load_renamed,
+)
 from tests.golden.harness import RTOL_HEAD, Case, adapter
 
 
@@ -40,6 +46,6 @@ def baseline_bayesian(case: Case) -> None:
     for direction in ("i2t", "t2i"):
         case.close(f"out_{direction}", terms.pair)
     for name, code in (("img", image), ("txt", text)):
-        case.close(f"out_quan_{name}", quantisation(code))
+        case.close(f"out_quan_{name}", quantization(code))
     case.close("out_loss", terms.total())
     compare_gradients(case, terms.total(), grad_img=image, grad_txt=text)

@@ -18,9 +18,9 @@ from models.image.dsh import DSHConfig, DSHLoss
 from models.image.dtsh import DTSHConfig, DTSHLoss
 from models.image.greedyhash import GreedyHashConfig, GreedyHashLoss
 from models.image.orthohash import OrthoHashConfig, OrthoHashLoss
-from models.losses.multilabel import label_entropy
-from models.losses.pair_loss import TrainMemory
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from models.losses.multilabel import multilabel_cross_entropy
+from models.losses.pair_loss import LabeledMemoryBank
+from tests.golden.adapters._common import compare_gradients, label_batch
 from tests.golden.harness import Case, adapter
 
 SIMILAR = {"cfg_multilabel": "similarity is a shared label in both"}
@@ -51,13 +51,13 @@ def raw_quant(case: Case, build: type[HashLoss], config: Any, code: Tensor) -> T
     return terms_of(case, loss, code).quant
 
 
-def load_memory(case: Case, memory: TrainMemory) -> None:
+def load_memory(case: Case, memory: LabeledMemoryBank) -> None:
     """Set a memory to the one that was recorded before the batch is written."""
     memory.codes.rows.copy_(case.tensor("in_U"))
     memory.label.copy_(case.tensor("in_Y"))
 
 
-def compare_memory(case: Case, memory: TrainMemory) -> None:
+def compare_memory(case: Case, memory: LabeledMemoryBank) -> None:
     """Compare what of the memory was recorded after the batch was written."""
     if "out_U" in case:
         case.equal("out_U", memory.codes.rows)
@@ -103,7 +103,7 @@ def dpn(case: Case) -> None:
         case.close("out_reg", terms_of(case, unit.to(code.dtype), code).norm)
         total = case.cfg("sl") * terms.polar + terms.get("norm", 0.0)
         if bool((label.sum(1) == 1).all()):
-            entropy = label_entropy(case.tensor("in_logits"), label)
+            entropy = multilabel_cross_entropy(case.tensor("in_logits"), label)
             case.close("out_ce", entropy)
             total = total + case.cfg("ce") * entropy
     if loss.memory is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.backbones.openai_clip import openai_sizes, tiny_clip
 from tests.golden.harness import RTOL_HEAD, Case, adapter
+from tests.golden.openai_clip import openai_sizes, tiny_clip
 
 
 @adapter("clip_tiny", not_read={"cfg_note": "a note in words"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -15,21 +15,23 @@ from models.backbones.base import CachedBackbone
 from models.base import Outputs, Problem, Progress, Terms
 from models.cross_modal.dimch import DIMCH, DIMCHLoss, DIMCHLossConfig, DIMCHModelConfig
 from models.losses.ranked_triplet import conflict_sum, dcg_weight, ranked_triplet
-from models.losses.set_similarity import BAG_FORMS, bag_similarity, member_products, smooth_chamfer
-from tests.golden.adapters.heads import load_renamed
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from models.losses.set_similarity import BagForm, bag_similarity, member_products, smooth_chamfer
+from tests.golden.adapters._common import (
+    SHORT,
+    compare_gradients,
+    features_batch,
+    label_batch,
+    load_renamed,
+)
 from tests.golden.harness import RTOL_HEAD, Case, GoldenError, adapter
 from tests.golden.replay import (
-    NOT_COMPARED,
-    NOT_READ,
     Setup,
     clip_groups,
     clip_of,
-    compare_trajectory,
     problem_of,
+    trajectory,
 )
 
-SHORT = {"image": "img", "text": "txt"}
 TEMPSCALE2 = {"temperature": 8.0, "scale": 2.0}  # of the variant, as the recordings' README says
 HEAD = {"token_layer.": "conv.", "hash_layer.": "mlp."}
 NEVER_TRAINED = (".mp_dist.alpha", ".mp_dist.beta")  # of sigmoid(α c + β); no optimiser has them
@@ -41,13 +43,7 @@ DISTANCE_NOT_COMPARED = {
 
 def tokens_batch(image: Tensor, text: Tensor) -> Batch:
     """Return a batch of token features [B,L,D]; the first image token is the class token."""
-    rows = len(image)
-    return Batch(
-        label=torch.ones(rows, 1),
-        index=torch.arange(rows),
-        image_features=Features(image[:, 0], image[:, 1:]),
-        text_features=Features(text[:, -1], text),
-    )
+    return features_batch(Features(image[:, 0], image[:, 1:]), Features(text[:, -1], text))
 
 
 def tokens_backbone(batch: Batch) -> CachedBackbone:
@@ -80,7 +76,7 @@ def dimch_distance(case: Case) -> None:
         "denominator": case.cfg("denominator"),
     }
     cosine = member_products(image, text)
-    for form in BAG_FORMS:
+    for form in get_args(BagForm):
         case.close(f"out_{form}", bag_similarity(cosine, form, **options))
     variant = smooth_chamfer(cosine, **{**options, **TEMPSCALE2})
     case.close("out_smooth_chamfer_tempscale2", variant)
@@ -187,8 +183,9 @@ def token_counts(case: Case) -> dict[str, int]:
     return {"image": len(positions) - 1, "text": case.array("in_text").shape[1]}
 
 
+@trajectory("traj_dimch", not_compared=DISTANCE_NOT_COMPARED)
 def dimch(case: Case, dtype: torch.dtype) -> Setup:
-    """DIMCH on the tiny CLIP."""
+    """DIMCH on the tiny CLIP; α and β of an unused distance are never trained."""
     case.agree("hash_func", "tanh")
     problem = problem_of(case)
     backbone = clip_of(case, "w_backbone.", dtype)
@@ -209,18 +206,10 @@ def dimch(case: Case, dtype: torch.dtype) -> Setup:
     return Setup(
         model=model,
         loss=loss,
-        backbone="backbone.",
         names=names,
-        columns={"backbone.": "backbone", "hash.": "head"},
         optim=clip_groups(case),
         terms=terms,
         real=model.encode,
         further={"instances": model.instances},
         absent=(".logit_scale", *NEVER_TRAINED),
     )
-
-
-@adapter("traj_dimch", not_compared={**NOT_COMPARED, **DISTANCE_NOT_COMPARED}, not_read=NOT_READ)
-def traj_dimch(case: Case) -> None:
-    """Everything but what is never trained: ``logit_scale``, and α and β of an unused distance."""
-    compare_trajectory(case, dimch)

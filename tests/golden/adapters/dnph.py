@@ -9,21 +9,23 @@ from torch import Tensor
 
 from models.base import Outputs, Problem, Progress, Terms
 from models.cross_modal.dnph import DNPH, DNPHLoss, DNPHLossConfig, DNPHModelConfig
-from tests.golden.adapters.heads import features_backbone, features_batch, load_renamed
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from tests.golden.adapters._common import (
+    SHORT,
+    compare_gradients,
+    features_backbone,
+    features_batch,
+    label_batch,
+    load_renamed,
+)
 from tests.golden.harness import RTOL_HEAD, Case, adapter
 from tests.golden.replay import (
-    NOT_COMPARED,
-    NOT_READ,
     Setup,
     clip_groups,
     clip_of,
-    compare_trajectory,
     problem_of,
     proxy_group,
+    trajectory,
 )
-
-SHORT = {"image": "img", "text": "txt"}
 
 
 class RecordedNoise(DNPHLoss):
@@ -131,6 +133,7 @@ def setup(
     )
 
 
+@trajectory("traj_dnph")
 def toolkit(case: Case, dtype: torch.dtype) -> Setup:
     """DNPH as in the authors' toolkit: proxies under an SGD of their own."""
     made = setup(case, dtype, "trained", "backbone.", "hash.", "loss.")
@@ -147,8 +150,12 @@ def toolkit(case: Case, dtype: torch.dtype) -> Setup:
     return made
 
 
+@trajectory("traj_dnph_orig")
 def original(case: Case, dtype: torch.dtype) -> Setup:
-    """DNPH as in the authors' own repository, where nothing moves the proxies."""
+    """DNPH as in the authors' own repository, where nothing moves the proxies.
+
+    Four recorded groups of heads are one group of ours.
+    """
     proxies = "trained" if case.cfg("proxies_trained") else "frozen"
     made = setup(case, dtype, proxies, "clip.", "", "")
     parts = [f"{modality}_{part}." for part in ("hash", "pre") for modality in SHORT]
@@ -157,15 +164,3 @@ def original(case: Case, dtype: torch.dtype) -> Setup:
         "proxy_plus_ce": summed(ours, "proxy") + summed(ours, "cls")
     }
     return made
-
-
-@adapter("traj_dnph", not_compared=NOT_COMPARED, not_read=NOT_READ)
-def traj_dnph(case: Case) -> None:
-    """Everything but ``logit_scale``."""
-    compare_trajectory(case, toolkit)
-
-
-@adapter("traj_dnph_orig", not_compared=NOT_COMPARED, not_read=NOT_READ)
-def traj_dnph_orig(case: Case) -> None:
-    """Everything but ``logit_scale``; four recorded groups of heads are one group of ours."""
-    compare_trajectory(case, original)

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
-from common.batch import Batch, Features
 from common.codes import sign
-from models.backbones.base import CachedBackbone
-from models.base import HashModel, Problem
+from models.base import Problem
 from models.cross_modal.dcmht import DCMHT, DCMHTLinear, DCMHTModelConfig, LinearHeadConfig
 from models.cross_modal.dsph import DSPH, DSPHModelConfig
 from models.layers.pair_softmax import pair_softmax, pairs_to_code
+from tests.golden.adapters._common import (
+    SHORT,
+    encode,
+    features_backbone,
+    features_batch,
+    load_renamed,
+)
 from tests.golden.harness import RTOL_HEAD, Case, adapter
-
-
-def features_batch(image: Tensor, text: Tensor) -> Batch:
-    """Return a batch that brings pooled features instead of pictures and texts."""
-    rows = len(image)
-    return Batch(
-        label=torch.ones(rows, 1),
-        index=torch.arange(rows),
-        image_features=Features(image),
-        text_features=Features(text),
-    )
-
-
-def features_backbone(width: int) -> CachedBackbone:
-    """Return the backbone that passes such features through."""
-    widths = {"image": width, "text": width}
-    return CachedBackbone(widths, widths, "golden")
-
-
-def load_renamed(module: nn.Module, weights: dict[str, Tensor], names: dict[str, str]) -> None:
-    """Load ``weights`` after replacing the start of each name: their prefix → ours."""
-    renamed = {}
-    for name, tensor in weights.items():
-        prefix = next((p for p in names if name.startswith(p)), "")
-        renamed[names.get(prefix, "") + name.removeprefix(prefix)] = tensor
-    module.load_state_dict(renamed, strict=True)
-
-
-def encode(model: HashModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the real-valued codes of images and texts, in evaluation mode."""
-    model.eval()
-    return model.encode(batch, "image"), model.encode(batch, "text")
 
 
 @adapter("softmax_hash")
@@ -90,13 +62,13 @@ def dchmt_orig_head(case: Case) -> None:
     problem = Problem(bits=case.array("out_select_code").shape[1], n_classes=1)
     select = DCMHT(DCMHTModelConfig(head="select", hidden=case.cfg("hidden")), problem, backbone)
     linear = DCMHTLinear(LinearHeadConfig(), problem, backbone)
-    for modality in ("image", "text"):
+    for modality in SHORT:
         names = {"hash_list.": "bit_layers."}
         load_renamed(select.heads[modality], case.weights("w_select."), names)
         load_renamed(linear.heads[modality], case.weights("w_linear."), {"fc.": "0."})
     for code in encode(select, batch):
         case.equal("out_select_code", sign(code))
-    for modality in ("image", "text"):
+    for modality in SHORT:
         case.close("out_select_prob_concat", select.pairs(batch, modality), RTOL_HEAD)
     for code in encode(linear, batch):
         case.close("out_linear_tanh", code, RTOL_HEAD)
@@ -111,6 +83,6 @@ def dsph_head(case: Case) -> None:
     model = DSPH(config, problem, features_backbone(image.shape[1]))
     load_renamed(model.heads["image"], case.weights("w_img_hash."), {"fc.": "0."})
     load_renamed(model.heads["text"], case.weights("w_txt_hash."), {"fc.": "0."})
-    for name, code in zip(("img", "txt"), encode(model, features_batch(image, text)), strict=True):
+    for name, code in zip(SHORT.values(), encode(model, features_batch(image, text)), strict=True):
         case.close(f"out_{name}", code, RTOL_HEAD)
         case.equal(f"out_{name}_code", sign(code))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.batch import Batch
 from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
 from models.base import Outputs, Problem, Progress
 from models.centers.hash_centers import center_distances, hadamard_centers
@@ -17,23 +16,12 @@ from models.cross_modal.dsph import DSPHLoss, DSPHLossConfig, code_threshold
 from models.image.csq import CSQConfig, CSQLoss
 from models.image.hashnet import HashNetConfig, HashNetLoss
 from models.losses.pair_terms import pair_likelihood
+from tests.golden.adapters._common import SHORT, compare_gradients, label_batch
 from tests.golden.harness import Case, GoldenError, adapter
 
 DRAWS = 40
 PAIRS = {"it": ("img", "txt"), "ii": ("img", "img"), "tt": ("txt", "txt")}
 TOOLKIT_SIMILARITY = {"euclidean": "euclidean", "cosine": "cosine_likelihood"}  # its name → ours
-
-
-def label_batch(label: Tensor) -> Batch:
-    """Return a batch of labels alone: all that these losses read of a batch."""
-    return Batch(label=label, index=torch.arange(len(label)))
-
-
-def compare_gradients(case: Case, total: Tensor, **inputs: Tensor) -> None:
-    """Compare d total / d input with the recorded gradient of that name (``grad_img=img``)."""
-    gradients = torch.autograd.grad(total, list(inputs.values()))
-    for name, gradient in zip(inputs, gradients, strict=True):
-        case.close(f"out_{name}", gradient)
 
 
 @adapter("dcmht_loss", "dcmht_cosine")
@@ -61,7 +49,7 @@ def dcmht_loss(case: Case) -> None:
             similarity = cosine.clamp(config.threshold, 1 - config.threshold)
         case.close(f"out_sim_{pair}", similarity)
     for name, value in values.items():
-        case.close(f"out_quan_{name}", loss.quantisation(value))
+        case.close(f"out_quan_{name}", loss.quantization(value))
     case.equal("out_label_sim", share_label(label, label))
     case.close("out_loss", terms.total())
     compare_gradients(case, terms.total(), grad_img=values["img"], grad_txt=values["txt"])
@@ -97,7 +85,7 @@ def dchmt_orig_quant_bayes(case: Case) -> None:
     """The linear mode's quantiser, and the pair likelihood that the first repository never uses."""
     a, b, label = case.leaf("in_a"), case.leaf("in_b"), case.tensor("in_labels")
     loss = DCMHTLinearLoss(DCMHTLossConfig(), Problem(a.shape[1], label.shape[1]))
-    quantisation = loss.quantisation(a)
+    quantisation = loss.quantization(a)
     case.close("out_quantisation_linear_mode", quantisation)
     compare_gradients(case, quantisation, grad_quant_a=a)
     similar = share_label(label, label).to(a.dtype)
@@ -116,7 +104,7 @@ def dsph_hyp(case: Case) -> None:
         loss.proxies.copy_(case.tensor("in_proxies"))
     outputs = Outputs(image_code=image, text_code=text)
     terms = loss(outputs, label_batch(case.tensor("in_labels")), Progress())
-    for modality, short in (("image", "img"), ("text", "txt")):
+    for modality, short in SHORT.items():
         case.close(f"out_pos_{short}", terms[f"pos_{modality}"])
         case.close(f"out_neg_{short}", terms[f"neg_{modality}"])
     for ours, recorded in (("ii", "xx"), ("tt", "yy"), ("it", "xy")):

@@ -20,21 +20,24 @@ from models.layers.concept_head import (
 )
 from models.losses.concept_loss import match_entropy
 from models.losses.memory_bank import memory_likelihood
-from tests.golden.adapters.heads import features_backbone, load_renamed
-from tests.golden.adapters.losses import compare_gradients
+from tests.golden.adapters._common import (
+    CLIP_BLOCK,
+    SHORT,
+    compare_gradients,
+    features_backbone,
+    features_batch,
+    load_renamed,
+)
 from tests.golden.harness import RTOL_HEAD, Case, adapter
 from tests.golden.replay import (
-    NOT_COMPARED,
-    NOT_READ,
     Setup,
     clip_groups,
     clip_of,
-    compare_trajectory,
     problem_of,
     rows_batch,
+    trajectory,
 )
 
-SHORT = {"image": "img", "text": "txt"}
 MEMORIES = {
     f"{short}_buffer_{theirs}": f"{modality}_{ours}_code"
     for modality, short in SHORT.items()
@@ -49,16 +52,12 @@ def names_of(mlp_layers: int, layers: int) -> dict[str, str]:
         names[f"gcl_i.mlp.lns.{i}."] = f"head.encoder.blocks.{i}.norm."
         names[f"gcl_i.mlp.mlps.{i}.0."] = f"head.encoder.blocks.{i}.fc1."
         names[f"gcl_i.mlp.mlps.{i}.3."] = f"head.encoder.blocks.{i}.fc2."
-    parts = {
-        "attn.": "attention.", "ln_1.": "norm1.", "ln_2.": "norm2.", "mlp.c_fc.": "fc1.",
-        "mlp.c_proj.": "fc2.",
-    }  # fmt: skip
     for modality, short in SHORT.items():
         names[f"{short}_concept_proj."] = f"projections.{modality}."
         theirs, ours = f"lct_{short[0]}.", f"head.transformers.{modality}."
         names[f"{theirs}hashing.fc_list."] = f"{ours}bit_layers."
         for i in range(layers):
-            for part, own in parts.items():
+            for part, own in CLIP_BLOCK.items():
                 names[f"{theirs}transformer.resblocks.{i}.{part}"] = f"{ours}blocks.{i}.{own}"
     return names
 
@@ -146,12 +145,9 @@ def mith_head(case: Case) -> None:
     load_renamed(model, weights, names_of(config.mlp_layers, config.transformer_layers))
     load_positions(case, model, "w_")
     tokens = {m: case.tensor(f"in_{s}_tokens_LND").transpose(0, 1) for m, s in SHORT.items()}
-    rows = len(pooled["image"])
-    batch = Batch(
-        label=torch.ones(rows, 1),
-        index=torch.arange(rows),
-        image_features=Features(pooled["image"], tokens["image"]),
-        text_features=Features(pooled["text"], tokens["text"], case.tensor("in_key_padding_mask")),
+    batch = features_batch(
+        Features(pooled["image"], tokens["image"]),
+        Features(pooled["text"], tokens["text"], case.tensor("in_key_padding_mask")),
     )
     outputs = model(batch)
     for modality, short in SHORT.items():
@@ -209,8 +205,12 @@ def mith_loss(case: Case) -> None:
     compare_gradients(case, terms.total(), **{f"grad_{name}": x for name, x in inputs.items()})
 
 
+@trajectory("traj_mith")
 def mith(case: Case, dtype: torch.dtype) -> Setup:
-    """MITH with its memories; padding is hidden inside the text transformer too."""
+    """MITH with its memory banks; padding is hidden inside the text transformer too.
+
+    The position codes are the recorded ones.
+    """
     problem = problem_of(case)
     config = config_of(case, top_k="top_k_label", heads="lct_heads")
     backbone = clip_of(
@@ -246,9 +246,3 @@ def mith(case: Case, dtype: torch.dtype) -> Setup:
         absent=(".logit_scale", ".position.pe"),
         constants=("loss.memories.",),
     )
-
-
-@adapter("traj_mith", not_compared=NOT_COMPARED, not_read=NOT_READ)
-def traj_mith(case: Case) -> None:
-    """Everything but ``logit_scale``; the position codes are the recorded ones."""
-    compare_trajectory(case, mith)

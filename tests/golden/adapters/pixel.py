@@ -8,7 +8,7 @@ from torch import nn
 
 from models.base import Outputs, Problem, Progress
 from models.zero_shot.pixel import OverBothAxes, PixelLoss, PixelLossConfig
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from tests.golden.adapters._common import compare_gradients, label_batch
 from tests.golden.harness import Case, adapter
 
 

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from common.batch import Batch, Features
-from common.config.run_config import Component, OptimGroup
-from common.optimizers import RMSpropConfig
-from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import StepConfig
 from models.base import Backbone, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import center_distances
+from models.losses.quantization import quantization_loss
 from models.zero_shot.pzsh import (
     PSEUDO,
     PZSH,
@@ -21,12 +19,11 @@ from models.zero_shot.pzsh import (
     PZSHLoss,
     PZSHLossConfig,
     class_contrast,
-    quantisation,
     random_centers,
 )
-from tests.golden.adapters.losses import compare_gradients
+from tests.golden.adapters._common import compare_gradients
 from tests.golden.harness import Case, adapter
-from tests.golden.replay import NOT_READ, Setup, compare_trajectory, problem_of
+from tests.golden.replay import NOT_READ, Setup, compare_trajectory, problem_of, rmsprop_groups
 
 HASH_KEYS = {"alpha": "alpha", "beta": "beta", "lambda_quant": "lambda_quant",
              "proxy_warmup": "proxy_warmup", "temperature": "temperature"}  # fmt: skip
@@ -93,7 +90,7 @@ def pzsh_hash(case: Case) -> None:
     case.agree("bit", code.shape[1])
     label, alpha = case.tensor("in_labels"), loss.config.alpha  # the file's total is before α
     case.close("out_center_loss", loss.center_loss(code, label))
-    case.close("out_quant_loss", quantisation(code))
+    case.close("out_quant_loss", quantization_loss(code))
     case.close("out_proxy_loss", loss.attraction(code, label))
     total = terms.total() / alpha
     case.close("out_total", total)
@@ -167,20 +164,13 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
             "align": ours.align,
             "hash": hashing / scale,
             "center": ours.center / scale,
-            "quant": quantisation(code),
+            "quant": quantization_loss(code),
             "proxy": ours.proxy / (scale * loss.config.beta),
         }
 
     everything = Batch(case.tensor("in_labels", dtype), torch.arange(len(synthetic)),
                        image=case.tensor("in_image", dtype))  # fmt: skip
-    optimizer = RMSpropConfig(
-        alpha=case.cfg("rms_alpha"), eps=case.cfg("rms_eps"), weight_decay=case.cfg("weight_decay")
-    )
-    group = OptimGroup(
-        Component(OPTIMIZERS.get("rmsprop"), optimizer),
-        case.cfg("lr"),
-        Component(SCHEDULERS.get("step"), StepConfig(case.cfg("step_size"), case.cfg("gamma"))),
-    )
+    steps = StepConfig(case.cfg("step_size"), case.cfg("gamma"))
     return Setup(
         model=model,
         loss=loss,
@@ -191,7 +181,7 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
             "encoder_k.hash_head.": "model.twin.head.",
         },
         columns={"": "head"},
-        optim={"backbone": group, "head": group},
+        optim=rmsprop_groups(case, "step", steps),
         terms=terms,
         real=model.encode,
         final={

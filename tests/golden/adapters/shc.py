@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from common.batch import Features
-from common.config.run_config import Component, OptimGroup
-from common.optimizers import RMSpropConfig
-from common.registry import OPTIMIZERS, SCHEDULERS
 from common.schedules import CosineConfig
 from models.base import Backbone, Outputs, Problem, Progress, Terms
 from models.centers.class_similarity import class_similarity
@@ -24,9 +21,9 @@ from models.centers.semantic import (
 )
 from models.image.image_hash import ImageHashConfig
 from models.image.shc import SHC, SHCConfig, SHCLoss
-from tests.golden.adapters.losses import compare_gradients, label_batch
+from tests.golden.adapters._common import compare_gradients, label_batch
 from tests.golden.harness import Case, GoldenError, adapter
-from tests.golden.replay import Setup, compare_trajectory, problem_of
+from tests.golden.replay import Setup, compare_trajectory, problem_of, rmsprop_groups
 
 EFFORT = 0.2  # a fifth of what a run spends has to do
 STATISTICS = {
@@ -119,7 +116,7 @@ def shc_stage3(case: Case) -> None:
     batch = label_batch(case.tensor("in_labels"))
     terms = loss(Outputs(image_code=code), batch, Progress())
     case.close("out_center", terms.center)
-    case.close("out_quant", loss.quantisation(code))
+    case.close("out_quant", loss.quantization(code))
     case.close("out_total", terms.total())
     compare_gradients(case, terms.total(), grad_u=code)
 
@@ -160,24 +157,16 @@ def hashing_network(case: Case, dtype: torch.dtype) -> Setup:
     loss = with_centers(case, SHCConfig(case.cfg("lambda"), several="first"), dtype)
 
     def terms(ours: Terms, outputs: Outputs) -> dict[str, Tensor]:
-        return {"center": ours.center, "quant": loss.quantisation(outputs.image_code)}
+        return {"center": ours.center, "quant": loss.quantization(outputs.image_code)}
 
-    rate = case.cfg("lr")
-    optimizer = RMSpropConfig(
-        alpha=case.cfg("rms_alpha"), eps=case.cfg("rms_eps"), weight_decay=case.cfg("weight_decay")
-    )
-    group = OptimGroup(
-        Component(OPTIMIZERS.get("rmsprop"), optimizer),
-        rate,
-        Component(SCHEDULERS.get("cosine"), CosineConfig(case.cfg("eta_min") / rate)),
-    )
+    cosine = CosineConfig(case.cfg("eta_min") / case.cfg("lr"))
     return Setup(
         model=model,
         loss=loss,
         backbone="",
         names={"hash_layer.": "model.heads.image."},
         columns={"": "head"},
-        optim={"backbone": group, "head": group},
+        optim=rmsprop_groups(case, "cosine", cosine),
         terms=terms,
         real=model.encode,
         constants=("loss.",),

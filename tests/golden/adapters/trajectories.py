@@ -10,22 +10,25 @@ from torch import Tensor
 from models.base import Outputs, Terms
 from models.cross_modal.dcmht import DCMHT, DCMHTLoss, DCMHTLossConfig, DCMHTModelConfig
 from models.cross_modal.dsph import DSPH, DSPHLoss, DSPHLossConfig, DSPHModelConfig
+from tests.golden.adapters._common import ATTENTION_HEADS, SHORT
 from tests.golden.adapters.losses import TOOLKIT_SIMILARITY
-from tests.golden.harness import Case, adapter
+from tests.golden.harness import Case
 from tests.golden.replay import (
-    NOT_COMPARED,
-    NOT_READ,
     Setup,
     clip_groups,
     clip_of,
-    compare_trajectory,
     problem_of,
     proxy_group,
+    trajectory,
 )
 
 
+@trajectory("traj_dcmht")
 def dcmht_attention(case: Case, dtype: torch.dtype) -> Setup:
-    """DCMHT with the toolkit's attention head and loss."""
+    """DCMHT with the toolkit's attention head and loss.
+
+    "Intra" is image-text, "Inter" a modality with itself.
+    """
     config = DCMHTModelConfig(head="attention", attention_heads=case.cfg("num_heads"))
     problem = problem_of(case)
     model = DCMHT(config, problem, clip_of(case, "w_backbone.", dtype))
@@ -46,30 +49,26 @@ def dcmht_attention(case: Case, dtype: torch.dtype) -> Setup:
             "Inter_Negative_i2t": ours.neg_ii,
             "Inter_Positive_t2i": ours.pos_tt,
             "Inter_Negative_t2i": ours.neg_tt,
-            "Quan_Image": loss.quantisation(outputs.image_pairs),
-            "Quan_Text": loss.quantisation(outputs.text_pairs),
+            "Quan_Image": loss.quantization(outputs.image_pairs),
+            "Quan_Text": loss.quantization(outputs.text_pairs),
         }
 
-    parts = {"atten.": "attention.", "norm.": "norm.", "fc2.": "fc."}
-    names = {
-        f"hash.{theirs}_hash.{part}": f"model.heads.{ours}.{own}"
-        for theirs, ours in (("img", "image"), ("txt", "text"))
-        for part, own in parts.items()
-    }
     return Setup(
         model=model,
         loss=loss,
-        backbone="backbone.",
-        names=names,
-        columns={"backbone.": "backbone", "hash.": "head"},
+        names=ATTENTION_HEADS,
         optim=clip_groups(case),
         terms=terms,
         real=model.pairs,
     )
 
 
+@trajectory("traj_dchmt_orig")
 def dcmht_select(case: Case, dtype: torch.dtype) -> Setup:
-    """DCMHT with the select head and the loss of the first repository."""
+    """DCMHT with the select head and the loss of the first repository.
+
+    Two recorded groups of heads are one group of ours.
+    """
     problem = problem_of(case)
     config = DCMHTModelConfig(head="select", hidden=case.cfg("hidden"))
     model = DCMHT(config, problem, clip_of(case, "w_clip.", dtype))
@@ -81,7 +80,7 @@ def dcmht_select(case: Case, dtype: torch.dtype) -> Setup:
         quan_alpha=0.0,  # the select mode has no quantiser
     )
     names = {}
-    for modality in ("image", "text"):
+    for modality in SHORT:
         names[f"{modality}_hash.fc."] = f"model.heads.{modality}.fc."
         names[f"{modality}_hash.hash_list."] = f"model.heads.{modality}.bit_layers."
     return Setup(
@@ -96,6 +95,7 @@ def dcmht_select(case: Case, dtype: torch.dtype) -> Setup:
     )
 
 
+@trajectory("traj_dsph", not_read={"cfg_hypseed": "the initial proxies are recorded"})
 def dsph(case: Case, dtype: torch.dtype) -> Setup:
     """DSPH, its proxies under an SGD of their own."""
     problem = problem_of(case)
@@ -111,36 +111,12 @@ def dsph(case: Case, dtype: torch.dtype) -> Setup:
     return Setup(
         model=model,
         loss=DSPHLoss(loss_config, problem),
-        backbone="backbone.",
         names={
             "hash.img_hash.fc.": "model.heads.image.0.",
             "hash.txt_hash.fc.": "model.heads.text.0.",
             "hyp.": "loss.",
         },
-        columns={"backbone.": "backbone", "hash.": "head"},
         optim={**clip_groups(case), "proxies": proxies},
         terms=terms,
         real=model.encode,
     )
-
-
-@adapter("traj_dcmht", not_compared=NOT_COMPARED, not_read=NOT_READ)
-def traj_dcmht(case: Case) -> None:
-    """Everything but ``logit_scale``; "Intra" is image-text, "Inter" a modality with itself."""
-    compare_trajectory(case, dcmht_attention)
-
-
-@adapter("traj_dchmt_orig", not_compared=NOT_COMPARED, not_read=NOT_READ)
-def traj_dchmt_orig(case: Case) -> None:
-    """Everything but ``logit_scale``; two recorded groups of heads are one group of ours."""
-    compare_trajectory(case, dcmht_select)
-
-
-@adapter(
-    "traj_dsph",
-    not_compared=NOT_COMPARED,
-    not_read={**NOT_READ, "cfg_hypseed": "the initial proxies are recorded"},
-)
-def traj_dsph(case: Case) -> None:
-    """Everything but ``logit_scale``."""
-    compare_trajectory(case, dsph)

@@ -18,10 +18,10 @@ from models.cross_modal.twdh import (
     TwDHLossConfig,
     TwDHModelConfig,
     likelihood,
-    quantisation,
+    quantization,
 )
 from models.layers.pair_softmax import pair_softmax
-from tests.golden.adapters.losses import compare_gradients
+from tests.golden.adapters._common import ATTENTION_HEADS, compare_gradients
 from tests.golden.harness import Case, adapter
 from tests.golden.replay import (
     NOT_COMPARED,
@@ -113,11 +113,11 @@ def compare_raw_terms(
     (_, long_target), *others = targets.items()
     for name, pairs in (("img", outputs.image_long_pairs), ("txt", outputs.text_long_pairs)):
         case.close(f"out_long_bce_{name}", likelihood(pairs, long_target, ones))
-        case.close(f"out_long_quan_{name}", quantisation(pairs))
+        case.close(f"out_long_quan_{name}", quantization(pairs))
     for (length, target), *both in zip(others, *short.values(), strict=True):
         bce = [likelihood(pairs, target, ones) for pairs in both]
         case.close(f"out_short_bce_{length}", torch.stack(bce).mean())
-        quan = [quantisation(pairs) for pairs in both]
+        quan = [quantization(pairs) for pairs in both]
         case.close(f"out_short_quan_{length}", torch.stack(quan).mean())
 
 
@@ -179,17 +179,10 @@ def twdh(case: Case, dtype: torch.dtype) -> tuple[Setup, list[dict[int, Tensor]]
             named[f"Short_{n}_Quan"] = found[f"short_quan_{n}"]
         return named
 
-    parts = {"atten.": "attention.", "norm.": "norm.", "fc2.": "fc."}
     setup = Setup(
         model=model,
         loss=loss,
-        backbone="backbone.",
-        names={
-            f"hash.{theirs}_hash.{part}": f"model.heads.{ours}.{own}"
-            for theirs, ours in (("img", "image"), ("txt", "text"))
-            for part, own in parts.items()
-        },
-        columns={"backbone.": "backbone", "hash.": "head"},
+        names=ATTENTION_HEADS,
         optim=clip_groups(case),
         terms=terms,
         real=model.long_pairs,

@@ -19,24 +19,20 @@ from models.cross_modal.umoed import (
     choice_codes,
 )
 from models.layers.soft_moe import SoftMoE
+from tests.golden.adapters._common import SHORT, compare_gradients, label_batch, load_renamed
 from tests.golden.adapters.dimch import (
     DISTANCE_NOT_COMPARED,
     NEVER_TRAINED,
-    SHORT,
     tokens_backbone,
     tokens_batch,
 )
-from tests.golden.adapters.heads import load_renamed
-from tests.golden.adapters.losses import compare_gradients, label_batch
 from tests.golden.harness import RTOL_HEAD, Case, adapter
 from tests.golden.replay import (
-    NOT_COMPARED,
-    NOT_READ,
     Setup,
     clip_groups,
     clip_of,
-    compare_trajectory,
     problem_of,
+    trajectory,
 )
 
 LAYER = {
@@ -155,8 +151,9 @@ def umoed_loss(case: Case) -> None:
     compare_gradients(case, total, **leaves)
 
 
+@trajectory("traj_umoed", not_compared=DISTANCE_NOT_COMPARED)
 def umoed(case: Case, dtype: torch.dtype) -> Setup:
-    """UMoED on the tiny CLIP."""
+    """UMoED on the tiny CLIP; α and β of an unused distance are never trained."""
     problem = problem_of(case)
     config = layer_config(
         case,
@@ -190,18 +187,10 @@ def umoed(case: Case, dtype: torch.dtype) -> Setup:
     return Setup(
         model=model,
         loss=loss,
-        backbone="backbone.",
         names={f"hash.hash_module.{t}": f"model.decoder.{o}" for t, o in names.items()},
-        columns={"backbone.": "backbone", "hash.": "head"},
         optim=clip_groups(case),
         terms=terms,
         real=model.choices,
         absent=(".logit_scale", *NEVER_TRAINED),
         float32_steps=4,  # as the recordings' README asks: badly conditioned in float32
     )
-
-
-@adapter("traj_umoed", not_compared={**NOT_COMPARED, **DISTANCE_NOT_COMPARED}, not_read=NOT_READ)
-def traj_umoed(case: Case) -> None:
-    """Everything but what is never trained: ``logit_scale``, and α and β of an unused distance."""
-    compare_trajectory(case, umoed)

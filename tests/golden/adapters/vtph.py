@@ -22,8 +22,8 @@ from models.cross_modal.vtph import (
     VTPHLossConfig,
     jeffreys_mean,
 )
-from tests.golden.adapters.heads import features_backbone, load_renamed
-from tests.golden.adapters.mith import MEMORIES, SHORT, load_positions
+from tests.golden.adapters._common import CLIP_BLOCK, SHORT, features_backbone, load_renamed
+from tests.golden.adapters.mith import MEMORIES, load_positions
 from tests.golden.adapters.mith import names_of as head_names
 from tests.golden.harness import Case, adapter
 
@@ -41,13 +41,9 @@ TERMS = {
 def prompt_names(layers: int) -> dict[str, str]:
     """Return the recorded prefixes of the prompting module → ours."""
     names = {"vap.fc.0.": "gate.", "tap.mlp.0.": "adapter.down.", "tap.mlp.3.": "adapter.up."}
-    parts = {
-        "attn.": "attention.", "ln_1.": "norm1.", "ln_2.": "norm2.", "mlp.c_fc.": "fc1.",
-        "mlp.c_proj.": "fc2.",
-    }  # fmt: skip
     for modality in ("image", "text"):
         for i in range(layers):
-            for part, own in parts.items():
+            for part, own in CLIP_BLOCK.items():
                 theirs = f"te_{modality[0]}.resblocks.{i}.{part}"
                 names[theirs] = f"transformers.{modality}.{i}.{own}"
     return names

@@ -12,7 +12,7 @@ import torch
 
 from models.backbones.build import build_backbone
 from models.backbones.open_clip import OpenCLIPConfig, clip_tokenize
-from models.backbones.openai_clip import openai_name, openai_sizes, tiny_clip
+from tests.golden.openai_clip import openai_name, openai_sizes, tiny_clip
 
 
 def weights(case, dtype, prefix="w_"):

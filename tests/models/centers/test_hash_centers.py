@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from models.centers import hash_centers as centers_module
 from models.centers.hash_centers import (
     REDRAWS,
     balanced_rows,
@@ -15,10 +16,9 @@ from models.centers.hash_centers import (
     far_apart,
     hadamard_centers,
     hadamard_matrix,
-    make_centers,
     spread_centers,
 )
-from models.centers.hash_centers import hash_centers as centers_module
+from models.centers.recipes import make_centers
 
 KINDS = ("hadamard", "balanced", "bernoulli", "spread")  # those that no search is made for
 

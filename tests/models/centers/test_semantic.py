@@ -6,14 +6,15 @@ import math
 import pytest
 import torch
 
-from models.centers.hash_centers import center_distances, hadamard_centers, make_centers
+from models.centers.hash_centers import center_distances, hadamard_centers
+from models.centers.recipes import make_centers
 from models.centers.semantic import (
     center_report,
     gilbert_varshamov,
-    kept_apart,
     mds_centers,
     most_distance,
     semantic_centers,
+    separated_codes,
     sphere_packing,
 )
 from utils.errors import UserError
@@ -74,7 +75,7 @@ def test_distances_are_the_largest_there_are(classes, bits):
     largest = max(center_distances(codes)[0] for codes in every_set(classes, bits))
     assert most_distance(bits, classes) >= largest
     assert center_distances(mds_centers(classes, bits, generator()))[0] == largest
-    assert center_distances(kept_apart(classes, bits, bits, generator()))[0] == largest
+    assert center_distances(separated_codes(classes, bits, bits, generator()))[0] == largest
 
 
 @pytest.mark.parametrize("distance", [0, 1, 2])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.base import Outputs, Progress
-from models.cross_modal.baseline import BaselineLoss, BaselineLossConfig, quantisation
-from tests.golden.adapters.losses import label_batch
+from models.cross_modal.baseline import BaselineLoss, BaselineLossConfig, quantization
+from tests.golden.adapters._common import label_batch
 from tests.models.toys import make_model, toy_batch, toy_problem
 
 
@@ -50,8 +50,8 @@ def test_products_beyond_the_cut_pass_no_gradient():
 
 
 def test_codes_of_plus_and_minus_one_are_quantised():
-    assert quantisation(torch.tensor([[1.0, -1.0]])) == 0
-    assert quantisation(torch.tensor([[0.5, -0.5]])) == 0.25
+    assert quantization(torch.tensor([[1.0, -1.0]])) == 0
+    assert quantization(torch.tensor([[0.5, -0.5]])) == 0.25
 
 
 def test_every_modality_has_a_head_of_its_own():

@@ -11,7 +11,7 @@ from common.config.run_config import compose
 from models.base import Outputs, Problem, Progress
 from models.cross_modal import dnph
 from models.cross_modal.dnph import DNPHLoss, DNPHLossConfig, assign
-from tests.golden.adapters.losses import label_batch
+from tests.golden.adapters._common import label_batch
 from tests.models.toys import ROWS, make_model, take, toy_batch, toy_problem
 
 ROWS_HERE, CLASSES, BITS = 6, 4, 5

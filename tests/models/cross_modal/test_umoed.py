@@ -20,9 +20,7 @@ from models.cross_modal.umoed import (
     UMoEDModelConfig,
     choice_codes,
 )
-from models.layers import soft_moe
-from models.layers.dropout import noise
-from models.layers.soft_moe import SoftMoE, feed_forward
+from models.layers.soft_moe import SoftMoE
 from utils.errors import UserError
 
 LIGHT = {"layers": 2, "heads": 2, "feedforward": 12, "experts": 2, "slots": 3}
@@ -106,53 +104,6 @@ def test_the_mixture_is_that_of_the_equations():
         made = slot @ moe.weight[n] + moe.bias[n]
         y[b] += combine[b, :, n, p][:, None] * made
     torch.testing.assert_close(moe(tokens), y)
-
-
-def feed_forward_parts(width, inner, experts, slots):
-    torch.manual_seed(0)
-    linear, moe = torch.nn.Linear(width, inner), SoftMoE(inner, 4, experts, slots)
-    for parameter in moe.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return linear, moe
-
-
-@pytest.mark.parametrize("part", [2**20, 40])  # rows at once: all, and some
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize(("rows", "length", "experts", "slots"), [(5, 6, 3, 2), (1, 1, 1, 1)])
-def test_the_feed_forward_part_is_that_of_autograd(
-    rows, length, experts, slots, dropout, part, monkeypatch
-):
-    monkeypatch.setattr(soft_moe, "PART", part)
-    linear, moe = (module.double() for module in feed_forward_parts(3, 5, experts, slots))
-    x = torch.randn(rows, length, 3, dtype=torch.float64, requires_grad=True)
-    torch.manual_seed(7)
-    ours = feed_forward(x, linear, moe, dropout)
-    torch.manual_seed(7)
-    inner = linear(x)
-    theirs = moe(inner.relu() * noise(inner.shape, dropout, inner))
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
-    upstream = torch.randn_like(ours)
-    parameters = [x, *linear.parameters(), *moe.parameters()]
-    gradients = (torch.autograd.grad(y, parameters, upstream) for y in (ours, theirs))
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
-
-
-def test_a_second_backward_pass_is_refused():
-    y = feed_forward(torch.randn(2, 3, 4), *feed_forward_parts(4, 5, 2, 2), dropout=0.0)
-    y.sum().backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="was used by a backward pass"):
-        y.sum().backward()
-
-
-def test_the_feed_forward_part_under_autocast_agrees():
-    linear, moe = feed_forward_parts(16, 16, 4, 2)
-    x = torch.randn(3, 6, 16)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = feed_forward(x, linear, moe, 0.0)
-        half.sum().backward()
-    whole = feed_forward(x, linear, moe, 0.0)
-    torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.05)
 
 
 def test_the_mixture_starts_within_the_released_bounds():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.base import Problem
-from models.losses.memory_bank import Memory, memory_likelihood, train_labels
+from models.losses.memory_bank import MemoryBank, memory_likelihood, train_labels
 from models.losses.pair_terms import pair_likelihood
 from utils.errors import UserError
 
@@ -24,17 +24,17 @@ def draws(*shape, seed=0):
 
 
 def test_it_starts_from_the_run_s_seed_and_enters_the_checkpoint():
-    memory = Memory(problem())
+    memory = MemoryBank(problem())
     assert memory.rows.shape == (ROWS, BITS) and not memory.rows.requires_grad
-    assert torch.equal(memory.rows, Memory(problem()).rows)
-    assert not torch.equal(memory.rows, Memory(problem(seed=1)).rows)
-    task = problem()
-    assert not torch.equal(Memory(task).rows, Memory(task).rows)  # two memories of one run differ
+    assert torch.equal(memory.rows, MemoryBank(problem()).rows)
+    assert not torch.equal(memory.rows, MemoryBank(problem(seed=1)).rows)
+    task = problem()  # two banks of one run differ
+    assert not torch.equal(MemoryBank(task).rows, MemoryBank(task).rows)
     assert list(memory.state_dict()) == ["rows"]
 
 
 def test_writing_touches_the_named_rows_alone_and_takes_no_gradient():
-    memory = Memory(problem())
+    memory = MemoryBank(problem())
     before, codes = memory.rows.clone(), draws(2, BITS).requires_grad_()
     memory.write(torch.tensor([5, 1]), codes)
     torch.testing.assert_close(memory.rows[[5, 1]], codes.detach().float())
@@ -78,8 +78,8 @@ def test_float32_loses_nothing_over_many_rows():
 
 
 def test_a_memory_may_be_written_before_the_backward_pass():
-    task = problem()
-    memory, code = Memory(task).double(), draws(2, BITS).requires_grad_()
+    task = problem()  # two banks of one run differ
+    memory, code = MemoryBank(task).double(), draws(2, BITS).requires_grad_()
     value = memory_likelihood(memory.rows, code, torch.ones(ROWS, 2, dtype=torch.float64))
     (expected,) = torch.autograd.grad(value, code, retain_graph=True)
     memory.write(torch.arange(ROWS), torch.zeros(ROWS, BITS))
@@ -100,4 +100,4 @@ def test_labels_are_needed():
     with pytest.raises(UserError, match="those of 3 rows"):
         train_labels(problem(train_labels=labels[:3]), "MITH")
     with pytest.raises(UserError, match="n_train=0"):
-        Memory(Problem(BITS, n_classes=3))
+        MemoryBank(Problem(BITS, n_classes=3))

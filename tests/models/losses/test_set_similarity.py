@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from models.losses.set_similarity import (
-    BAG_FORMS,
+    BagForm,
     bag_similarity,
     member_products,
     sequence_euclidean,
@@ -39,7 +40,7 @@ def one_pair(x, y, form, t=16.0, r=1.0, d=2.0):
     return (forth + back) / d
 
 
-@pytest.mark.parametrize("form", BAG_FORMS)
+@pytest.mark.parametrize("form", get_args(BagForm))
 @pytest.mark.parametrize(("a", "m", "b", "n", "k"), [(3, 4, 5, 2, 6), (1, 1, 1, 1, 1)])
 def test_bags_are_those_of_the_equations(form, a, m, b, n, k):
     first, second = unit_sets(a, m, k, 1), unit_sets(b, n, k, 2)
