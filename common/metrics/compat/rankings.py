@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.hamming import hamming_distance
 from common.metrics.compat.stable_order import stable_order
 from common.metrics.labels import as_labels, check_comparable
-from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
+from common.pairwise import (
+    hamming_distance,
+    pairwise_cosine,
+    pairwise_euclidean,
+    share_label,
+)
 from utils.errors import UserError
 
 _BYTES_PER_PAIR = 64  # distance, keys, order, hits, their cumulated number, precisions
