@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from common.codes import as_codes, pack_codes, unpack_codes
 from common.metrics import PackedRows, as_labels
+from common.metrics.packed import check_row_counts, pack_labels
 from utils.errors import UserError
 
 _BLOCK_BYTES = 2**24
@@ -86,7 +87,7 @@ class CodeSource:
         """Yield the rows in their order, packed, with their labels."""
         with self.opened() as stored:
             for part in self._parts():
-                labels, classes = _pack_labels(as_labels(stored.labels[part]))
+                labels, classes = pack_labels(as_labels(stored.labels[part]))
                 yield PackedRows(self._packed(stored.values[part]), self.bits, labels, classes)
 
     def read(self) -> PackedRows:
@@ -187,25 +188,12 @@ def _check_labels(labels: Any, rows: int, block_rows: int) -> tuple[int, ...]:
     shape = tuple(labels.shape or ())
     if not shape or labels.dtype.kind not in "biuf":
         as_labels(np.zeros(shape, labels.dtype))
-    if shape[0] != rows:
-        raise UserError(
-            f"There are {rows} rows of codes and {shape[0]} of labels; each row of codes needs one "
-            "of labels."
-        )
+    check_row_counts(rows, shape[0])
     if 0 in shape:
         raise UserError(f"Labels have shape {list(shape)}, so no class.")
     for part in _slices(rows, block_rows):
         as_labels(labels[part])
     return shape[1:]
-
-
-def _pack_labels(
-    labels: Labels,
-) -> tuple[NDArray[np.int64] | NDArray[np.uint8], int | None]:
-    """Return labels as :class:`PackedRows` keeps them, and their number of classes."""
-    if labels.ndim == 1:
-        return labels.astype(np.int64, copy=False), None
-    return np.packbits(labels.astype(np.bool_), axis=1, bitorder="little"), labels.shape[1]
 
 
 def _row_bytes(array: Any) -> int:

@@ -1,4 +1,4 @@
-"""Everything about one retrieval direction as one JSON-ready dictionary."""
+"""All metrics of one retrieval direction as a JSON-ready dictionary."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def retrieval_report(
             left out (``"skip"``).
         gain: of NDCG, see :func:`common.metrics.curves.ndcg_at`.
         strict: refuse values other than ±1, 0 and 1 instead of taking their sign.
-        backend: what counts: ``"auto"``, ``"torch"`` or ``"numba"``; all give the same integers.
+        backend: of counting: ``"auto"``, ``"torch"`` or ``"numba"``; all give the same integers.
         device: where ``torch`` counts; None = where ``query_codes`` are.
         memory_mb: bound on temporary memory while counting, in MiB.
 
@@ -114,8 +114,8 @@ def report_packed(
 ) -> dict[str, Any]:
     """Return the report of packed codes; the database may come in blocks, each read once.
 
-    Under several processes (``torch.distributed``) each counts a share of the queries, all of
-    them being given the same query and database, and each returns the whole report.
+    With several processes (``torch.distributed``) all get the same query and database, each counts
+    a share of the queries, and each returns the whole report.
 
     Args and errors are those of :func:`retrieval_report`.
     """
@@ -142,7 +142,7 @@ def report_histograms(
     no_relevant: str = "zero",
     gain: str = "binary",
 ) -> dict[str, Any]:
-    """Return the report of histograms, from whichever back end they come.
+    """Return the report of histograms.
 
     Returns:
         ``map``: per cut ``expected``, ``worst``, ``best`` over tie orders; for a number R also
@@ -150,9 +150,8 @@ def report_histograms(
         ``precision_at``, ``recall_at``, ``ndcg``: by rank, as text keys. ``pr_radius``: lists
         over radius 0..K, pooled over pairs and, as ``*_macro``, averaged over queries.
         ``pr_rank``: lists over about 100 ranks. ``precision_radius2``, ``r_precision``. ``bits``,
-        ``queries``, ``database``, ``queries_without_relevant``. ``beyond_database``: cuts and
-        ranks asked for that the database does not have; they mean all of it. All numbers are
-        finite.
+        ``queries``, ``database``, ``queries_without_relevant``. ``beyond_database``: requested
+        cuts and ranks above the number of rows; they mean all of it. All numbers are finite.
 
     Raises:
         UserError: an unknown option.
@@ -161,17 +160,16 @@ def report_histograms(
     histograms = counted if isinstance(counted, Histograms) else counted.binary()
     queries, database = histograms.queries, histograms.database
     has_relevant = histograms.total_relevant > 0
+    selected = histograms
     if no_relevant == "skip":
-        counted, kept = counted.select(has_relevant), histograms.select(has_relevant)
-    else:
-        kept = histograms
+        counted, selected = counted.select(has_relevant), histograms.select(has_relevant)
     points = _points(precision_at, database)
     return {
-        "map": {key: _map_entry(kept, cut) for key, cut in cuts.items()},
+        "map": {key: _map_entry(selected, cut) for key, cut in cuts.items()},
         "ndcg": {key: _mean(ndcg_at(counted, cut, gain)) for key, cut in cuts.items()},
-        **_curves(kept, points, database),
-        "precision_radius2": _mean(precision_within(kept, 2)),
-        "r_precision": _mean(r_precision(kept)),
+        **_curves(selected, points, database),
+        "precision_radius2": _mean(precision_within(selected, 2)),
+        "r_precision": _mean(r_precision(selected)),
         "bits": histograms.bits,
         "queries": queries,
         "database": database,
@@ -228,7 +226,7 @@ def _check_options(at: Sequence[str | int], no_relevant: str, gain: str) -> dict
 
 
 def protocol(no_relevant: str = "zero", gain: str = "binary") -> dict[str, Any]:
-    """Return, in words, the definitions behind the numbers of a report."""
+    """Return the definitions of a report's numbers as texts."""
     return {
         "relevance": "share at least one label (class numbers: equal)",
         "ranking": "ascending Hamming distance; code = sign of the real value, sign(0) = +1",
