@@ -1,4 +1,4 @@
-"""Codes from anywhere, and the metrics between them.
+"""Codes in files and arrays, and the metrics between them.
 
 >>> import numpy as np
 >>> from common.code_files import Stored, source_of
@@ -37,7 +37,7 @@ __all__ = [
 def load_codes(path: str | Path) -> tuple[NDArray[np.int8], Labels]:
     """Return codes int8 [N,K] of ±1, and labels bool [N,C] or int64 [N], of a file.
 
-    Files and errors are those of :func:`open_codes`.
+    File formats and errors are those of :func:`open_codes`.
     """
     source = open_codes(path)
     return source.codes(), source.labels

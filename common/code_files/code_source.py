@@ -1,8 +1,8 @@
-"""Codes and their labels where they lie, in memory or in a file, read in blocks of rows.
+"""Codes and their labels in memory or in a file, read in blocks of rows.
 
-A file may be larger than memory: it is opened for each pass, and no more than a block of it is held
-at a time. A first pass checks every value, because one value decides how all are read: nothing but
-zeros and ones is 0/1, where 0 is -1; of anything else the sign is taken, where 0 is +1.
+A file may be larger than memory: it is opened for each pass, and one block is in memory at a time.
+A first pass checks every value, because one value decides how all are read: nothing but zeros and
+ones is 0/1, where 0 is -1; of other values the sign is taken, where 0 is +1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Labels = NDArray[np.int64] | NDArray[np.bool_]
 
 
 class Stored(NamedTuple):
-    """What is stored: anything with a shape and a dtype that gives rows for a slice.
+    """Stored arrays: objects with a shape and a dtype that return rows for a slice.
 
     Attributes:
         values: codes [N,K], or packed codes uint8 [N,⌈K/8⌉].
@@ -42,15 +42,15 @@ Opener = Callable[[], AbstractContextManager[Stored]]
 
 @dataclasses.dataclass(frozen=True)
 class CodeSource:
-    """N rows of codes of K bits, with labels or without; made by :func:`source_of`.
+    """N rows of codes of K bits, with or without labels; see :func:`source_of`.
 
     Attributes:
-        name: the file, and the place in it, for messages.
+        name: the file, and the part of it, for messages.
         rows: N.
         bits: K.
         label_shape: ``(C,)`` for labels of 0/1, ``()`` for class numbers, None without labels.
-        form: what the values are: ``"packed"``, ``"0/1"``, ``"±1"``, ``"±1 and 0"``, ``"real"``.
-        opened: opens what is stored for one pass over it.
+        form: of the values: ``"packed"``, ``"0/1"``, ``"±1"``, ``"±1 and 0"``, ``"real"``.
+        opened: opens the stored arrays for one pass.
         block_rows: rows of a block.
     """
 
@@ -64,12 +64,12 @@ class CodeSource:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the numbers should know about the values."""
-        told = {
+        """Sentences on how the values are read, for the reader of a report."""
+        notes = {
             "real": "real values, of which the sign was taken (0 counts as +1)",
             "±1 and 0": "zeros beside ±1, which count as +1",
         }
-        return [f"'{self.name}' holds {told[self.form]}"] if self.form in told else []
+        return [f"'{self.name}' holds {notes[self.form]}"] if self.form in notes else []
 
     @property
     def labels(self) -> Labels:
@@ -84,7 +84,7 @@ class CodeSource:
         return self.rows * (-(-self.bits // 8) + label)
 
     def blocks(self) -> Iterator[PackedRows]:
-        """Yield the rows in their order, packed, with their labels."""
+        """Yield the rows in order, packed, with their labels."""
         with self.opened() as stored:
             for part in self._parts():
                 labels, classes = pack_labels(as_labels(stored.labels[part]))
@@ -124,7 +124,7 @@ class CodeSource:
 def source_of(
     name: str, stored: Stored | Opener, bits: int | None = None, *, strict: bool = False
 ) -> CodeSource:
-    """Check what is stored, in one pass, and return it as a source.
+    """Check stored arrays, in one pass, and return them as a source.
 
     Args:
         name: the file, for messages.
@@ -133,8 +133,8 @@ def source_of(
         strict: refuse values other than ±1, 0 and 1.
 
     Raises:
-        UserError: no codes, no labels, or not a row of labels for each row of codes; the message
-            does not name the file.
+        UserError: no codes, invalid labels, or different numbers of rows; the message does not
+            name the file.
     """
     opened: Opener = (lambda: nullcontext(stored)) if isinstance(stored, Stored) else stored
     with opened() as content:
@@ -156,7 +156,7 @@ def source_of(
 
 
 def _form(values: Any, block_rows: int, strict: bool) -> str:
-    """Return what the values are, or refuse them."""
+    """Return the form of the values, or refuse them."""
     possible = {"0/1", "±1", "±1 and 0"}
     for part in _slices(len(values), block_rows):
         block = np.asarray(values[part])
@@ -169,7 +169,7 @@ def _form(values: Any, block_rows: int, strict: bool) -> str:
         if not (zero | (size == 1)).all():
             possible.discard("±1 and 0")
         if not possible and block.dtype.kind != "f":
-            break  # integers hold no NaN; nothing is left to be found out
+            break  # integers hold no NaN, and the form is "real"
     return next((form for form in ("0/1", "±1", "±1 and 0") if form in possible), "real")
 
 

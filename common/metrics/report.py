@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.distributed import gather_rows, own_share
+from common.distributed import gather_rows, local_share
 from common.metrics.average_precision import (
     DENOMINATORS,
     average_precision,
@@ -122,7 +122,7 @@ def report_packed(
     _check_options(at, no_relevant, gain)
     count = count_histograms if gain == "binary" else count_grades
     counted = count(
-        query.select(own_share(len(query))), database, backend=backend, device=device,
+        query.select(local_share(len(query))), database, backend=backend, device=device,
         memory_mb=memory_mb,
     )  # fmt: skip
     if isinstance(counted, Histograms):
