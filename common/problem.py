@@ -21,8 +21,8 @@ class Problem:
         train_labels: float [N,C], labels of the training rows, or None.
         attributes: float [C,A], one row of attribute values per class, or None.
         attribute_names: A names.
-        seen_classes: indices of the classes of the training rows (all C by default).
-        generator: for random draws at construction (centres, proxies).
+        seen_classes: indices of the classes that training rows may have (all C by default).
+        generator: of the random draws at construction (centres, proxies).
     """
 
     bits: int

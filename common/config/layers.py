@@ -134,7 +134,7 @@ def short_name(name: str) -> str:
 def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
     """Return all layers in order: base, the files that the user chose by name, then ``top``.
 
-    Every layer's plugins are loaded first: a plugin may register the chosen dataset.
+    Every layer's plugins are loaded before a choice, for a plugin may register the chosen dataset.
 
     Raises:
         UserError: nothing is chosen for a section, an unknown name, or plugins that do not load.
