@@ -27,12 +27,12 @@ from common import registry
 from utils.errors import UserError, unknown_name
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
-NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
+_SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
+_NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
 """Sections of a registered component: its ``name`` and its keys."""
-RECIPE = ("model", "loss", "optim", "schedule", "runner")
+_RECIPE = ("model", "loss", "optim", "schedule", "runner")
 """Sections of a method."""
-REGISTERED = {"dataset": registry.DATASETS, "backbone": registry.BACKBONES}
+_REGISTERED = {"dataset": registry.DATASETS, "backbone": registry.BACKBONES}
 """Sections that may be chosen by a registered name that has no file."""
 
 
@@ -47,8 +47,8 @@ class Layer:
     @property
     def is_complete(self) -> bool:
         """Whether it sets everything that a run needs, so that no file has to be read."""
-        named = [self.values.get(key) for key in NAMED if key not in ("optim", "schedule")]
-        return {"method", "bits", "seed", "data", "eval", *NAMED} <= set(self.values) and all(
+        named = [self.values.get(key) for key in _NAMED if key not in ("optim", "schedule")]
+        return {"method", "bits", "seed", "data", "eval", *_NAMED} <= set(self.values) and all(
             isinstance(section, Mapping) and "name" in section for section in named
         )
 
@@ -147,10 +147,10 @@ def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
         # the dataset and the method may each recommend a backbone; the user's choice wins
         recommending = [chosen["dataset"], chosen["method"]] if group == "backbone" else []
         names[group], chosen[group] = _choose(group, [base, *recommending, *top])
-    other_names = {group: {g: names[g] for g in names if g != group} for group in SELECTED}
+    other_names = {group: {g: names[g] for g in names if g != group} for group in _SELECTED}
     return [
         _without_choices(base, names),
-        *(_without_choices(chosen[group], other_names[group]) for group in SELECTED),
+        *(_without_choices(chosen[group], other_names[group]) for group in _SELECTED),
         *(_without_choices(layer, names) for layer in top),
     ]
 
@@ -170,9 +170,9 @@ def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
 
 def _layer_of(group: str, name: str) -> Layer:
     known = set(config_names(group))
-    if group in REGISTERED and not name.endswith((".yaml", ".yml")) and name not in known:
-        if name not in REGISTERED[group]:
-            raise unknown_name(group, name, known.union(REGISTERED[group].names()))
+    if group in _REGISTERED and not name.endswith((".yaml", ".yml")) and name not in known:
+        if name not in _REGISTERED[group]:
+            raise unknown_name(group, name, known.union(_REGISTERED[group].names()))
         return Layer(f"{group}={name}", {group: {"config": name, "name": name}})
     layer = _with_plugins(read_layer(config_file(group, name)))
     section = layer.values.get(group)
@@ -223,15 +223,15 @@ def _without_choices(layer: Layer, names: Mapping[str, str | None]) -> Layer:
     """
     values = dict(layer.values)
     for key, value in values.items():
-        if isinstance(value, str) and key in SELECTED:
+        if isinstance(value, str) and key in _SELECTED:
             values[key] = short_name(value) if key == "method" else {}
-        elif isinstance(value, str) and key in NAMED:
+        elif isinstance(value, str) and key in _NAMED:
             values[key] = {"name": value}
         elif key in names and isinstance(value, Mapping) and "config" in value:
             section = value if value["config"] in (None, names[key]) else {}
             values[key] = {k: v for k, v in section.items() if k != "config" or layer.is_complete}
     if layer.is_complete and "method" in names and layer.values["method"] != names["method"]:
-        values = {key: value for key, value in values.items() if key not in RECIPE}
+        values = {key: value for key, value in values.items() if key not in _RECIPE}
     return dataclasses.replace(layer, values=values)
 
 
@@ -248,7 +248,7 @@ def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
         if not isinstance(present, dict):
             present = {}
         named = value.get("name")
-        if key in NAMED and named is not None and present.get("name", named) != named:
+        if key in _NAMED and named is not None and present.get("name", named) != named:
             # another component does not have the keys of the previous one
             shared = ("lr", "groups") if key == "optim" else ()
             present = {k: v for k, v in present.items() if k in shared}
@@ -272,14 +272,14 @@ def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
     for depth, key in enumerate(keys[:-1]):
         inner = nested.get(key)
         if isinstance(inner, str):  # dataset=x dataset.root=y, dataset.split=x dataset.split.seed=1
-            inner = {"config" if depth == 0 and key in SELECTED else "name": inner}
+            inner = {"config" if depth == 0 and key in _SELECTED else "name": inner}
         if not isinstance(inner, dict):
             inner = {}
         nested[key] = inner
         nested = inner
     last = keys[-1]
     if isinstance(nested.get(last), dict) and isinstance(value, str):
-        nested[last]["config" if last in SELECTED else "name"] = value  # dataset.root=y dataset=x
+        nested[last]["config" if last in _SELECTED else "name"] = value  # dataset.root=y dataset=x
     else:
         nested[last] = value
 

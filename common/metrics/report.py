@@ -32,8 +32,8 @@ from common.metrics.inputs import pack_sides
 from common.metrics.packed import PackedRows
 from utils.errors import UserError, unknown_name
 
-NO_RELEVANT = ("zero", "skip")
-HEADLINE_DENOMINATOR = "min"
+_NO_RELEVANT = ("zero", "skip")
+_HEADLINE_DENOMINATOR = "min"
 _PRECISION_AT = (1, 10, 100, 1000)
 _GAIN_IN_WORDS = {
     "binary": "1 for a relevant row",
@@ -218,8 +218,8 @@ def _curves(histograms: Histograms, points: Sequence[int], database: int) -> dic
 
 def _check_options(at: Sequence[str | int], no_relevant: str, gain: str) -> dict[str, int | None]:
     """Return the cuts, or refuse an unknown option."""
-    if no_relevant not in NO_RELEVANT:
-        raise unknown_name("policy for queries without a relevant row", no_relevant, NO_RELEVANT)
+    if no_relevant not in _NO_RELEVANT:
+        raise unknown_name("policy for queries without a relevant row", no_relevant, _NO_RELEVANT)
     if gain not in GAINS:
         raise unknown_name("gain of NDCG", gain, tuple(GAINS))
     return parse_cuts(at)
@@ -232,7 +232,7 @@ def protocol(no_relevant: str = "zero", gain: str = "binary") -> dict[str, Any]:
         "ranking": "ascending Hamming distance; code = sign of the real value, sign(0) = +1",
         "ties": "expected over all orders of rows at equal distance; worst and best over them",
         "no_relevant": no_relevant,
-        "map_denominator": {"all": "total", "at": HEADLINE_DENOMINATOR},
+        "map_denominator": {"all": "total", "at": _HEADLINE_DENOMINATOR},
         "map_denominators": {
             "retrieved": "relevant rows at ranks 1..R",
             "min": "lesser of R and all relevant rows",
@@ -274,8 +274,8 @@ def _map_entry(histograms: Histograms, cut: int | None) -> dict[str, Any]:
     if cut is None:
         return mean_band(average_precision(histograms))
     bands = {name: mean_band(average_precision_at(histograms, cut, name)) for name in DENOMINATORS}
-    headline = bands[HEADLINE_DENOMINATOR]
-    return {**headline, "denominator": HEADLINE_DENOMINATOR, "by_denominator": bands}
+    headline = bands[_HEADLINE_DENOMINATOR]
+    return {**headline, "denominator": _HEADLINE_DENOMINATOR, "by_denominator": bands}
 
 
 def _mean(values: Tensor) -> float:
