@@ -15,7 +15,7 @@ from utils.errors import UserError
 def sign(x: Tensor) -> Tensor:
     """Return ±1 in the shape and dtype of ``x``; zero becomes +1, where ``torch.sign`` gives 0.
 
-    It has no gradient; a straight-through estimator is the business of a loss.
+    It has no gradient; a straight-through estimator belongs in a loss.
 
     >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
     tensor([-1.,  1.,  1.])

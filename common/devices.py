@@ -1,4 +1,4 @@
-"""From a device's name in settings to a device that is there."""
+"""The device that a setting names."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from utils.errors import UserError
 
 
 def find_device(name: str, setting: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` takes a GPU where there is one.
+    """Return the device called ``name``; ``auto`` means a GPU if there is one.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
-        setting: how the user gives it, up to the name: ``runner.device=`` or ``--device ``.
+        setting: text before the name in messages: ``runner.device=`` or ``--device ``.
 
     Raises:
-        UserError: no such device, or no GPU where one is asked for.
+        UserError: an unknown device, or a GPU on a machine without one.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        place = torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise UserError(
             f"{setting}{name} is not accepted; one of auto, cpu, cuda, cuda:N is needed."
         ) from error
-    if place.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{setting}{name}, but PyTorch finds no CUDA GPU; give {setting}cpu.")
-    return place
+    return device

@@ -1,7 +1,8 @@
-"""Retrieval directions: which modality asks and which answers."""
+"""Retrieval directions: the query modality and the database modality."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from utils.errors import unknown_name
@@ -11,10 +12,10 @@ _MODALITIES = {"i": "image", "t": "text"}
 
 
 def sides(direction: str) -> tuple[str, str]:
-    """Return the query's and the database's modality.
+    """Return the query modality and the database modality.
 
     Raises:
-        UserError: no such direction.
+        UserError: an unknown direction.
 
     >>> sides("i2t")
     ('image', 'text')
@@ -24,22 +25,17 @@ def sides(direction: str) -> tuple[str, str]:
     return _MODALITIES[direction[0]], _MODALITIES[direction[2]]
 
 
-def usual_directions(asks: Iterable[str], answers: Iterable[str]) -> list[str]:
-    """Return the directions measured unless others are asked for.
-
-    Args:
-        asks: modalities of the query.
-        answers: modalities of the database.
-
-    Returns:
-        Across modalities where that is possible, else within one.
+def usual_directions(
+    query_modalities: Iterable[str], database_modalities: Iterable[str]
+) -> list[str]:
+    """Return the default directions: across modalities if possible, else within one.
 
     >>> usual_directions(["image", "text"], ["image", "text"])
     ['i2t', 't2i']
     >>> usual_directions(["image"], ["image"])
     ['i2i']
     """
-    pairs = {(one, two) for one in asks for two in answers}
+    pairs = set(itertools.product(query_modalities, database_modalities))
     possible = [direction for direction in DIRECTIONS if sides(direction) in pairs]
     across = [direction for direction in possible if direction[0] != direction[2]]
     return across or possible

@@ -1,4 +1,4 @@
-"""Rows shared out to processes and gathered again; without ``torch.distributed``, no-ops."""
+"""Sharing rows among processes and gathering them; no-ops without ``torch.distributed``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def own_share(rows: int) -> slice:
-    """Return the rows of this process: contiguous shares in rank order that differ by one at most.
-
-    No row belongs to two processes.
-    """
+def local_share(rows: int) -> slice:
+    """Return the rows of this process: disjoint, contiguous, in rank order, sizes within one."""
     rank, world = rank_and_world()
     return slice(rows * rank // world, rows * (rank + 1) // world)
 
@@ -28,8 +25,8 @@ def own_share(rows: int) -> slice:
 def gather_rows(rows: Tensor) -> Tensor:
     """Return the rows [n_r,...] of all processes, in rank order [Σn_r,...], with gradient.
 
-    Each process may hold another number of rows, or none (the last batch of an epoch). Tensors on
-    the CPU travel over the GPU where the processes talk by NCCL.
+    Processes may have different numbers of rows, or none (the last batch of an epoch). With NCCL,
+    tensors on the CPU are moved to the GPU and back.
     """
     _, world = rank_and_world()
     if world == 1:

@@ -1,4 +1,4 @@
-"""Optimisers by name: BertAdam as the CLIP hashing papers use it, and PyTorch's own.
+"""Optimisers by name: BertAdam as the CLIP hashing papers use it, and PyTorch's.
 
 Every entry is called as ``target(parameters, lr, config)``. Learning rates follow a schedule
 (:mod:`common.schedules`) that multiplies ``lr`` before each step.
@@ -77,7 +77,7 @@ class BertAdam(Optimizer):
         torch._foreach_lerp_(moments, gradients, 1 - beta1)
         torch._foreach_mul_(variances, beta2)
         torch._foreach_addcmul_(variances, gradients, gradients, 1 - beta2)
-        # from here on the gradients are scratch space: fresh memory would cost more than the sums
+        # the gradients are reused as buffers: fresh memory would cost more than the sums
         updates = gradients
         torch._foreach_copy_(updates, variances)
         torch._foreach_sqrt_(updates)

@@ -1,4 +1,4 @@
-"""What a constructor must know of the task: nothing of this is ever written by hand in a YAML."""
+"""The task that constructors get to know; none of it is written by hand in a YAML."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Problem:
     Attributes:
         bits: code length K.
         n_classes: number of classes C.
-        n_train: number of training rows N (memories have one row for each).
-        multi_label: whether any row may carry more than one label.
+        n_train: number of training rows N (a memory bank has one row for each).
+        multi_label: whether a row may have more than one label.
         class_names: C names.
         train_labels: float [N,C], labels of the training rows, or None.
         attributes: float [C,A], one row of attribute values per class, or None.
         attribute_names: A names.
-        seen_classes: indices of the classes that training rows may carry (all C by default).
-        generator: source of randomness for what is drawn at construction (centres, proxies).
+        seen_classes: indices of the classes that training rows may have (all C by default).
+        generator: of the random draws at construction (centres, proxies).
     """
 
     bits: int

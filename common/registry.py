@@ -1,13 +1,13 @@
-"""Named components: what a word in a YAML file stands for.
+"""Registries: the component that a name in a YAML file stands for.
 
 A class enters a registry by a decorator::
 
     @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))
     class CSQLoss(HashLoss): ...
 
-Nothing has to be imported by hand: a look-up first walks the registry's package and imports its
-modules (so these must import heavy libraries where they use them, not at their top). A user's own
-file is brought in by :func:`load_plugin`.
+Nothing has to be imported by hand: a look-up first imports all modules of the registry's package
+(so these must import heavy libraries where they use them, not at their top). A user's file is
+imported by :func:`load_plugin`.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class NoConfig:
-    """Schema of a component that has nothing to configure."""
+    """Schema of a component without settings."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A registered component and what is known of it without building it.
+    """A registered component and its declarations, known without building it.
 
     Attributes:
         name: the word that selects it in YAML and on the command line.
         target: the class or function.
         config: dataclass whose fields are the keys accepted beside ``name``.
         needs: for losses, names of the model outputs it reads.
-        provides: for models, names of the outputs it gives; empty when not declared (then a
-            missing output is found at the first batch instead of at start).
+        provides: for models, names of its outputs; empty when not declared (then a missing
+            output is noticed at the first batch instead of at start).
         groups: names of parameter groups with the optimiser settings recommended for each.
         file: where it was defined.
         summary: first line of its docstring.
@@ -77,7 +77,7 @@ class Registry:
         provides: tuple[str, ...] = (),
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Callable[[T], T]:
-        """Return a decorator that enters its class or function under ``name``.
+        """Return a decorator that registers its class or function under ``name``.
 
         Raises:
             UserError: another file registered the same name, or ``config`` is no dataclass.
@@ -88,7 +88,7 @@ class Registry:
                 "fields become the accepted YAML keys."
             )
 
-        def enter(target: T) -> T:
+        def add(target: T) -> T:
             file = _source_file(target)
             previous = self._entries.get(name)
             if previous is not None and Path(previous.file).resolve() != Path(file).resolve():
@@ -109,7 +109,7 @@ class Registry:
             )
             return target
 
-        return enter
+        return add
 
     def get(self, name: str) -> Entry:
         """Return the entry called ``name``.
@@ -135,7 +135,7 @@ class Registry:
 def _source_file(target: Any) -> str:
     try:
         return inspect.getsourcefile(target) or "?"
-    except (TypeError, OSError):  # typed into a notebook or a console
+    except (TypeError, OSError):  # defined in a notebook or a console
         return "?"
 
 
@@ -153,7 +153,7 @@ def discover(package: str) -> None:
 
 
 def load_plugin(path: str | Path) -> Path:
-    """Import a user's own Python file, so that what it registers can be named in YAML.
+    """Import a user's Python file, so that YAML can name the components it registers.
 
     The file is code that the user asks to run, unlike data files, which are never executed.
 

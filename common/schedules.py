@@ -1,7 +1,7 @@
-"""Learning-rate schedules: step and epoch become a factor on the base rate.
+"""Learning-rate schedules: the factor on the base rate at a step and epoch.
 
-A schedule has no state: it is called as ``target(config, step, total_steps, epoch, epochs)`` before
-each step, ``step`` counting from 0 over the whole training, so a resumed run needs nothing of it.
+A schedule is called as ``target(config, step, total_steps, epoch, epochs)`` before each step, with
+``step`` counted from 0 over the whole training. It has no state, so checkpoints hold none.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class StepConfig:
     gamma: float = 0.1  # factor of each drop
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be counted."""
+        """Refuse an interval below one epoch."""
         if self.every < 1:
             raise UserError(f"schedule.every={self.every} is not accepted; at least 1 is needed.")
 

@@ -1,4 +1,4 @@
-"""Randomness that can be repeated: seeding, and capturing the generators' state for a resume."""
+"""Reproducible randomness: seeding, and the generators' state for a resume."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def seed_everything(seed: int) -> None:
 def make_deterministic() -> None:
     """Choose deterministic kernels, so that the same command gives the same codes.
 
-    Denormal numbers are flushed to zero: saturated heads produce many, and they slow a CPU down by
-    far without changing a result that anyone could see.
+    Denormal numbers are flushed to zero: saturated heads produce many, and they slow a CPU down
+    much without a visible effect on results.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

@@ -12,7 +12,7 @@ import torch
 
 from common.batch import Batch
 from common.config.run_config import RunConfig
-from common.distributed import own_share
+from common.distributed import local_share
 from common.problem import Problem
 from common.seeding import seed_everything
 from dataset.base import GeneratedRows, HashDataset
@@ -136,7 +136,7 @@ class Experiment:
 
     def eval_batches(self, view: SplitView) -> Iterator[Batch]:
         """Yield the rows of ``view`` in order; under several processes, this one's share."""
-        share = own_share(len(view))
+        share = local_share(len(view))
         size = self.config.data.eval_batch_size
         for start in range(share.start, share.stop, size):
             heartbeat()

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from common.config.run_config import NOT_IDENTITY, RunConfig, schema
+from common.config import schema
+from common.config.run_config import NOT_IDENTITY, RunConfig
 from runners.experiment import Experiment
 from utils.files import digest, file_digest
 

@@ -42,7 +42,7 @@ def name_of(file: Path) -> str:
 
 
 def module_of(file: Path) -> str:
-    return name_of(file).removesuffix(".py").replace("/", ".")
+    return name_of(file).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def imports(tree: ast.AST, top_only: bool = False) -> Iterator[tuple[str, int]]:
@@ -103,6 +103,55 @@ def test_imports_point_one_way(package):
         if module.split(".")[0] in OURS - MAY_IMPORT[package]
     ]
     assert wrong == []
+
+
+def modules_imported(files: dict[str, Path], module: str) -> dict[str, int]:
+    """Return the modules of ``files`` that ``module`` imports anywhere, with the line of each.
+
+    Importing a module also imports its packages. Inside a package that counts only where a name
+    of its ``__init__`` is imported, since the package is being imported by then.
+    """
+    lines: dict[str, int] = {}
+    for name, line in imports(ast.parse(files[module].read_text(encoding="utf-8"))):
+        parts = name.split(".")
+        prefixes = (".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+        for i, target in enumerate(prefix for prefix in prefixes if prefix in files):
+            is_inside = f"{module}.".startswith(f"{target}.")
+            if not is_inside or (i == 0 and target != name):
+                lines.setdefault(target, line)
+    return lines
+
+
+def reachable(graph: dict[str, dict[str, int]], start: str) -> set[str]:
+    seen: set[str] = set()
+    remaining = [start]
+    while remaining:
+        new = graph[remaining.pop()].keys() - seen
+        seen |= new
+        remaining += new
+    return seen
+
+
+def test_no_import_circle():
+    """Also none through imports inside functions or behind TYPE_CHECKING."""
+    files = {module_of(file): file for file in [*SOURCES, ROOT / "main.py"]}
+    graph = {module: modules_imported(files, module) for module in files}
+    reached = {module: reachable(graph, module) for module in files}
+    circles = {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in files
+        if module in reached[module]
+    }
+    listed = [
+        "\n".join(
+            f"{name_of(files[module])}:{line} imports {target}"
+            for module in sorted(circle)
+            for target, line in graph[module].items()
+            if target in circle
+        )
+        for circle in circles
+    ]
+    assert not listed, "\n\n".join(["circles of imports", *listed])
 
 
 def test_heavy_libraries_are_imported_where_they_are_used():

@@ -1,1 +1,1 @@
-"""Leaves: helpers that know nothing of hashing and import nothing else of the project."""
+"""Helpers that are independent of hashing and import no other package of the project."""

@@ -1,8 +1,8 @@
-"""Unpacking archives of strangers: nothing lands outside the folder, nothing but plain files.
+"""Unpacking untrusted archives: only plain files are written, and only inside the folder.
 
-A member that would leave the folder, a link or a device is refused with its name, as is more
-content than was agreed. Members that are there already, in full, are not written again, so that an
-interrupted unpacking goes on.
+A member outside the folder, a link or a device is refused with its name, as is more content than
+allowed. Members that exist already, in full, are not written again, so that an interrupted
+unpacking is resumed.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class _Member(NamedTuple):
 
 
 def is_archive(name: str) -> bool:
-    """Tell by its name whether a file is an archive that can be unpacked."""
+    """Return whether a file's name is that of an archive that can be unpacked."""
     return name.lower().endswith((".zip", *TAR_SUFFIXES))
 
 
 def unpacked_size(archive: Path, folder: Path) -> int | None:
-    """Return how many bytes of a zip are not in ``folder`` yet; None for a tar, which cannot say.
+    """Return how many bytes of a zip are not in ``folder`` yet; None for a tar, which has no index.
 
     Raises:
         UserError: it is damaged.
@@ -59,8 +59,8 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> int:
     """Unpack a zip or tar archive into ``folder``; return how many files it holds.
 
     Args:
-        archive: by its content: zip, or tar without or with gzip, bzip2 or xz.
-        folder: made if missing.
+        archive: zip, or tar without or with gzip, bzip2 or xz, recognised by content.
+        folder: created if missing.
         most_bytes: content beyond this is refused.
 
     Raises:
@@ -105,7 +105,7 @@ def _zip_members(archive: Path, most_bytes: int) -> Iterator[_Member]:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _no_plain_file(archive, info.filename)
-            if not info.is_dir() and not _is_litter(path):
+            if not info.is_dir() and not _is_desktop_file(path):
                 infos.append((path, info))
         total = sum(info.file_size for _, info in infos)
         if total > most_bytes:
@@ -120,7 +120,7 @@ def _zip_members(archive: Path, most_bytes: int) -> Iterator[_Member]:
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
-    """Yield the files of a tar, each checked when its turn comes: a tar is read front to back."""
+    """Yield the files of a tar, each checked before it is yielded: a tar is read front to back."""
     with (
         open(archive, "rb") as raw,
         tarfile.open(fileobj=raw, mode="r:*") as opened,
@@ -128,17 +128,17 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
             f"unpacking {archive.name} (MiB)", max(1, archive.stat().st_size // _MIB)
         ) as advance,
     ):
-        done = 0
+        previous = 0
         for info in opened:
             path = _inside(info.name, archive)
             if not (info.isreg() or info.isdir()):
                 raise _no_plain_file(archive, info.name)
-            if info.isreg() and not _is_litter(path):
+            if info.isreg() and not _is_desktop_file(path):
                 yield _Member(path, info.size, lambda info=info: opened.extractfile(info))  # type: ignore[misc]
             opened.members = []  # type: ignore[attr-defined]  # a million headers are not kept
-            place = raw.tell()
-            advance((place - done) / _MIB)
-            done = place
+            position = raw.tell()
+            advance((position - previous) / _MIB)
+            previous = position
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
@@ -158,13 +158,13 @@ def _inside(name: str, archive: Path) -> PurePosixPath:
     return path
 
 
-def _is_litter(path: PurePosixPath) -> bool:
-    """Tell whether a member is one of the helper files that desktops leave in archives."""
+def _is_desktop_file(path: PurePosixPath) -> bool:
+    """Return whether a member is one of the helper files that desktops add to archives."""
     return "__MACOSX" in path.parts or path.name.startswith("._") or path.name == ".DS_Store"
 
 
 def _write(archive: Path, member: _Member, target: Path) -> None:
-    """Write a member under another name first, so that a file of its name is complete."""
+    """Write a member under a temporary name first, so that a file of its name is complete."""
     if target.is_dir():
         raise UserError(f"'{archive}' holds the file '{member.path}', but '{target}' is a folder.")
     if _is_complete(target, member.size):
@@ -184,7 +184,7 @@ def _write(archive: Path, member: _Member, target: Path) -> None:
 
 
 def _is_complete(target: Path, size: int) -> bool:
-    """Tell whether a member is there: a file gets its name when all of it is written."""
+    """Return whether a member was written: a file gets its name when all of it is written."""
     return target.is_file() and not target.is_symlink() and target.stat().st_size == size
 
 

@@ -1,7 +1,7 @@
-"""Fetching a file so that a bad line, a restart or a changed server never gives half a file.
+"""Downloads that resume after a lost connection or a restart, and never leave half a file.
 
-Bytes go to ``NAME.part``; what the server said of them stands in ``NAME.part.json``. The next
-attempt, in this process or another, asks for the rest. The file gets its name when it is complete
+Bytes go to ``NAME.part``, the server's total size and validator to ``NAME.part.json``. The next
+attempt, in this process or another, requests the rest. The file gets its name when it is complete
 and its checksum is right.
 """
 
@@ -28,12 +28,12 @@ log = logging.getLogger("hashing")
 
 _BLOCK = 1 << 20
 _MIB = 1 << 20
-_FINAL = {401, 403, 404, 410, 451}  # asking again would not help
+_FINAL = {401, 403, 404, 410, 451}  # another attempt would not help
 _LOST = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 
 class _StartOverError(Exception):
-    """What lies in the ``.part`` file is not the beginning of what the server offers now."""
+    """The ``.part`` file is not the beginning of the server's present file."""
 
 
 def download(
@@ -46,19 +46,19 @@ def download(
     attempts: int = 5,
     pause_s: float = 1,
 ) -> None:
-    """Fetch ``url`` to ``target``; goes on where an earlier attempt stopped.
+    """Download ``url`` to ``target``, from where an earlier attempt stopped.
 
     Args:
         url: http or https.
         target: path of the file.
-        size: bytes it must have, where known.
+        size: expected bytes, if known.
         checksum: see :func:`check_checksum`.
-        timeout_s: after so many seconds without a byte the connection is given up.
-        attempts: give up after so many in a row that brought no byte.
-        pause_s: before the second attempt; doubles with each further one.
+        timeout_s: seconds without a byte after which the connection is closed.
+        attempts: number of attempts in a row without a byte after which the download fails.
+        pause_s: seconds before the second attempt; doubles with each further one.
 
     Raises:
-        UserError: the server refuses, is not there, offers something of another size or checksum,
+        UserError: the server refuses or cannot be reached, the file has another size or checksum,
             or the disk is full.
     """
     part = target.with_name(f"{target.name}.part")
@@ -94,11 +94,11 @@ def download(
 
 
 def check_checksum(file: Path, checksum: str) -> bool:
-    """Tell whether a file has the checksum ``sha256:…``, ``sha1:…`` or ``md5:…``."""
+    """Return whether a file has the checksum ``sha256:…``, ``sha1:…`` or ``md5:…``."""
     kind, _, expected = checksum.partition(":")
     with open(file, "rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False))
-    return found.hexdigest() == expected.lower()
+        digest = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False))
+    return digest.hexdigest() == expected.lower()
 
 
 def _check_part(part: Path, checksum: str, url: str) -> None:
@@ -112,7 +112,7 @@ def _check_part(part: Path, checksum: str, url: str) -> None:
 
 
 def _fetch(url: str, part: Path, size: int | None, timeout_s: float) -> None:
-    """Add to ``part`` until it is complete, or raise what stopped it."""
+    """Append to ``part`` until it is complete, or raise the error that stopped it."""
     note = _read_note(part, url)
     start = _size(part) if note else 0
     headers = {"User-Agent": "deep-hashing-benchmark", "Accept-Encoding": "identity"}
@@ -124,24 +124,24 @@ def _fetch(url: str, part: Path, size: int | None, timeout_s: float) -> None:
             headers["If-Range"] = note["validator"]
     request = urllib.request.Request(url, headers=headers)
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout_s)
+        response = urllib.request.urlopen(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:
             raise _StartOverError from error
         raise
-    with answer:
-        start, total = _place(answer, start, note.get("total"))
+    with response:
+        start, total = _range_and_total(response, start, note.get("total"))
         if size is not None and total is not None and total != size:
             raise UserError(
                 f"'{url}' offers {total:,} bytes, but the published file has {size:,}; what stands "
                 "there now is something else."
             )
-        if not start:  # never the note of one file beside the bytes of another
+        if not start:  # the note must not describe the bytes of another file
             part.unlink(missing_ok=True)
-        write_json(_note(part), {"url": url, "validator": _validator(answer), "total": total})
+        write_json(_note(part), {"url": url, "validator": _validator(response), "total": total})
         with open(part, "r+b" if start else "wb") as stream, _bar(part, start, total) as advance:
             stream.seek(start)
-            while block := answer.read1(_BLOCK):
+            while block := response.read1(_BLOCK):
                 stream.write(block)
                 advance(len(block) / _MIB)
     missing = (total if total is not None else size or 0) - _size(part)
@@ -149,24 +149,25 @@ def _fetch(url: str, part: Path, size: int | None, timeout_s: float) -> None:
         raise http.client.IncompleteRead(b"", missing)
 
 
-def _place(answer: Any, start: int, known: int | None) -> tuple[int, int | None]:
-    """Return from which byte the answer is, and how many the whole has, if it says so."""
-    length = answer.headers.get("Content-Length")
-    if answer.status != 206:
+def _range_and_total(response: Any, start: int, known: int | None) -> tuple[int, int | None]:
+    """Return the first byte of the response and the size of the whole file, if it is stated."""
+    length = response.headers.get("Content-Length")
+    if response.status != 206:
         return 0, int(length) if length is not None and length.isdigit() else None
-    told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    if told is None or int(told[1]) != start:
+    content_range = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range)
+    if match is None or int(match[1]) != start:
         raise _StartOverError
-    total = int(told[3]) if told[3] != "*" else known
+    total = int(match[3]) if match[3] != "*" else known
     if known is not None and total != known:
         raise _StartOverError
     return start, total
 
 
-def _validator(answer: Any) -> str | None:
-    """Return what If-Range may hold: a strong entity tag, else the time of the last change."""
-    tag = answer.headers.get("ETag")
-    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
+def _validator(response: Any) -> str | None:
+    """Return the value for If-Range: a strong entity tag, else the time of the last change."""
+    tag = response.headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _note(part: Path) -> Path:
@@ -174,7 +175,7 @@ def _note(part: Path) -> Path:
 
 
 def _read_note(part: Path, url: str) -> dict[str, Any]:
-    """Return what is known of the bytes in ``part``; nothing if they are of another address."""
+    """Return the note on the bytes in ``part``, or ``{}`` if they are from another URL."""
     try:
         note = json.loads(_note(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The one error that is the user's to fix, and the nearest-name hint that belongs to it."""
+"""The error that a user can fix, and its hint at the nearest name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: shown as one sentence without a traceback, exit code 2.
+    """A mistake in the user's input: shown as one sentence without a traceback, exit code 2.
 
-    The message says what was given, what is accepted, where, and what to do.
+    The message states the input, what is accepted, where, and what to do.
     """
 
 

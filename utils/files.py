@@ -1,4 +1,4 @@
-"""Writing so that nobody ever sees half a file, and reading with a sentence when it fails."""
+"""Atomic writing of files, digests, and sentences for errors of the file system."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def saying_why(path: Path, action: str = "write") -> Iterator[None]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds.
 
-    The block may create a file or a folder there. Whatever fails leaves ``path`` as it was.
+    The block may create a file or a folder there. If it fails, ``path`` stays as it was.
     """
     path = Path(path)
     with saying_why(path):

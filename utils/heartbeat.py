@@ -1,8 +1,8 @@
-"""Signs of life of the work that a process does, and the place where it may be told to stop.
+"""Heartbeats of long work, and watchdogs that may stop it.
 
-Long work calls :func:`heartbeat` at every step, batch or message. Who supervises the process asks
-:func:`quiet_for` how long ago the last sign was, and may hand in a guard that ends the work by
-raising at its next sign of life, where that is safe.
+Long work calls :func:`heartbeat` at every step, batch or message. A supervisor reads the seconds
+since the last one (:func:`quiet_for`). A :func:`watchdog` is a function that runs at every
+heartbeat and may end the work by raising there, where that is safe.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import time
 from collections.abc import Callable, Iterator
 
 _last = time.monotonic()
-_guards: list[Callable[[], None]] = []
+_watchdogs: list[Callable[[], None]] = []
 
 
 def heartbeat() -> None:
-    """Say that the work goes on; raises whatever a guard raises."""
+    """Record that the work goes on, and run the watchdogs; raises their errors."""
     global _last
     _last = time.monotonic()
-    for guard in _guards:
-        guard()
+    for check in _watchdogs:
+        check()
 
 
 def quiet_for() -> float:
-    """Return the seconds since the last sign of life."""
+    """Return the seconds since the last heartbeat."""
     return time.monotonic() - _last
 
 
 @contextlib.contextmanager
-def watchdog(guard: Callable[[], None]) -> Iterator[None]:
-    """Call ``guard`` at every sign of life while the block runs."""
+def watchdog(check: Callable[[], None]) -> Iterator[None]:
+    """Call ``check`` at every heartbeat while the block runs."""
     heartbeat()
-    _guards.append(guard)
+    _watchdogs.append(check)
     try:
         yield
     finally:
-        _guards.remove(guard)
+        _watchdogs.remove(check)

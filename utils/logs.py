@@ -1,4 +1,4 @@
-"""Logging: to stderr for the person, to a run's ``log.txt`` for later."""
+"""Logging to stderr and to a run's ``log.txt``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOGGER = "hashing"
 
 
 class _Console(logging.StreamHandler):
-    """Writes to what ``sys.stderr`` is at the moment: notebooks and tests replace it."""
+    """Writes to the present ``sys.stderr``, which notebooks and tests replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message, unless it is for the file only (``extra={"file_only": True}``)."""
@@ -23,7 +23,7 @@ class _Console(logging.StreamHandler):
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Send the project's messages to stderr, once; the standard output is for results."""
+    """Send the project's messages to stderr; the standard output is for results."""
     logger = logging.getLogger(LOGGER)
     logger.setLevel(level)
     logger.propagate = False

@@ -12,16 +12,15 @@ from utils.errors import UserError
 
 
 def read_variable(path: Path, keys: tuple[str, ...], text: bool = False) -> np.ndarray:
-    """Return the first variable of ``path`` that is called one of ``keys``.
+    """Return the variable of ``path`` with the first name of ``keys`` that it has.
 
-    Arguments, form and errors are those of :func:`read_variables`; the preferred key stands first.
+    Arguments, form and errors are those of :func:`read_variables`.
     """
-    found = read_variables(path, keys, text)
-    return next(found[key] for key in keys if key in found)
+    return next(iter(read_variables(path, keys, text).values()))
 
 
 def read_variables(path: Path, keys: tuple[str, ...], text: bool = False) -> dict[str, np.ndarray]:
-    """Return those variables of ``path`` that are called one of ``keys``.
+    """Return the variables of ``path`` with a name in ``keys``, in the order of ``keys``.
 
     Numbers come as MATLAB shows them (rows first), also from v7.3 files, which store them the other
     way round. Text comes as arrays of ``str`` or, for cells, as object arrays, perhaps nested.
@@ -30,7 +29,7 @@ def read_variables(path: Path, keys: tuple[str, ...], text: bool = False) -> dic
         path: a ``.mat`` file.
         keys: accepted names.
         text: whether the variables hold text; in a v7.3 file without type notes, 16-bit numbers
-            are then letters.
+            are then characters.
 
     Raises:
         UserError: not a MATLAB file, a broken one, or none of the names in it.
@@ -41,14 +40,14 @@ def read_variables(path: Path, keys: tuple[str, ...], text: bool = False) -> dic
 
     try:
         with h5py.File(path, "r") as file:
-            wanted = _wanted(path, keys, (key for key in file if not key.startswith("#")))
-            return {key: _read_h5(file, file[key], text) for key in wanted}
+            present = _present(path, keys, (key for key in file if not key.startswith("#")))
+            return {key: _read_h5(file, file[key], text) for key in present}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(f"'{path}' cannot be read as a MATLAB v7.3 file ({error}).") from error
 
 
 def is_hdf5(path: Path) -> bool:
-    """Tell whether ``path`` is a v7.3 file, which is HDF5."""
+    """Return whether ``path`` is a v7.3 file, which is HDF5."""
     import h5py
 
     return bool(h5py.is_hdf5(path))
@@ -67,23 +66,23 @@ def _read_v5(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise UserError(
             f"'{path}' is not a MATLAB .mat file, or it is cut short ({error})."
         ) from error
-    found = {}
-    for key in _wanted(path, keys, (name for name in variables if not name.startswith("__"))):
+    arrays = {}
+    for key in _present(path, keys, (name for name in variables if not name.startswith("__"))):
         value = variables[key]
-        found[key] = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
-    return found
+        arrays[key] = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
+    return arrays
 
 
-def _wanted(path: Path, keys: tuple[str, ...], names: Iterable[str]) -> list[str]:
+def _present(path: Path, keys: tuple[str, ...], names: Iterable[str]) -> list[str]:
     """Return those of ``keys`` that are among ``names``, or refuse a file with none."""
-    present = list(names)
-    wanted = [key for key in keys if key in present]
-    if not wanted:
+    all_names = list(names)
+    present = [key for key in keys if key in all_names]
+    if not present:
         raise UserError(
-            f"'{path}' holds {', '.join(present) or 'no variable'}; one of {', '.join(keys)} is "
+            f"'{path}' holds {', '.join(all_names) or 'no variable'}; one of {', '.join(keys)} is "
             "needed."
         )
-    return wanted
+    return present
 
 
 def _read_h5(file: Any, item: Any, text: bool) -> np.ndarray:
@@ -101,8 +100,8 @@ def _read_h5(file: Any, item: Any, text: bool) -> np.ndarray:
     if h5py.check_ref_dtype(item.dtype) is not None:
         stored = np.asarray(item[()])
         cells = np.empty(stored.shape, dtype=object)
-        for place, reference in np.ndenumerate(stored):
-            cells[place] = _read_h5(file, file[reference], text)
+        for index, reference in np.ndenumerate(stored):
+            cells[index] = _read_h5(file, file[reference], text)
         return cells.T
     values = np.asarray(item[()]).T
     if kind == "char" or (text and not kind and values.dtype == np.uint16):

@@ -1,4 +1,4 @@
-"""Figures as PNG. A file that shows the same already is left as it is: drawing takes longest."""
+"""Figures as PNG. An existing file of the same content is not drawn again, since that is slow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.files import atomic_path, digest
 
-VERSION = "1"  # part of every mark: raise it when figures come to look different
+VERSION = "1"  # part of every mark: raise it when the look of figures changes
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
@@ -19,10 +19,10 @@ class Panel(NamedTuple):
 
     Attributes:
         curves: name → (x, y).
-        x_label: the same for both axes: what they show.
-        y_label: see there.
-        title: stands above.
-        marker: of the points, for curves of few; ``""`` for none.
+        x_label: of the x axis.
+        y_label: of the y axis.
+        title: above the plot.
+        marker: of the points, for curves of few points; ``""`` for none.
     """
 
     curves: Curves
@@ -71,11 +71,11 @@ def rank_plot(
     """Write a critical-difference diagram to a PNG file.
 
     Args:
-        ranks: name → average rank, best first; 1 is best and stands on the left.
-        groups: names that a bar joins, as their difference is not significant.
-        difference: the critical one, drawn to scale.
+        ranks: name → average rank, best first; 1 is best and on the left.
+        groups: names joined by a bar, since their difference is not significant.
+        difference: the critical difference, drawn to scale.
         path: of the file.
-        title: stands above.
+        title: above the diagram.
     """
     mark = _mark("ranks", title, repr((list(ranks.items()), [list(g) for g in groups], difference)))
     if _is_drawn(path, mark):
@@ -98,13 +98,13 @@ def rank_plot(
     axes.plot([1, 1 + difference], [0.45, 0.45], color="black", linewidth=2.5)
     axes.text(1, 0.5, f"critical difference {difference:.2f}", va="bottom", fontsize="small")
     half = (count + 1) // 2
-    for place, (name, rank) in enumerate(ranks.items()):
-        left = place < half
-        y = -bars - 0.35 * (place if left else count - 1 - place) - 0.2
-        edge = 0.95 if left else count + 0.05
+    for position, (name, rank) in enumerate(ranks.items()):
+        on_left = position < half
+        y = -bars - 0.35 * (position if on_left else count - 1 - position) - 0.2
+        edge = 0.95 if on_left else count + 0.05
         axes.plot([rank, rank, edge], [0, y, y], color="black", linewidth=0.8)
         label = f"{_plain(name)} ({rank:.2f})"
-        align = "right" if left else "left"
+        align = "right" if on_left else "left"
         axes.text(edge, y, f" {label} ", ha=align, va="center", fontsize="small", clip_on=False)
     for level, group in enumerate(groups, 1):
         ends = [ranks[name] for name in group]
@@ -119,7 +119,7 @@ def rank_plot(
 
 
 def _parts(panel: Panel) -> list[str | bytes]:
-    """Return all that a plot shows."""
+    """Return the texts and the curves of a plot."""
     texts: list[str | bytes] = [panel.x_label, panel.y_label, panel.title, panel.marker]
     for name, curve in panel.curves.items():
         texts += [name, *(np.asarray(values, np.float64).tobytes() for values in curve)]
@@ -127,7 +127,7 @@ def _parts(panel: Panel) -> list[str | bytes]:
 
 
 def _mark(*shown: str | bytes) -> str:
-    """Return a hash of all that a figure shows, which its file carries as a comment."""
+    """Return a hash of a figure's content, stored in its file as a comment."""
     return f"drawn from {digest(VERSION, *shown)}"
 
 
@@ -140,5 +140,5 @@ def _is_drawn(path: Path, mark: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return text in which a dollar sign is a dollar sign, not the start of mathematics."""
+    """Return text with its dollar signs escaped, which would start mathematics."""
     return text.replace("$", r"\$")

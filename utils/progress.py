@@ -1,4 +1,4 @@
-"""Progress bars with time left: on a terminal only, and gone when the work is done."""
+"""Progress bars with the remaining time, on a terminal only, removed at the end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from utils.heartbeat import heartbeat
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield ``advance(count, note="")``; shows nothing where stderr is no terminal.
+    """Yield ``advance(count, note="")``; shows nothing if stderr is no terminal.
 
-    Every call of it is a sign of life, see :mod:`utils.heartbeat`.
+    Every call is a heartbeat, see :mod:`utils.heartbeat`.
     """
     if not sys.stderr.isatty():
         yield lambda count=1, note="": heartbeat()

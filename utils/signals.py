@@ -1,4 +1,4 @@
-"""Signals that ask a process to end."""
+"""Handling of the signal that asks a process to end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 @contextlib.contextmanager
 def terminated_like_ctrl_c() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C while the block runs, so that what it started is stopped with it.
+    """Treat SIGTERM as Ctrl-C while the block runs, so that its child processes are stopped too.
 
-    Outside of the main thread, where Python sets no handlers, nothing is changed.
+    Outside of the main thread, where Python cannot set handlers, nothing changes.
 
     Raises:
-        KeyboardInterrupt: in the block, when SIGTERM comes.
+        KeyboardInterrupt: in the block, at SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -25,9 +25,9 @@ def terminated_like_ctrl_c() -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        # None: a handler that was not set by Python, which cannot be put back from here
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        # None: a handler that was not set by Python, which cannot be restored here
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)

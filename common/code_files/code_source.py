@@ -1,8 +1,8 @@
-"""Codes and their labels where they lie, in memory or in a file, read in blocks of rows.
+"""Codes and their labels in memory or in a file, read in blocks of rows.
 
-A file may be larger than memory: it is opened for each pass, and no more than a block of it is held
-at a time. A first pass checks every value, because one value decides how all are read: nothing but
-zeros and ones is 0/1, where 0 is -1; of anything else the sign is taken, where 0 is +1.
+A file may be larger than memory: it is opened for each pass, and one block is in memory at a time.
+A first pass checks every value, because one value decides how all are read: nothing but zeros and
+ones is 0/1, where 0 is -1; of other values the sign is taken, where 0 is +1.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.codes import as_codes, pack_codes, unpack_codes
+from common.codes import as_codes, pack_codes
 from common.metrics import PackedRows, as_labels
+from common.metrics.packed import check_row_counts, pack_labels
 from utils.errors import UserError
 
 _BLOCK_BYTES = 2**24
 
-Labels = NDArray[np.int64] | NDArray[np.bool_]
-
 
 class Stored(NamedTuple):
-    """What is stored: anything with a shape and a dtype that gives rows for a slice.
+    """Stored arrays: objects with a shape and a dtype that return rows for a slice.
 
     Attributes:
         values: codes [N,K], or packed codes uint8 [N,⌈K/8⌉].
@@ -41,15 +40,15 @@ Opener = Callable[[], AbstractContextManager[Stored]]
 
 @dataclasses.dataclass(frozen=True)
 class CodeSource:
-    """N rows of codes of K bits, with labels or without; made by :func:`source_of`.
+    """N rows of codes of K bits, with or without labels; see :func:`source_of`.
 
     Attributes:
-        name: the file, and the place in it, for messages.
+        name: the file, and the part of it, for messages.
         rows: N.
         bits: K.
         label_shape: ``(C,)`` for labels of 0/1, ``()`` for class numbers, None without labels.
-        form: what the values are: ``"packed"``, ``"0/1"``, ``"±1"``, ``"±1 and 0"``, ``"real"``.
-        opened: opens what is stored for one pass over it.
+        form: of the values: ``"packed"``, ``"0/1"``, ``"±1"``, ``"±1 and 0"``, ``"real"``.
+        opened: opens the stored arrays for one pass.
         block_rows: rows of a block.
     """
 
@@ -63,18 +62,12 @@ class CodeSource:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the numbers should know about the values."""
-        told = {
+        """Sentences on how the values are read, for the reader of a report."""
+        notes = {
             "real": "real values, of which the sign was taken (0 counts as +1)",
             "±1 and 0": "zeros beside ±1, which count as +1",
         }
-        return [f"'{self.name}' holds {told[self.form]}"] if self.form in told else []
-
-    @property
-    def labels(self) -> Labels:
-        """All labels, bool [N,C] or int64 [N]."""
-        with self.opened() as stored:
-            return np.concatenate([as_labels(stored.labels[part]) for part in self._parts()])
+        return [f"'{self.name}' holds {notes[self.form]}"] if self.form in notes else []
 
     @property
     def packed_bytes(self) -> int:
@@ -83,10 +76,10 @@ class CodeSource:
         return self.rows * (-(-self.bits // 8) + label)
 
     def blocks(self) -> Iterator[PackedRows]:
-        """Yield the rows in their order, packed, with their labels."""
+        """Yield the rows in order, packed, with their labels."""
         with self.opened() as stored:
             for part in self._parts():
-                labels, classes = _pack_labels(as_labels(stored.labels[part]))
+                labels, classes = pack_labels(as_labels(stored.labels[part]))
                 yield PackedRows(self._packed(stored.values[part]), self.bits, labels, classes)
 
     def read(self) -> PackedRows:
@@ -102,10 +95,6 @@ class CodeSource:
         """Return the codes of all rows, uint8 [N,⌈K/8⌉]; labels are not needed."""
         with self.opened() as stored:
             return np.concatenate([self._packed(stored.values[part]) for part in self._parts()])
-
-    def codes(self) -> NDArray[np.int8]:
-        """Return the codes of all rows, int8 [N,K] of ±1."""
-        return unpack_codes(self.packed_codes(), self.bits)
 
     def _parts(self) -> Iterator[slice]:
         return _slices(self.rows, self.block_rows)
@@ -123,7 +112,7 @@ class CodeSource:
 def source_of(
     name: str, stored: Stored | Opener, bits: int | None = None, *, strict: bool = False
 ) -> CodeSource:
-    """Check what is stored, in one pass, and return it as a source.
+    """Check stored arrays, in one pass, and return them as a source.
 
     Args:
         name: the file, for messages.
@@ -132,8 +121,8 @@ def source_of(
         strict: refuse values other than ±1, 0 and 1.
 
     Raises:
-        UserError: no codes, no labels, or not a row of labels for each row of codes; the message
-            does not name the file.
+        UserError: no codes, invalid labels, or different numbers of rows; the message does not
+            name the file.
     """
     opened: Opener = (lambda: nullcontext(stored)) if isinstance(stored, Stored) else stored
     with opened() as content:
@@ -155,7 +144,7 @@ def source_of(
 
 
 def _form(values: Any, block_rows: int, strict: bool) -> str:
-    """Return what the values are, or refuse them."""
+    """Return the form of the values, or refuse them."""
     possible = {"0/1", "±1", "±1 and 0"}
     for part in _slices(len(values), block_rows):
         block = np.asarray(values[part])
@@ -168,7 +157,7 @@ def _form(values: Any, block_rows: int, strict: bool) -> str:
         if not (zero | (size == 1)).all():
             possible.discard("±1 and 0")
         if not possible and block.dtype.kind != "f":
-            break  # integers hold no NaN; nothing is left to be found out
+            break  # integers hold no NaN, and the form is "real"
     return next((form for form in ("0/1", "±1", "±1 and 0") if form in possible), "real")
 
 
@@ -187,25 +176,12 @@ def _check_labels(labels: Any, rows: int, block_rows: int) -> tuple[int, ...]:
     shape = tuple(labels.shape or ())
     if not shape or labels.dtype.kind not in "biuf":
         as_labels(np.zeros(shape, labels.dtype))
-    if shape[0] != rows:
-        raise UserError(
-            f"There are {rows} rows of codes and {shape[0]} of labels; each row of codes needs one "
-            "of labels."
-        )
+    check_row_counts(rows, shape[0])
     if 0 in shape:
         raise UserError(f"Labels have shape {list(shape)}, so no class.")
     for part in _slices(rows, block_rows):
         as_labels(labels[part])
     return shape[1:]
-
-
-def _pack_labels(
-    labels: Labels,
-) -> tuple[NDArray[np.int64] | NDArray[np.uint8], int | None]:
-    """Return labels as :class:`PackedRows` keeps them, and their number of classes."""
-    if labels.ndim == 1:
-        return labels.astype(np.int64, copy=False), None
-    return np.packbits(labels.astype(np.bool_), axis=1, bitorder="little"), labels.shape[1]
 
 
 def _row_bytes(array: Any) -> int:

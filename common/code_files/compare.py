@@ -1,4 +1,4 @@
-"""Metrics between codes that lie in files."""
+"""Metrics between codes in files."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def compare_files(
         query_labels: an npy of labels, in place of those in ``query``.
         database_labels: the same for ``database``.
         strict: refuse codes other than ±1, 0 and 1 instead of taking their sign.
-        options: ``similarity``, that of classes [C,C] for ``semantic_ndcg``, see
+        options: ``similarity`` of classes [C,C] for ``semantic_ndcg``, see
             :func:`common.metrics.semantic_ndcg`; ``precision_at``, ``no_relevant``, ``device``,
-            ``memory_mb`` and what else :func:`common.metrics.report.report_packed` takes.
+            ``memory_mb`` and the other arguments of :func:`common.metrics.report.report_packed`.
 
     Returns:
-        ``protocol``, ``split_hash`` (None: files carry no split), ``directions`` with the one
-        direction ``q2d``, and ``timing`` with ``time_s``, the seconds of the computation itself
-        (and of reading, where that is done in blocks). A direction's report carries ``notes``
-        besides: sentences on how the values in the files were read.
+        ``protocol``, ``split_hash`` (None: files have no split), ``directions`` with the single
+        direction ``q2d``, and ``timing`` with ``time_s``, the seconds of the computation (and of
+        reading, where that is done in blocks). A direction's report also has ``notes``: sentences
+        on how the values in the files were read.
 
     Raises:
         UserError: a file that cannot be read, two that do not fit together, or a wrong option.
@@ -65,8 +65,8 @@ def compare_pair(
     """Return the metrics of a file that holds both sides, in the layout of :func:`compare_files`.
 
     Args:
-        pair: what :func:`open_mat` or :func:`open_run` returned.
-        directions: such as ``["i2t", "t2i"]``; None for all across modalities, or within the one.
+        pair: of :func:`open_mat` or :func:`open_run`.
+        directions: such as ``["i2t", "t2i"]``; None for all across modalities, else within one.
         at: cuts of mAP.
         options: as in :func:`compare_files`.
 
@@ -77,13 +77,13 @@ def compare_pair(
     chosen = usual_directions(pair.query, pair.database) if directions is None else directions
     measured: Sides = {}
     for direction in chosen:
-        asks, answers = sides(direction)
-        if asks not in pair.query or answers not in pair.database:
+        query_modality, database_modality = sides(direction)
+        if query_modality not in pair.query or database_modality not in pair.database:
             raise UserError(
                 f"'{pair.name}' holds query codes of {' and '.join(pair.query)} and database codes "
                 f"of {' and '.join(pair.database)}, so '{direction}' cannot be measured."
             )
-        measured[direction] = pair.query[asks], pair.database[answers]
+        measured[direction] = pair.query[query_modality], pair.database[database_modality]
     return _result(measured, pair.split_hash, at=at, **options)
 
 
@@ -107,9 +107,9 @@ def _result(
                 queries, rows, no_relevant=no_relevant, gain=gain, memory_mb=memory_mb, **options
             )
             if similarity is not None:
-                whole = rows if isinstance(rows, PackedRows) else database.read()
+                in_memory = rows if isinstance(rows, PackedRows) else database.read()
                 report["semantic_ndcg"] = semantic_means(
-                    queries, whole, similarity, parse_cuts(options["at"]), memory_mb=memory_mb
+                    queries, in_memory, similarity, parse_cuts(options["at"]), memory_mb=memory_mb
                 )
         except UserError as error:
             raise UserError(f"'{query.name}' against '{database.name}': {error}") from error
@@ -124,5 +124,5 @@ def _result(
 
 
 def _in_memory_or_blocks(source: CodeSource, memory_mb: float) -> PackedRows | Iterator[PackedRows]:
-    """Return the rows of a database, in blocks if they are more than memory is meant to hold."""
+    """Return the rows of a database, in blocks if they take more than ``memory_mb``."""
     return source.read() if source.packed_bytes <= memory_mb * 2**20 else source.blocks()

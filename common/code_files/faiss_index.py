@@ -1,12 +1,12 @@
-"""Packed codes as binary indexes of FAISS, for top-k search and for serving.
+"""Binary FAISS indexes of packed codes, for top-k search and for serving.
 
-FAISS counts differing bits of whole bytes. Codes whose length is no multiple of 8 are filled up
-with zero bits, on both sides, which changes no distance; the index then says ⌈K/8⌉·8 bits.
+FAISS counts differing bits of whole bytes. Codes whose length is no multiple of 8 are padded
+with zero bits, on both sides, which changes no distance; the index then has ⌈K/8⌉·8 bits.
 
 Kinds: ``flat`` compares with every row and is exact. For very many rows there are ``ivf``, which
-looks into the nearest of about √N cells of a k-means clustering, and ``hnsw``, which walks a graph
-of neighbours and is slow to build. Both may miss a near row, ``hnsw`` all the more where many codes
-are equal, as short ones are; the distances that they return are exact.
+searches the nearest of about √N cells of a k-means clustering, and ``hnsw``, which walks a graph of
+neighbours and is slow to build. Both may miss a near row, ``hnsw`` more so where many codes are
+equal, as short codes are; the distances that they return are exact.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 KINDS = ("flat", "ivf", "hnsw")
 _ROWS_PER_CELL = 39  # below, FAISS calls its clustering unsound
-_PROBED = 8  # one cell in so many is looked into
+_PROBED = 8  # one cell in so many is searched
 _NEIGHBOURS = 32  # edges of a node of the graph
 _CANDIDATES = 64  # kept while the graph is built, and at least while it is searched
 
 
 def build_index(codes: Any, kind: str = "flat", bits: int | None = None) -> faiss.IndexBinary:
-    """Return an index of codes; its row numbers are theirs.
+    """Return an index of codes; its row numbers are those of ``codes``.
 
     Args:
         codes: array or tensor [N,K] that :func:`common.codes.as_codes` accepts; or, with ``bits``,
@@ -76,9 +76,9 @@ def search(
     """Return the k nearest rows of every query, nearest first.
 
     Args:
-        index: made by :func:`build_index` or :func:`load_index`.
-        queries: Q codes, given as to :func:`build_index`.
-        k: how many; more than the index has means all of them.
+        index: of :func:`build_index` or :func:`load_index`.
+        queries: Q codes, in a form that :func:`build_index` accepts.
+        k: number of rows; more than the index has means all of them.
         bits: K, when ``queries`` are packed.
 
     Returns:
@@ -101,7 +101,7 @@ def search(
 
 
 def save_index(index: faiss.IndexBinary, path: str | Path) -> None:
-    """Write an index to a file that ``faiss.read_index_binary`` reads, whole or not at all.
+    """Write an index atomically to a file for ``faiss.read_index_binary``.
 
     Raises:
         UserError: it cannot be written there.
@@ -139,7 +139,7 @@ def load_index(path: str | Path) -> faiss.IndexBinary:
 
 def _packed(codes: Any, bits: int | None) -> NDArray[np.uint8]:
     """Return codes as contiguous packed bytes [N,⌈K/8⌉], the bits beyond K zero."""
-    values = unpack_codes(codes, bits) if bits is not None else codes  # checked, tail cleared
+    values = unpack_codes(codes, bits) if bits is not None else codes  # checks, clears the tail
     packed = pack_codes(values)
     if packed.ndim != 2 or 0 in packed.shape:
         raise UserError(

@@ -1,7 +1,7 @@
-"""Files that hold both sides, query and database, of both modalities.
+"""Files with query and database codes of one or both modalities.
 
-Two kinds: ``codes.h5`` of a run, and the ``.mat`` result files that the released code of DCMHT,
-MITH and their relatives writes, with these variables:
+Two kinds: ``codes.h5`` of a run, and the ``.mat`` result files of the released code of DCMHT, MITH
+and related methods, with these variables:
 
     q_img, q_txt   query codes, Q×K          q_l   query labels, Q×C
     r_img, r_txt   database codes, N×K       r_l   database labels, N×C
@@ -33,7 +33,7 @@ class CodePair:
         name: the file, for messages.
         query: the query's codes by modality.
         database: the database's.
-        split_hash: hash of the split, None where a file carries none.
+        split_hash: hash of the split, None if the file has none.
     """
 
     name: str
@@ -43,18 +43,18 @@ class CodePair:
 
 
 def open_run(path: str | Path) -> CodePair:
-    """Return the codes of a run folder or of a ``codes.h5``; they are read when they are used.
+    """Return the codes of a run folder or of a ``codes.h5``; they are read on use.
 
     Raises:
         UserError: neither of them, or a broken file.
     """
     import h5py
 
-    given = Path(path)
-    file = given / "codes.h5" if given.is_dir() else given
+    path = Path(path)
+    file = path / "codes.h5" if path.is_dir() else path
     if not file.is_file():
         raise UserError(
-            f"'{given}' is not a run folder with a codes.h5 in it, nor such a file; give the path "
+            f"'{path}' is not a run folder with a codes.h5 in it, nor such a file; give the path "
             "that train printed."
         )
     try:
@@ -74,14 +74,14 @@ def open_run(path: str | Path) -> CodePair:
             "database/text are needed."
         )
     query, database = (
-        {modality: open_codes(f"{file}:{side}/{modality}") for modality in found}
-        for side, found in parts.items()
+        {modality: open_codes(f"{file}:{side}/{modality}") for modality in modalities}
+        for side, modalities in parts.items()
     )
-    return CodePair(str(given), query, database, None if split_hash is None else str(split_hash))
+    return CodePair(str(path), query, database, None if split_hash is None else str(split_hash))
 
 
 def open_mat(path: str | Path, *, strict: bool = False) -> CodePair:
-    """Return the codes of a ``.mat`` result file, of any MATLAB version, whole in memory.
+    """Return the codes of a ``.mat`` result file, of any MATLAB version, read into memory.
 
     Labels may also be class numbers, as a row or a column.
 
@@ -95,25 +95,25 @@ def open_mat(path: str | Path, *, strict: bool = False) -> CodePair:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"'{file}' is no file; a .mat file with {_ACCEPTED} is needed.")
-    found = read_variables(file, _VARIABLES)
-    if is_hdf5(file) and not _rows_agree(found):
-        turned = {name: value.T for name, value in found.items()}
-        if _rows_agree(turned):  # written by Python in its own order of axes
-            found = turned
-    missing = [name for name in ("q_l", "r_l") if name not in found]
+    variables = read_variables(file, _VARIABLES)
+    if is_hdf5(file) and not _rows_agree(variables):
+        transposed = {name: value.T for name, value in variables.items()}
+        if _rows_agree(transposed):  # written by Python with rows first
+            variables = transposed
+    missing = [name for name in ("q_l", "r_l") if name not in variables]
     for letter in _SIDES.values():
-        if not any(f"{letter}_{short}" in found for short in MODALITIES.values()):
+        if not any(f"{letter}_{short}" in variables for short in MODALITIES.values()):
             missing.append(f"{letter}_img or {letter}_txt")
     if missing:
         raise UserError(
-            f"'{file}' holds {', '.join(found)}, so {', '.join(missing)} is missing; accepted is "
-            f"{_ACCEPTED}."
+            f"'{file}' holds {', '.join(variables)}, so {', '.join(missing)} is missing; accepted "
+            f"is {_ACCEPTED}."
         )
     query, database = (
         {
-            modality: _mat_source(file, found, f"{letter}_{short}", f"{letter}_l", strict)
+            modality: _mat_source(file, variables, f"{letter}_{short}", f"{letter}_l", strict)
             for modality, short in MODALITIES.items()
-            if f"{letter}_{short}" in found
+            if f"{letter}_{short}" in variables
         }
         for letter in _SIDES.values()
     )
@@ -121,20 +121,21 @@ def open_mat(path: str | Path, *, strict: bool = False) -> CodePair:
 
 
 def _mat_source(
-    file: Path, found: dict[str, np.ndarray], codes: str, labels: str, strict: bool
+    file: Path, variables: dict[str, np.ndarray], codes: str, labels: str, strict: bool
 ) -> CodeSource:
     """Return one matrix of codes with its labels."""
     name = f"{file}:{codes}"
     try:
-        marks = _flat_class_numbers(found[labels], len(np.atleast_1d(found[codes])))
-        return source_of(name, Stored(found[codes], marks), strict=strict)
+        rows = len(np.atleast_1d(variables[codes]))
+        stored = Stored(variables[codes], _flat_class_numbers(variables[labels], rows))
+        return source_of(name, stored, strict=strict)
     except UserError as error:
-        told = str(error).removesuffix(".")
-        raise UserError(f"'{name}' with {labels}: {told}; accepted is {_ACCEPTED}.") from error
+        message = str(error).removesuffix(".")
+        raise UserError(f"'{name}' with {labels}: {message}; accepted is {_ACCEPTED}.") from error
 
 
 def _flat_class_numbers(labels: np.ndarray, rows: int) -> np.ndarray:
-    """Return class numbers, which MATLAB can only hold as a row or a column, as a flat array."""
+    """Return class numbers as a flat array; MATLAB stores them as a row or a column."""
     if labels.dtype.kind not in "biuf" or labels.ndim != 2:
         return labels
     is_row = labels.shape == (1, rows) and rows > 1
@@ -142,14 +143,15 @@ def _flat_class_numbers(labels: np.ndarray, rows: int) -> np.ndarray:
     return labels.reshape(-1) if is_row or is_column else labels
 
 
-def _rows_agree(found: dict[str, np.ndarray]) -> bool:
+def _rows_agree(variables: dict[str, np.ndarray]) -> bool:
     """Tell whether codes and labels have as many rows on each side, and codes as many columns."""
     widths: set[tuple[int, ...]] = set()
     for letter in _SIDES.values():
-        codes = [found[f"{letter}_{s}"] for s in MODALITIES.values() if f"{letter}_{s}" in found]
+        names = [f"{letter}_{short}" for short in MODALITIES.values()]
+        codes = [variables[name] for name in names if name in variables]
         widths.update(array.shape[1:] for array in codes)
         rows = {array.shape[:1] for array in codes}
-        labels = found.get(f"{letter}_l")
+        labels = variables.get(f"{letter}_l")
         if labels is not None and labels.shape != (1, *next(iter(rows), ())):
             rows.add(labels.shape[:1])
         if len(rows) > 1:

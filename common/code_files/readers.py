@@ -1,4 +1,4 @@
-"""Files of codes of any origin as sources: npz, npy, and HDF5 of our own runs or of others.
+"""Files of codes as sources: npz, npy, and HDF5, of this project's runs or of any origin.
 
 Nothing in a file is executed: arrays of pickled objects are refused.
 """
@@ -47,7 +47,7 @@ class _Layout(NamedTuple):
     stored: Stored | Opener
     bits: int | None  # of packed codes
     has_labels: bool
-    found: str  # what else the file holds, for the message that labels are missing
+    names: str  # of the arrays in the file, for the message that labels are missing
 
 
 def open_codes(
@@ -74,25 +74,25 @@ def open_codes(
     """
     path, part = _split_part(str(file))
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"'{path}' {found}; accepted is {ACCEPTED}.")
-    with _saying_what(path):
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"'{path}' {state}; accepted is {ACCEPTED}.")
+    with _explain_errors(path):
         layout = _hdf5(path, part) if part or _is_hdf5(path) else _numpy(path)
     if labels is not None:
         layout = layout._replace(stored=_relabelled(layout.stored, labels), has_labels=True)
     if labelled and not layout.has_labels:
-        raise UserError(f"'{file}': Found {layout.found}, so no 'labels'; accepted is {ACCEPTED}.")
+        raise UserError(f"'{file}': Found {layout.names}, so no 'labels'; accepted is {ACCEPTED}.")
     try:
         return source_of(str(file), layout.stored, layout.bits, strict=strict)
     except UserError as error:
         which = f"'{file}'" if labels is None else f"'{file}' with labels '{labels}'"
-        told = str(error).removesuffix(".")
-        raise UserError(f"{which}: {told}; accepted is {ACCEPTED}.") from error
+        message = str(error).removesuffix(".")
+        raise UserError(f"{which}: {message}; accepted is {ACCEPTED}.") from error
 
 
 @contextlib.contextmanager
-def _saying_what(path: Path) -> Iterator[None]:
-    """Turn the many errors of a broken file into a sentence."""
+def _explain_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a broken file into a :class:`UserError`."""
     try:
         yield
     except PermissionError as error:
@@ -112,7 +112,7 @@ def _split_part(file: str) -> tuple[Path, str]:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """Tell HDF5 by its first bytes, or by its name so that damage is told as such."""
+    """Tell HDF5 by its first bytes, or by its name so that damage is reported as such."""
     with open(path, "rb") as stream:
         return stream.read(8) == b"\x89HDF\r\n\x1a\n" or path.suffix.lower() in _HDF5_SUFFIXES
 
@@ -126,8 +126,8 @@ def _numpy(path: Path) -> _Layout:
         return _Layout(Stored(loaded), None, False, "a single array")
     with loaded:
         names = list(loaded.files)
-        wanted = [name for name in ("codes", "packed", "bits", "labels") if name in names]
-        arrays = {name: _member(loaded, name, path) for name in wanted}
+        known = [name for name in ("codes", "packed", "bits", "labels") if name in names]
+        arrays = {name: _member(loaded, name, path) for name in known}
     packed = "codes" not in arrays
     if packed and not ("packed" in arrays and "bits" in arrays):
         raise _neither(path, names)
@@ -172,7 +172,7 @@ def read_array(file: str | Path, what: str) -> np.ndarray:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"'{path}' does not exist; {what}.")
-    with _saying_what(path):
+    with _explain_errors(path):
         array = _load(path)
     if not isinstance(array, np.ndarray):
         raise UserError(f"'{path}' is an npz; {what}.")
@@ -180,7 +180,7 @@ def read_array(file: str | Path, what: str) -> np.ndarray:
 
 
 def _relabelled(stored: Stored | Opener, file: str | Path) -> Stored | Opener:
-    """Return what is stored with the labels of an npy file in place of its own."""
+    """Return stored arrays with the labels of an npy file in place of theirs."""
     labels = read_array(file, "labels are an npy of N×C or N numbers")
     if isinstance(stored, Stored):
         return stored._replace(labels=labels)
@@ -198,12 +198,12 @@ def _hdf5(path: Path, part: str) -> _Layout:
     import h5py
 
     with h5py.File(path, "r") as file:
-        place = file.get(part) if part else file
-        if place is None:
+        item = file.get(part) if part else file
+        if item is None:
             raise UserError(f"'{path}' has no '{part}'{_choices(file, path)}.")
-        folder = place.parent if isinstance(place, h5py.Dataset) else place
+        folder = item.parent if isinstance(item, h5py.Dataset) else item
         names = sorted(folder)
-        values = place if isinstance(place, h5py.Dataset) else None
+        values = item if isinstance(item, h5py.Dataset) else None
         for name in ("codes", "packed"):
             if values is None and isinstance(folder.get(name), h5py.Dataset):
                 values = folder[name]
@@ -235,15 +235,15 @@ def _opened_hdf5(path: Path, values: str, labels: str | None) -> Iterator[Stored
 
 def _stated_bits(path: Path, values: h5py.Dataset, folder: h5py.Group) -> int | None:
     """Return the number of bits that attributes or a dataset ``bits`` beside the codes state."""
-    for place in (values, folder, folder.file):
-        order = place.attrs.get("bit_order", "little")
+    for item in (values, folder, folder.file):
+        order = item.attrs.get("bit_order", "little")
         if order not in ("little", b"little"):
             raise UserError(f"'{path}' packs bits MSB first; only LSB first is accepted.")
     if "bits" in folder:
         return _whole_number(path, np.asarray(folder["bits"][()]))
-    for place in (values, folder, folder.file):
-        if "bits" in place.attrs:
-            return _whole_number(path, np.asarray(place.attrs["bits"]))
+    for item in (values, folder, folder.file):
+        if "bits" in item.attrs:
+            return _whole_number(path, np.asarray(item.attrs["bits"]))
     return None
 
 

@@ -55,7 +55,7 @@ def read_codes(path: Path) -> tuple[CodeSet, CodeSet, str]:
     """Return query codes, database codes and the split hash.
 
     Raises:
-        UserError: missing or not such a file.
+        UserError: a missing file, or one without codes of a run.
     """
     import h5py
 

@@ -6,8 +6,8 @@ a path, the latter two also a registered name that has no file; ``dataset.root=â
 key of what was chosen. When a layer gives a section another ``name`` (``loss.name=dsph``), the keys
 that belonged to the previous one are dropped. ``plugins`` of all layers add up.
 
-A layer that holds a whole run, as ``config.yaml`` of a run folder does, needs no file of what it
-names: moving, changing or deleting a method's YAML does not change the runs that were made with it.
+A complete layer, such as ``config.yaml`` of a run folder, needs none of the files that it names:
+moving, changing or deleting a method's YAML does not change existing runs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from common import registry
 from utils.errors import UserError, unknown_name
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
-NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
-"""Sections that hold a registered component: its ``name`` and its keys."""
-RECIPE = ("model", "loss", "optim", "schedule", "runner")
-"""Sections that a method consists of."""
-REGISTERED = {"dataset": registry.DATASETS, "backbone": registry.BACKBONES}
-"""What may be chosen by its registered name where it has no file."""
+_SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
+_NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
+"""Sections of a registered component: its ``name`` and its keys."""
+_RECIPE = ("model", "loss", "optim", "schedule", "runner")
+"""Sections of a method."""
+_REGISTERED = {"dataset": registry.DATASETS, "backbone": registry.BACKBONES}
+"""Sections that may be chosen by a registered name that has no file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Layer:
     file: Path | None = None
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it says all that a run needs, so that no file has to be read for it."""
-        named = [self.values.get(key) for key in NAMED if key not in ("optim", "schedule")]
-        return {"method", "bits", "seed", "data", "eval", *NAMED} <= set(self.values) and all(
+    def is_complete(self) -> bool:
+        """Whether it sets everything that a run needs, so that no file has to be read."""
+        named = [self.values.get(key) for key in _NAMED if key not in ("optim", "schedule")]
+        return {"method", "bits", "seed", "data", "eval", *_NAMED} <= set(self.values) and all(
             isinstance(section, Mapping) and "name" in section for section in named
         )
 
@@ -80,20 +80,20 @@ def read_layer(path: Path) -> Layer:
     """
     if not path.is_file():
         raise UserError(f"Config file '{path}' does not exist.")
-    about = path.stat()
-    values = _read_layer(path, (about.st_mtime_ns, about.st_size))
+    stat = path.stat()
+    values = _read_layer(path, (stat.st_mtime_ns, stat.st_size))
     return Layer(str(path), copy.deepcopy(values), path)
 
 
-@functools.lru_cache(maxsize=256)  # the configurations of a sweep are made of the same few files
+@functools.lru_cache(maxsize=256)  # the runs of a sweep share a few files
 def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}" if mark else ""
+        line = f":{mark.line + 1}" if mark else ""
         raise UserError(
-            f"{path}{place}: not valid YAML ({getattr(error, 'problem', error)})."
+            f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})."
         ) from error
     except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({error}).") from error
@@ -122,7 +122,7 @@ def config_file(group: str, name: str) -> Path:
 
 
 def short_name(name: str) -> str:
-    """Return what results call a method, dataset or backbone: of a YAML's path, the stem.
+    """Return the name of a method, dataset or backbone in results: of a YAML's path, the stem.
 
     >>> short_name("mine/shapes.yaml"), short_name("flickr8k")
     ('shapes', 'flickr8k')
@@ -134,7 +134,7 @@ def short_name(name: str) -> str:
 def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
     """Return all layers in order: base, the files that the user chose by name, then ``top``.
 
-    Every layer's plugins are loaded on the way, for a dataset may be chosen that one registers.
+    Every layer's plugins are loaded before a choice, for a plugin may register the chosen dataset.
 
     Raises:
         UserError: nothing is chosen for a section, an unknown name, or plugins that do not load.
@@ -144,22 +144,22 @@ def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
     names: dict[str, str | None] = {}
     chosen: dict[str, Layer] = {}
     for group in ("method", "dataset", "backbone"):
-        # the dataset and the method may each recommend a backbone; what the user says wins
-        advice = [chosen["dataset"], chosen["method"]] if group == "backbone" else []
-        names[group], chosen[group] = _choose(group, [base, *advice, *top])
-    others = {group: {g: names[g] for g in names if g != group} for group in SELECTED}
+        # the dataset and the method may each recommend a backbone; the user's choice wins
+        recommending = [chosen["dataset"], chosen["method"]] if group == "backbone" else []
+        names[group], chosen[group] = _choose(group, [base, *recommending, *top])
+    other_names = {group: {g: names[g] for g in names if g != group} for group in _SELECTED}
     return [
-        _settled(base, names),
-        *(_settled(chosen[group], others[group]) for group in SELECTED),
-        *(_settled(layer, names) for layer in top),
+        _without_choices(base, names),
+        *(_without_choices(chosen[group], other_names[group]) for group in _SELECTED),
+        *(_without_choices(layer, names) for layer in top),
     ]
 
 
 def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
-    """Return the name that the last layer to speak of it gives, and the layer it stands for."""
+    """Return the name in the last layer that has one for ``group``, and the layer of that name."""
     for layer in reversed(sources):
         name = _selected(layer, group)
-        if layer.is_whole:
+        if layer.is_complete:
             return name, Layer(layer.source, {})
         if name is not None:
             return name, _layer_of(group, name)
@@ -170,9 +170,9 @@ def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
 
 def _layer_of(group: str, name: str) -> Layer:
     known = set(config_names(group))
-    if group in REGISTERED and not name.endswith((".yaml", ".yml")) and name not in known:
-        if name not in REGISTERED[group]:
-            raise unknown_name(group, name, known.union(REGISTERED[group].names()))
+    if group in _REGISTERED and not name.endswith((".yaml", ".yml")) and name not in known:
+        if name not in _REGISTERED[group]:
+            raise unknown_name(group, name, known.union(_REGISTERED[group].names()))
         return Layer(f"{group}={name}", {group: {"config": name, "name": name}})
     layer = _with_plugins(read_layer(config_file(group, name)))
     section = layer.values.get(group)
@@ -196,47 +196,47 @@ def _selected(layer: Layer, group: str) -> str | None:
 def _with_plugins(layer: Layer) -> Layer:
     """Load a layer's plugins, and return it with their full paths.
 
-    A path is relative to the current folder; where nothing lies there, to the folder of the YAML.
+    A path is relative to the current folder; if there is no such file, to the folder of the YAML.
     """
-    given = layer.values.get("plugins") or []
-    files = [given] if isinstance(given, str) else given
+    plugins = layer.values.get("plugins") or []
+    files = [plugins] if isinstance(plugins, str) else plugins
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise UserError(
-            f"{layer.source}: plugins={given!r} is not accepted; a list of Python files is needed: "
-            "plugins=[file.py]."
+            f"{layer.source}: plugins={plugins!r} is not accepted; a list of Python files is "
+            "needed: plugins=[file.py]."
         )
-    found = [str(registry.load_plugin(_beside(file, layer.file))) for file in files]
-    return dataclasses.replace(layer, values={**layer.values, "plugins": found})
+    loaded = [str(registry.load_plugin(_plugin_path(file, layer.file))) for file in files]
+    return dataclasses.replace(layer, values={**layer.values, "plugins": loaded})
 
 
-def _beside(file: str, yaml_file: Path | None) -> str:
+def _plugin_path(file: str, yaml_file: Path | None) -> str:
     path = Path(file).expanduser()
     if yaml_file is not None and not path.is_file() and (yaml_file.parent / path).is_file():
         return str(yaml_file.parent / path)
     return file
 
 
-def _settled(layer: Layer, names: Mapping[str, str | None]) -> Layer:
-    """Return a layer without its choices, for these are made, and without keys of other choices.
+def _without_choices(layer: Layer, names: Mapping[str, str | None]) -> Layer:
+    """Return a layer without its choices of files, and without keys that belong to other choices.
 
-    ``dataset: flickr8k`` has done its work by now; ``loss: csq`` names a loss.
+    ``dataset: flickr8k`` chose a file, which is a layer by now; ``loss: csq`` names a loss.
     """
     values = dict(layer.values)
     for key, value in values.items():
-        if isinstance(value, str) and key in SELECTED:
+        if isinstance(value, str) and key in _SELECTED:
             values[key] = short_name(value) if key == "method" else {}
-        elif isinstance(value, str) and key in NAMED:
+        elif isinstance(value, str) and key in _NAMED:
             values[key] = {"name": value}
         elif key in names and isinstance(value, Mapping) and "config" in value:
-            kept = value if value["config"] in (None, names[key]) else {}
-            values[key] = {k: v for k, v in kept.items() if k != "config" or layer.is_whole}
-    if layer.is_whole and "method" in names and layer.values["method"] != names["method"]:
-        values = {key: value for key, value in values.items() if key not in RECIPE}
+            section = value if value["config"] in (None, names[key]) else {}
+            values[key] = {k: v for k, v in section.items() if k != "config" or layer.is_complete}
+    if layer.is_complete and "method" in names and layer.values["method"] != names["method"]:
+        values = {key: value for key, value in values.items() if key not in _RECIPE}
     return dataclasses.replace(layer, values=values)
 
 
 def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Lay ``values`` over ``into``; a section that gets another ``name`` begins anew."""
+    """Merge ``values`` over ``into``; a section with another ``name`` replaces the previous one."""
     for key, value in values.items():
         present = into.get(key)
         if key == "plugins":
@@ -248,10 +248,10 @@ def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
         if not isinstance(present, dict):
             present = {}
         named = value.get("name")
-        if key in NAMED and named is not None and present.get("name", named) != named:
-            # another component: what the previous one was told means nothing to it
-            kept = ("lr", "groups") if key == "optim" else ()
-            present = {k: v for k, v in present.items() if k in kept}
+        if key in _NAMED and named is not None and present.get("name", named) != named:
+            # another component does not have the keys of the previous one
+            shared = ("lr", "groups") if key == "optim" else ()
+            present = {k: v for k, v in present.items() if k in shared}
         into[key] = present
         _merge_inner(present, value)
 
@@ -261,7 +261,7 @@ def _merge_inner(into: dict[str, Any], values: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge_inner(into[key], value)
         elif isinstance(value, Mapping):
-            # a component given by its name alone, as in `split: mith`, gets further keys
+            # a component that was a name alone, as in `split: mith`, gets further keys
             into[key] = {"name": into[key]} if isinstance(into.get(key), str) else {}
             _merge_inner(into[key], value)
         else:
@@ -272,20 +272,20 @@ def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
     for depth, key in enumerate(keys[:-1]):
         inner = nested.get(key)
         if isinstance(inner, str):  # dataset=x dataset.root=y, dataset.split=x dataset.split.seed=1
-            inner = {"config" if depth == 0 and key in SELECTED else "name": inner}
+            inner = {"config" if depth == 0 and key in _SELECTED else "name": inner}
         if not isinstance(inner, dict):
             inner = {}
         nested[key] = inner
         nested = inner
     last = keys[-1]
     if isinstance(nested.get(last), dict) and isinstance(value, str):
-        nested[last]["config" if last in SELECTED else "name"] = value  # dataset.root=y dataset=x
+        nested[last]["config" if last in _SELECTED else "name"] = value  # dataset.root=y dataset=x
     else:
         nested[last] = value
 
 
 def locate(layers: Sequence[Layer], path: str) -> str:
-    """Say which layer set ``path`` last, with the line where it is a file."""
+    """Return the source of the layer that set ``path`` last, with the line if it is a file."""
     keys = path.split("[")[0].split(".")
     for layer in reversed(layers):
         value: Any = layer.values

@@ -1,4 +1,4 @@
-"""One run's configuration: composed from layers, checked strictly, named by its hash."""
+"""A run's configuration: composed from layers, checked strictly, named by its hash."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMPONENTS = {
 NOT_IDENTITY = (
     "output", "plugins", "data.workers", "runner.threads", "runner.device", "runner.pictures",
 )  # fmt: skip
-"""Keys that change where or how fast a run happens, not what comes out; left out of its hash."""
+"""Keys that change where or how fast a run happens, not its result; left out of its hash."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,14 @@ class DataConfig:
     on_bad_image: Literal["error", "skip"] = "error"  # one that cannot be read
     feature_cache: Literal["auto", "off"] = "auto"  # auto: whenever the encoder is frozen
     caption_noise: float = 0.0  # share of training rows whose captions are shuffled among them
-    generated: str | None = None  # folder of `main.py generate`: captions, painted query pictures
-    workers: int = 0  # processes that load; 0: none beside the main one
+    generated: str | None = None  # folder of `main.py generate`: captions, query pictures
+    workers: int = 0  # loading processes; 0: the main process loads
     eval_batch_size: int = 256  # rows, where nothing is trained
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Section ``eval``: what is measured, and on what the epoch is selected."""
+    """Section ``eval``: what is measured, and the rows that select the epoch."""
 
     select: Literal["val", "query", "last"] = "val"  # rows that choose the epoch; last: no choice
     val_size: int | float = 0.1  # rows, or a fraction of the training rows, when select=val
@@ -69,7 +69,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A registered thing chosen by name, with its checked settings."""
+    """A registered component, chosen by name, with its checked settings."""
 
     entry: registry.Entry
     config: Any
@@ -95,8 +95,8 @@ class RunConfig:
 
     Attributes:
         optim: group name → settings, for every group that model and loss declare.
-        resolved: the whole as plain dicts and lists, complete with defaults; what ``config.yaml``
-            holds and what reproduces the run.
+        resolved: all settings, with defaults, as plain dicts and lists: the content of
+            ``config.yaml``, which reproduces the run.
     """
 
     method: str
@@ -132,7 +132,7 @@ def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> Ru
 
     Raises:
         UserError: an unknown name or key, a mistyped value, a missing file, a model and a loss that
-            do not fit; the sentence says where and what is accepted.
+            do not fit; the message says where and what is accepted.
     """
     top = [Layer("command line", parse_overrides(overrides))]
     if file is not None:
@@ -141,7 +141,7 @@ def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> Ru
 
 
 def compose_layers(top: Sequence[Layer]) -> RunConfig:
-    """Return the checked configuration for ``top`` layers over the project's own YAML files."""
+    """Return the checked configuration for ``top`` layers over the project's YAML files."""
     layers = with_selected_files(top)
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -153,19 +153,19 @@ TOP_LEVEL = ("method", "bits", "seed", "output", "plugins", "data", "eval", *COM
 
 
 def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
-    def where(path: str) -> str:
+    def locate_key(path: str) -> str:
         return locate(layers, path)
 
     for key in merged:
         if key not in TOP_LEVEL:
             fields = [(name, Any, None) for name in TOP_LEVEL]
-            schema.build(dataclasses.make_dataclass("Run", fields), {key: None}, "", where)
+            schema.build(dataclasses.make_dataclass("Run", fields), {key: None}, "", locate_key)
     for section in ("data", "eval", *COMPONENTS):
-        schema.convert(dict, merged.get(section, {}), section, where)
+        schema.convert(dict, merged.get(section, {}), section, locate_key)
     head = {key: merged.get(key) for key in ("method", "bits", "seed", "output")}
-    top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", where)
+    top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", locate_key)
     parts = {
-        section: _component(section, merged.get(section, {}), where)
+        section: _component(section, merged.get(section, {}), locate_key)
         for section in ("dataset", "backbone", "model", "loss", "runner")
         if not (section == "loss" and merged.get("loss", {}).get("name") in (None, "none"))
     }
@@ -174,11 +174,11 @@ def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
     problem = misfit(model.entry, loss.entry) if loss else None
     if problem is not None:
         raise UserError(problem)
-    optim = _optim(merged, model, loss, where)
-    data = schema.build(DataConfig, merged.get("data", {}), "data", where)
-    evaluation = schema.build(EvalConfig, merged.get("eval", {}), "eval", where)
-    _check_at(evaluation, where)
-    _check_ranges(top, data, evaluation, where)
+    optim = _optim(merged, model, loss, locate_key)
+    data = schema.build(DataConfig, merged.get("data", {}), "data", locate_key)
+    evaluation = schema.build(EvalConfig, merged.get("eval", {}), "eval", locate_key)
+    _check_at(evaluation, locate_key)
+    _check_ranges(top, data, evaluation, locate_key)
     resolved = {
         **schema.plain(top),
         "plugins": merged.get("plugins", []),
@@ -220,8 +220,8 @@ def _component(
         entry = COMPONENTS[section].get(name)
     except UserError as error:
         raise UserError(f"{locate(f'{path}.name')}: {error}") from error
-    own = {k: v for k, v in values.items() if k not in ("name", "config")}
-    return Component(entry, schema.build(entry.config, own, path, locate))
+    settings = {k: v for k, v in values.items() if k not in ("name", "config")}
+    return Component(entry, schema.build(entry.config, settings, path, locate))
 
 
 def _plain_component(merged: Mapping[str, Any], section: str, part: Component) -> dict[str, Any]:
@@ -231,18 +231,19 @@ def _plain_component(merged: Mapping[str, Any], section: str, part: Component) -
 
 
 def misfit(model: registry.Entry, loss: registry.Entry) -> str | None:
-    """Return why a model and a loss cannot work together, or None; nothing is built for it."""
+    """Return why a model and a loss cannot work together, or None; neither is built."""
     if not model.provides:
         return None
-    given, needs = model.provides, _needs(loss, model)
-    missing = [name for name in needs if name not in given]
+    provided, needs = model.provides, _needs(loss, model)
+    missing = [name for name in needs if name not in provided]
     if missing:
         return (
             f"Loss '{loss.name}' does not fit model '{model.name}': it needs {', '.join(missing)}, "
-            f"and the model gives {', '.join(given)}; choose another loss.name or model.name."
+            f"and the model gives {', '.join(provided)}; choose another loss.name or model.name."
         )
     modalities = {name.split("_")[0] for name in needs}
-    untrained = [n for n in given if n.endswith("_code") and n.split("_")[0] not in modalities]
+    codes = [name for name in provided if name.endswith("_code")]
+    untrained = [name for name in codes if name.split("_")[0] not in modalities]
     if needs and untrained:
         return (
             f"Loss '{loss.name}' does not fit model '{model.name}': it reads {', '.join(needs)} "
@@ -253,7 +254,7 @@ def misfit(model: registry.Entry, loss: registry.Entry) -> str | None:
 
 
 def _needs(loss: registry.Entry, model: registry.Entry) -> list[str]:
-    """The outputs a loss reads; ``*_code`` stands for every code that the model gives."""
+    """Return the outputs that a loss reads; ``*_code`` means all codes of the model."""
     names: list[str] = []
     for need in loss.needs:
         names += fnmatch.filter(model.provides, need) if "*" in need else [need]
@@ -263,18 +264,18 @@ def _needs(loss: registry.Entry, model: registry.Entry) -> list[str]:
 def _optim(
     merged: Mapping[str, Any], model: Component, loss: Component | None, locate: schema.Locate
 ) -> dict[str, OptimGroup]:
-    """Settings per group: the section's, then what the component recommends, then the user's."""
+    """Return settings per group: the section's, then the component's, then the user's."""
     if loss is None:
         return {}
     section = dict(merged.get("optim", {}))
-    asked = schema.convert(
+    user_groups = schema.convert(
         dict[str, dict], section.pop("groups", None) or {}, "optim.groups", locate
     )
     recommended = {
         "backbone": {}, "head": {}, **model.entry.groups,
         **(loss.entry.groups or {"loss": {}}),
     }  # fmt: skip
-    for name in asked:
+    for name in user_groups:
         if name not in recommended:
             raise UserError(
                 f"{locate(f'optim.groups.{name}')}: "
@@ -282,11 +283,11 @@ def _optim(
                 f"(the groups of model '{model.name}' and loss '{loss.name}')"
             )
     common = {"schedule": merged.get("schedule", {}), **section}
-    _optim_group(common, "optim", locate)  # so that a slip is reported where it was typed
+    _optim_group(common, "optim", locate)  # an error in the section is reported there
     groups = {}
-    for name, advice in recommended.items():
+    for name, recommendation in recommended.items():
         values = dict(common)
-        for layer in (advice, asked.get(name) or {}):
+        for layer in (recommendation, user_groups.get(name) or {}):
             if layer.get("name", values.get("name")) != values.get("name"):
                 values = {key: values[key] for key in ("lr", "schedule") if key in values}
             values.update(layer)
@@ -296,9 +297,9 @@ def _optim(
 
 def _optim_group(values: Mapping[str, Any], path: str, locate: schema.Locate) -> OptimGroup:
     def locate_group(full: str) -> str:
-        # a key may come from the group or from the section that all groups share
-        place = locate(full)
-        return place if place != "defaults" else locate(full.replace(path, "optim", 1))
+        # a key comes from the group or from the section that all groups share
+        location = locate(full)
+        return location if location != "defaults" else locate(full.replace(path, "optim", 1))
 
     rest = {key: value for key, value in values.items() if key not in ("lr", "schedule")}
     rate = schema.convert(float, values.get("lr"), f"{path}.lr", locate_group)

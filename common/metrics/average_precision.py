@@ -6,7 +6,7 @@ its expectation over all orders, and its extremes, follow from the two histogram
 Sources: expectation, McSherry & Najork, "Computing information retrieval performance measures
 efficiently in the presence of tied scores", ECIR 2008; its use for hashing, He et al., "Hashing
 as tie-aware learning to rank", CVPR 2018, arXiv:1705.08562. The extremes, the cut at rank R and
-its three denominators are derived in closed_forms_numba.py.
+its three denominators are derived in counting/closed_forms.py.
 """
 
 from __future__ import annotations
@@ -68,16 +68,18 @@ def average_precision_at(
         raise unknown_name("denominator of AP@R", denominator, DENOMINATORS)
     if at is not None and at < 1:
         raise UserError(f"AP@R needs a cut R of at least 1, but got {at}.")
-    from common.metrics.counting import closed_forms as compiled
+    from common.metrics.counting import closed_forms
 
     bands = np.zeros((histograms.queries, 3))
     if histograms.queries:
         cut = min(at, histograms.database) if at is not None else histograms.database
         divisor = {
-            "retrieved": compiled.RETRIEVED, "min": compiled.MIN, "total": compiled.TOTAL,
-        }[denominator]  # fmt: skip
-        compiled.over_queries(
-            compiled.average_precisions, *histograms.arrays(), cut, divisor, bands
+            "retrieved": closed_forms.RETRIEVED,
+            "min": closed_forms.MIN,
+            "total": closed_forms.TOTAL,
+        }[denominator]
+        closed_forms.over_queries(
+            closed_forms.average_precisions, *histograms.arrays(), cut, divisor, bands
         )
     return TieBand(*torch.from_numpy(bands).unbind(1))
 

@@ -1,7 +1,7 @@
 """Precision and recall along a ranking, by rank and by Hamming radius, from histograms.
 
 By rank, ties count by their expectation: among n tied rows of which r are relevant, the first m
-hold m·r/n relevant ones in the mean. By radius nothing is tied.
+hold m·r/n relevant ones in the mean. By radius there are no ties.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from common.metrics.histograms import GradedHistograms, Histograms, as_integers, ratio
 from utils.errors import UserError, unknown_name
 
-_PIECE = 2**20  # ranks
+_BLOCK = 2**20  # ranks
 
 GAINS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "binary": lambda grade: (grade > 0).double(),
@@ -67,18 +67,17 @@ def relevant_above(histograms: Histograms, ranks: Sequence[int]) -> Tensor:
         raise UserError(
             f"Rank {wrong[0]} is outside of 1..{histograms.database}, the rows of the database."
         )
-    ascending, place = np.unique(np.asarray(ranks, dtype=np.int64), return_inverse=True)
-    found = _relevant_above(histograms, ascending[None])
-    return found if (place == np.arange(len(place))).all() else found[:, place]
+    ascending, position = np.unique(np.asarray(ranks, dtype=np.int64), return_inverse=True)
+    return _relevant_above(histograms, ascending[None])[:, position]
 
 
 def _relevant_above(histograms: Histograms, ranks: NDArray[np.int64]) -> Tensor:
     """Return the expected relevant rows above ascending ranks [1,P] or [Q,P], float64 [Q,P]."""
-    from common.metrics.counting import closed_forms as compiled
+    from common.metrics.counting import closed_forms
 
-    found = np.zeros((histograms.queries, ranks.shape[1]))
-    compiled.over_queries(compiled.relevant_above, *histograms.arrays(), ranks, found)
-    return torch.from_numpy(found)
+    counts = np.zeros((histograms.queries, ranks.shape[1]))
+    closed_forms.over_queries(closed_forms.relevant_above, *histograms.arrays(), ranks, counts)
+    return torch.from_numpy(counts)
 
 
 def curve_by_rank(histograms: Histograms, ranks: Sequence[int]) -> Curve:
@@ -93,9 +92,9 @@ def curve_by_rank(histograms: Histograms, ranks: Sequence[int]) -> Curve:
     >>> curve_by_rank(h, [1, 2, 3]).precision.tolist()[0]
     [1.0, 0.75, 0.6666666666666666]
     """
-    found = relevant_above(histograms, ranks)
+    relevant = relevant_above(histograms, ranks)
     divisor = torch.tensor(list(ranks), dtype=torch.float64)
-    return Curve(found / divisor, ratio(found, histograms.total_relevant[:, None]))
+    return Curve(relevant / divisor, ratio(relevant, histograms.total_relevant[:, None]))
 
 
 def curve_by_radius(histograms: Histograms, average: str = "micro") -> Curve:
@@ -156,7 +155,7 @@ def ndcg_at(
         float64 [Q]; 0 for a query without relevant rows.
 
     Raises:
-        UserError: an unknown gain, or grades are needed that were not counted.
+        UserError: an unknown gain, or one that needs counts by grade.
     """
     if gain not in GAINS:
         raise unknown_name("gain of NDCG", gain, tuple(GAINS))
@@ -182,19 +181,19 @@ def ndcg_at(
 def discounted_gain(sizes: Tensor, gains: Tensor, cut: int) -> Tensor:
     """Return the expected Σ gain/log2(1 + t) over ranks t ≤ ``cut`` of tied groups, float64 [Q].
 
-    The discounts are summed piece by piece, so that memory does not grow with the database.
+    The discounts are summed in blocks of ranks, so that memory does not grow with the database.
 
     Args:
         sizes: int64 [Q,P], rows of consecutive groups.
         gains: float64 [Q,P], their gains, summed.
         cut: the last rank.
     """
-    from common.metrics.counting import closed_forms as compiled
+    from common.metrics.counting import closed_forms
 
     sums = np.zeros(len(sizes))
     groups = as_integers(sizes), np.ascontiguousarray(gains.cpu().numpy())
-    for before in range(0, cut, _PIECE):
-        ranks = np.arange(before + 1, min(before + _PIECE, cut) + 1, dtype=np.float64)
+    for before in range(0, cut, _BLOCK):
+        ranks = np.arange(before + 1, min(before + _BLOCK, cut) + 1, dtype=np.float64)
         upto = np.concatenate([np.zeros(1), np.cumsum(1 / np.log2(1 + ranks))])
-        compiled.over_queries(compiled.add_discounted, *groups, before, upto, sums)
+        closed_forms.over_queries(closed_forms.add_discounted, *groups, before, upto, sums)
     return torch.from_numpy(sums)

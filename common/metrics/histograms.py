@@ -1,7 +1,7 @@
-"""Counting instead of sorting: per query, how many rows (and relevant rows) lie at each distance.
+"""Histograms of each query: database rows, and relevant ones, at each Hamming distance.
 
-Hamming distances are the integers 0..K, so these histograms hold everything that any ranking
-metric can say about a query, ties included.
+Distances are the integers 0..K, so every ranking metric of a query, ties included, follows from
+these counts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Histograms:
         return self.relevant.sum(1)
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return both as numpy arrays for compiled code, without a copy where they allow it."""
+        """Return ``rows`` and ``relevant`` as numpy arrays, without a copy where possible."""
         return as_integers(self.rows), as_integers(self.relevant)
 
     def select(self, which: Tensor | slice) -> Histograms:
@@ -75,7 +75,7 @@ class GradedHistograms:
 
 
 def as_integers(counts: Tensor) -> NDArray[np.int64]:
-    """Return counts as a contiguous int64 array in memory."""
+    """Return counts as a contiguous int64 array on the CPU."""
     return np.ascontiguousarray(counts.cpu().numpy(), dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What goes into a metric, checked: codes of one length, labels of one kind, rows that match."""
+"""Checked inputs of a metric: codes of one length, labels of one kind, as many rows of both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_histograms(
     device: torch.device | str | None = None,
     memory_mb: float = 256,
 ) -> Histograms:
-    """Check codes and labels and count: the start of every metric of one retrieval direction.
+    """Check codes and labels and return the histograms, from which every metric follows.
 
     Args:
         query_codes: array or tensor [Q,K] that :func:`common.codes.as_codes` accepts.
@@ -33,13 +33,13 @@ def build_histograms(
         database_codes: [N,K].
         database_labels: [N,C] or [N], of the same kind.
         strict: refuse values other than ±1, 0 and 1 instead of taking their sign.
-        backend: what counts, see :func:`common.metrics.counting.dispatch.count_histograms`.
+        backend: see :func:`common.metrics.counting.dispatch.count_histograms`.
         device: where to count; None = where ``query_codes`` are (the CPU for arrays).
         memory_mb: bound on temporary memory in MiB.
 
     Raises:
         UserError: no rows, different numbers of bits or classes, labels of two kinds, rows
-            without labels, or a device or back end that is not there.
+            without labels, or an unavailable device or back end.
     """
     if device is None and isinstance(query_codes, Tensor):
         device = query_codes.device
@@ -57,7 +57,7 @@ def pack_sides(
     *,
     strict: bool = False,
 ) -> tuple[PackedRows, PackedRows]:
-    """Check and pack both sides of a comparison; the message says which side is wrong.
+    """Check and pack query and database; an error names the side.
 
     Raises:
         UserError: as :func:`build_histograms`.

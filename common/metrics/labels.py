@@ -1,4 +1,4 @@
-"""Labels as a metric takes them: class numbers or multi-hot."""
+"""Labels of a metric: class numbers or multi-hot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def as_labels(array: Any) -> NDArray[np.int64] | NDArray[np.bool_]:
         array: array or tensor [N] of class numbers ≥ 0, or [N,C] of 0/1, of any real dtype.
 
     Raises:
-        UserError: another shape, or values that are neither.
+        UserError: another shape or other values.
 
     >>> as_labels([[1.0, 0.0]])
     array([[ True, False]])
@@ -37,21 +37,21 @@ def as_labels(array: Any) -> NDArray[np.int64] | NDArray[np.bool_]:
         return values.astype(np.int64)
     if values.dtype.kind == "b":
         return values
-    marks = values != 0
-    if not np.array_equal(values, marks):  # one pass; NaN differs from everything
+    multi_hot = values != 0
+    if not np.array_equal(values, multi_hot):  # one pass; NaN differs from everything
         raise UserError(
             f"Labels of shape {list(values.shape)} hold values other than 0 and 1; give class "
             "numbers as a flat array [N]."
         )
-    return marks
+    return multi_hot
 
 
 def check_comparable(bits: tuple[int, int], classes: tuple[int | None, int | None]) -> None:
     """Refuse a query and a database that cannot be compared.
 
     Args:
-        bits: of a code of the query and of the database.
-        classes: numbers of classes of their 0/1 labels, None for class numbers.
+        bits: code lengths of the query and of the database.
+        classes: their numbers of classes, None for class numbers.
 
     Raises:
         UserError: they differ in the number of bits or classes or in the kind of labels.

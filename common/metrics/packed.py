@@ -1,4 +1,4 @@
-"""Codes and labels as packed bits: what is counted, a fraction of the memory of arrays."""
+"""Codes and labels as packed bits, from which the back ends count."""
 
 from __future__ import annotations
 
@@ -60,20 +60,31 @@ def pack_rows(codes: Any, labels: Any, *, strict: bool = False) -> PackedRows:
         raise UserError(
             f"Codes have shape {list(shape)}; [N,K] with at least one row and one bit is needed."
         )
-    marks = as_labels(labels)
-    if len(packed) != len(marks):
+    checked = as_labels(labels)
+    check_row_counts(len(packed), len(checked))
+    return PackedRows(packed, shape[1], *pack_labels(checked))
+
+
+def check_row_counts(codes: int, labels: int) -> None:
+    """Refuse different numbers of rows of codes and of labels."""
+    if codes != labels:
         raise UserError(
-            f"There are {len(packed)} rows of codes and {len(marks)} of labels; each row of codes "
-            "needs one of labels."
+            f"There are {codes} rows of codes and {labels} of labels; each row of codes needs one "
+            "of labels."
         )
-    if marks.ndim == 1:
-        return PackedRows(packed, shape[1], marks.astype(np.int64), None)
-    multi_hot = np.packbits(marks.astype(np.bool_), axis=1, bitorder="little")
-    return PackedRows(packed, shape[1], multi_hot, marks.shape[1])
+
+
+def pack_labels(
+    labels: NDArray[np.int64] | NDArray[np.bool_],
+) -> tuple[NDArray[np.int64] | Bytes, int | None]:
+    """Return labels as :class:`PackedRows` stores them, and their number of classes."""
+    if labels.ndim == 1:
+        return labels.astype(np.int64, copy=False), None
+    return np.packbits(labels.astype(np.bool_), axis=1, bitorder="little"), labels.shape[1]
 
 
 def planes(packed: Bytes, dtype: type[np.unsignedinteger[Any]]) -> NDArray[Any]:
-    """Return packed bits [n,B] as words, one contiguous plane for each: ``dtype`` [W,n].
+    """Return packed bits [n,B] as words, one contiguous row per word: ``dtype`` [W,n].
 
     >>> planes(np.array([[1, 0, 0, 0, 2]], dtype=np.uint8), np.uint32)
     array([[1],

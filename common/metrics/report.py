@@ -1,4 +1,4 @@
-"""Everything about one retrieval direction as one JSON-ready dictionary."""
+"""All metrics of one retrieval direction as a JSON-ready dictionary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.distributed import gather_rows, own_share
+from common.distributed import gather_rows, local_share
 from common.metrics.average_precision import (
     DENOMINATORS,
     average_precision,
@@ -32,8 +32,8 @@ from common.metrics.inputs import pack_sides
 from common.metrics.packed import PackedRows
 from utils.errors import UserError, unknown_name
 
-NO_RELEVANT = ("zero", "skip")
-HEADLINE_DENOMINATOR = "min"
+_NO_RELEVANT = ("zero", "skip")
+_HEADLINE_DENOMINATOR = "min"
 _PRECISION_AT = (1, 10, 100, 1000)
 _GAIN_IN_WORDS = {
     "binary": "1 for a relevant row",
@@ -72,7 +72,7 @@ def retrieval_report(
             left out (``"skip"``).
         gain: of NDCG, see :func:`common.metrics.curves.ndcg_at`.
         strict: refuse values other than ±1, 0 and 1 instead of taking their sign.
-        backend: what counts: ``"auto"``, ``"torch"`` or ``"numba"``; all give the same integers.
+        backend: of counting: ``"auto"``, ``"torch"`` or ``"numba"``; all give the same integers.
         device: where ``torch`` counts; None = where ``query_codes`` are.
         memory_mb: bound on temporary memory while counting, in MiB.
 
@@ -114,15 +114,15 @@ def report_packed(
 ) -> dict[str, Any]:
     """Return the report of packed codes; the database may come in blocks, each read once.
 
-    Under several processes (``torch.distributed``) each counts a share of the queries, all of
-    them being given the same query and database, and each returns the whole report.
+    With several processes (``torch.distributed``) all get the same query and database, each counts
+    a share of the queries, and each returns the whole report.
 
     Args and errors are those of :func:`retrieval_report`.
     """
     _check_options(at, no_relevant, gain)
     count = count_histograms if gain == "binary" else count_grades
     counted = count(
-        query.select(own_share(len(query))), database, backend=backend, device=device,
+        query.select(local_share(len(query))), database, backend=backend, device=device,
         memory_mb=memory_mb,
     )  # fmt: skip
     if isinstance(counted, Histograms):
@@ -142,7 +142,7 @@ def report_histograms(
     no_relevant: str = "zero",
     gain: str = "binary",
 ) -> dict[str, Any]:
-    """Return the report of histograms, from whichever back end they come.
+    """Return the report of histograms.
 
     Returns:
         ``map``: per cut ``expected``, ``worst``, ``best`` over tie orders; for a number R also
@@ -150,9 +150,8 @@ def report_histograms(
         ``precision_at``, ``recall_at``, ``ndcg``: by rank, as text keys. ``pr_radius``: lists
         over radius 0..K, pooled over pairs and, as ``*_macro``, averaged over queries.
         ``pr_rank``: lists over about 100 ranks. ``precision_radius2``, ``r_precision``. ``bits``,
-        ``queries``, ``database``, ``queries_without_relevant``. ``beyond_database``: cuts and
-        ranks asked for that the database does not have; they mean all of it. All numbers are
-        finite.
+        ``queries``, ``database``, ``queries_without_relevant``. ``beyond_database``: requested
+        cuts and ranks above the number of rows; they mean all of it. All numbers are finite.
 
     Raises:
         UserError: an unknown option.
@@ -161,17 +160,16 @@ def report_histograms(
     histograms = counted if isinstance(counted, Histograms) else counted.binary()
     queries, database = histograms.queries, histograms.database
     has_relevant = histograms.total_relevant > 0
+    selected = histograms
     if no_relevant == "skip":
-        counted, kept = counted.select(has_relevant), histograms.select(has_relevant)
-    else:
-        kept = histograms
+        counted, selected = counted.select(has_relevant), histograms.select(has_relevant)
     points = _points(precision_at, database)
     return {
-        "map": {key: _map_entry(kept, cut) for key, cut in cuts.items()},
+        "map": {key: _map_entry(selected, cut) for key, cut in cuts.items()},
         "ndcg": {key: _mean(ndcg_at(counted, cut, gain)) for key, cut in cuts.items()},
-        **_curves(kept, points, database),
-        "precision_radius2": _mean(precision_within(kept, 2)),
-        "r_precision": _mean(r_precision(kept)),
+        **_curves(selected, points, database),
+        "precision_radius2": _mean(precision_within(selected, 2)),
+        "r_precision": _mean(r_precision(selected)),
         "bits": histograms.bits,
         "queries": queries,
         "database": database,
@@ -220,21 +218,21 @@ def _curves(histograms: Histograms, points: Sequence[int], database: int) -> dic
 
 def _check_options(at: Sequence[str | int], no_relevant: str, gain: str) -> dict[str, int | None]:
     """Return the cuts, or refuse an unknown option."""
-    if no_relevant not in NO_RELEVANT:
-        raise unknown_name("policy for queries without a relevant row", no_relevant, NO_RELEVANT)
+    if no_relevant not in _NO_RELEVANT:
+        raise unknown_name("policy for queries without a relevant row", no_relevant, _NO_RELEVANT)
     if gain not in GAINS:
         raise unknown_name("gain of NDCG", gain, tuple(GAINS))
     return parse_cuts(at)
 
 
 def protocol(no_relevant: str = "zero", gain: str = "binary") -> dict[str, Any]:
-    """Return, in words, the definitions behind the numbers of a report."""
+    """Return the definitions of a report's numbers as texts."""
     return {
         "relevance": "share at least one label (class numbers: equal)",
         "ranking": "ascending Hamming distance; code = sign of the real value, sign(0) = +1",
         "ties": "expected over all orders of rows at equal distance; worst and best over them",
         "no_relevant": no_relevant,
-        "map_denominator": {"all": "total", "at": HEADLINE_DENOMINATOR},
+        "map_denominator": {"all": "total", "at": _HEADLINE_DENOMINATOR},
         "map_denominators": {
             "retrieved": "relevant rows at ranks 1..R",
             "min": "lesser of R and all relevant rows",
@@ -276,8 +274,8 @@ def _map_entry(histograms: Histograms, cut: int | None) -> dict[str, Any]:
     if cut is None:
         return mean_band(average_precision(histograms))
     bands = {name: mean_band(average_precision_at(histograms, cut, name)) for name in DENOMINATORS}
-    headline = bands[HEADLINE_DENOMINATOR]
-    return {**headline, "denominator": HEADLINE_DENOMINATOR, "by_denominator": bands}
+    headline = bands[_HEADLINE_DENOMINATOR]
+    return {**headline, "denominator": _HEADLINE_DENOMINATOR, "by_denominator": bands}
 
 
 def _mean(values: Tensor) -> float:

@@ -1,8 +1,8 @@
-"""NDCG by how alike classes are: whether a code puts a cat nearer to dogs than to lorries.
+"""NDCG with the similarity of classes as gain.
 
-mAP knows right and wrong. Where single labels come with a similarity of classes, a row of another
-class is worth as much as its class is like the query's. Rows at equal distance have the mean gain
-of their bucket, which is the expectation over all orders, as everywhere in this package.
+mAP counts a row as relevant or not. Where single labels come with a similarity of classes, the gain
+of a row is the similarity of its class to the query's. Rows at equal distance have the mean gain of
+their bucket, which is the expectation over all orders, as everywhere in this package.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def semantic_ndcg(
         memory_mb: bound on temporary memory while counting, in MiB.
 
     Returns:
-        float64 [Q]; 0 for a query that no row of the database is like.
+        float64 [Q]; 0 for a query whose class has similarity 0 to all of the database.
 
     Raises:
         UserError: rows with several labels or none, or a similarity that is not [C,C] of finite
@@ -67,13 +67,13 @@ def semantic_means(
     *,
     memory_mb: float = 256,
 ) -> dict[str, float]:
-    """Return the mean over queries of :func:`semantic_ndcg` for each cut; counted once for all."""
+    """Return the mean over queries of :func:`semantic_ndcg` for each cut, from one count."""
     ranking = _Ranking.of(query, database, similarity, memory_mb)
     return {key: float(ranking.ndcg(cut).mean()) for key, cut in cuts.items()}
 
 
 class _Ranking(NamedTuple):
-    """Rows and gains by distance, and by class from the most alike on; Q queries.
+    """Rows and gains by distance, and by class in falling similarity; Q queries.
 
     Attributes:
         sizes: int64 [Q,K+1].
@@ -93,32 +93,34 @@ class _Ranking(NamedTuple):
     def of(
         cls, query: PackedRows, database: PackedRows, similarity: Any, memory_mb: float
     ) -> _Ranking:
-        asked, given = class_numbers(query, "query"), class_numbers(database, "database")
-        gains = _checked(similarity, int(max(asked.max(), given.max())) + 1)[asked]  # [Q,C]
-        classes, size = np.unique(given, return_counts=True)
+        query_classes = _class_numbers(query, "query")
+        row_classes = _class_numbers(database, "database")
+        least = int(max(query_classes.max(), row_classes.max())) + 1
+        gains = _checked(similarity, least)[query_classes]  # [Q,C]
+        classes, size = np.unique(row_classes, return_counts=True)
         per_bucket = torch.zeros(len(query), query.bits + 1, dtype=torch.float64)
         sizes = torch.zeros(len(query), query.bits + 1, dtype=torch.int64)
         for c in classes:
-            own = given == c
+            in_class = row_classes == c
             part = dataclasses.replace(
-                database, codes=database.codes[own], labels=database.labels[own]
+                database, codes=database.codes[in_class], labels=database.labels[in_class]
             )
             rows = count_histograms(query, part, memory_mb=memory_mb).rows  # [Q,K+1]
             sizes += rows
             per_bucket += rows * gains[:, c, None]
-        own_gains, falling = gains[:, classes].sort(1, descending=True)
-        by_class = torch.from_numpy(size)[falling]
-        return cls(sizes, per_bucket, by_class, by_class * own_gains, len(database))
+        best_gains, order = gains[:, classes].sort(1, descending=True)
+        best_sizes = torch.from_numpy(size)[order]
+        return cls(sizes, per_bucket, best_sizes, best_sizes * best_gains, len(database))
 
     def ndcg(self, at: int | None) -> Tensor:
         """Return the expected DCG at the cut over that of the best order, float64 [Q]."""
         cut = self.database if at is None else min(at, self.database)
-        best = discounted_gain(self.best_sizes, self.best_gains, cut)
-        found = discounted_gain(self.sizes, self.gains, cut)
-        return torch.where(best > 0, found / best, 0.0)
+        ideal = discounted_gain(self.best_sizes, self.best_gains, cut)
+        dcg = discounted_gain(self.sizes, self.gains, cut)
+        return torch.where(ideal > 0, dcg / ideal, 0.0)
 
 
-def class_numbers(rows: PackedRows, side: str) -> np.ndarray:
+def _class_numbers(rows: PackedRows, side: str) -> np.ndarray:
     """Return the class of each row, int64 [n].
 
     Raises:

@@ -1,1 +1,1 @@
-"""What stays on disk: run folders, leases on them, checkpoints, the cache."""
+"""Files on disk: run folders, leases on them, checkpoints, the cache."""

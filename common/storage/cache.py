@@ -1,8 +1,8 @@
-"""Things made once and kept: generated pictures, decoded images, features of frozen encoders.
+"""Cache of generated images, decoded images and features of frozen encoders.
 
-Everything lies under one folder, ``.cache`` in the working directory or what the environment
-variable ``HASHING_CACHE`` names, at ``<kind>/<key>``, the key being a hash of all that the thing
-depends on. So nothing is ever stale, and the whole folder may be deleted at any time.
+Everything is in one folder, ``.cache`` in the working directory or that of the environment variable
+``HASHING_CACHE``, at ``<kind>/<key>``; the key is a hash of all that the entry depends on. So no
+entry is ever stale, and the folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from utils.heartbeat import heartbeat
 
 
 def cache_root() -> Path:
-    """Return the cache folder (not necessarily there yet)."""
+    """Return the cache folder (which may not exist yet)."""
     return Path(os.environ.get("HASHING_CACHE", ".cache")).expanduser().resolve()
 
 
 def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
-    """Return the cached file or folder ``kind/key``, made by ``build(temporary_path)`` if missing.
+    """Return the cached file or folder ``kind/key``, built by ``build(temporary_path)`` if missing.
 
-    ``build`` is handed a path that it must create, as a file or as a folder. Several processes may
-    ask at once: one builds, the others wait for it. A build that fails or is killed leaves nothing.
+    ``build`` must create the path that it gets, as a file or as a folder. Several processes may
+    call this at once: one builds, the others wait. A build that fails or is killed leaves nothing.
     """
     target = cache_root() / kind / key
     if target.exists():
@@ -42,13 +42,13 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file ``path`` (made if missing); it goes with the process."""
+    """Hold an exclusive lock on ``path`` (created if missing); it ends with the process."""
     with saying_why(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = open(path, "a")  # noqa: SIM115 - closed below
     with stream:
         while not _try_lock(stream):
-            heartbeat()  # we wait, and are not stuck
+            heartbeat()  # waiting is not hanging
             time.sleep(0.05)
         yield
 

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder: ``model.safetensors``, ``loss.safetensors``, ``optimizer-<i>.safetensors``
 and ``state.json``. It appears under its name only when complete. Parameters of a frozen encoder are
-left out: the config says where they come from, and its fingerprint is compared.
+left out: the config names their source, and its fingerprint is compared.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def save(
     rng: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint folder atomically, replacing one that is there.
+    """Write a checkpoint folder atomically, replacing an existing one.
 
     Args:
-        folder: where; appears (or is replaced) only when all is written.
+        folder: appears (or is replaced) only when all is written.
         modules: file name → module.
         optimizers: in a fixed order.
         rng: generator states by name.
@@ -45,7 +45,7 @@ def save(
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, module in modules.items():
-            save_file(_own_state(module), temporary / f"{name}.safetensors")
+            save_file(_saved_state(module), temporary / f"{name}.safetensors")
         for number, optimizer in enumerate(optimizers):
             save_file(_optimizer_tensors(optimizer), temporary / f"optimizer-{number}.safetensors")
         if rng is not None:
@@ -58,7 +58,7 @@ def save(
 def keep_previous(folder: Path) -> None:
     """Rename the checkpoint ``folder`` to ``previous`` beside it, to make room for the next one.
 
-    At every moment one of the two is whole.
+    At every moment one of the two is complete.
     """
     previous = folder.with_name("previous")
     if folder.is_dir():
@@ -67,17 +67,17 @@ def keep_previous(folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Compare the files of a checkpoint with the checksums that were taken when it was saved.
+    """Compare the files of a checkpoint with the checksums of its ``state.json``.
 
     Raises:
         UserError: one is missing, cannot be read, or differs.
     """
-    for name, wanted in _content(folder).get(CHECKSUMS, {}).items():
+    for name, expected in _content(folder).get(CHECKSUMS, {}).items():
         try:
-            found = _checksum(folder / name)
+            checksum = _checksum(folder / name)
         except OSError as error:
             raise UserError(f"'{folder / name}' cannot be read ({error}).") from error
-        if found != wanted:
+        if checksum != expected:
             raise UserError(f"'{folder / name}' is damaged: its checksum differs.")
 
 
@@ -90,7 +90,7 @@ def _checksum(path: Path) -> str:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what was given as ``state``."""
+    """Return the ``state`` that was saved."""
     return {name: value for name, value in _content(folder).items() if name != CHECKSUMS}
 
 
@@ -109,21 +109,21 @@ def load_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     """
     for name, module in modules.items():
         tensors = _read_tensors(folder / f"{name}.safetensors")
-        wanted = _own_state(module)
-        odd = sorted(set(tensors) ^ set(wanted)) or sorted(
-            key for key in wanted if tensors[key].shape != wanted[key].shape
+        expected = _saved_state(module)
+        differing = sorted(set(tensors) ^ set(expected)) or sorted(
+            key for key in expected if tensors[key].shape != expected[key].shape
         )
-        if odd:
+        if differing:
             raise UserError(
                 f"Checkpoint '{folder}' belongs to another configuration: its {name} differs at "
-                f"'{odd[0]}' ({len(odd)} differences); use the config.yaml beside it, "
+                f"'{differing[0]}' ({len(differing)} differences); use the config.yaml beside it, "
                 "or another output."
             )
         module.load_state_dict(tensors, strict=False)
 
 
 def load_optimizers(folder: Path, optimizers: Iterable[Optimizer]) -> None:
-    """Restore the optimisers' moments, in the order in which they were saved."""
+    """Restore the optimisers' moments, in their order in :func:`save`."""
     for number, optimizer in enumerate(optimizers):
         tensors = _read_tensors(folder / f"optimizer-{number}.safetensors")
         state: dict[int, dict[str, Tensor]] = {}
@@ -139,8 +139,8 @@ def read_rng(folder: Path) -> dict[str, Tensor]:
     return _read_tensors(folder / "rng.safetensors")
 
 
-def _own_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers but those of frozen submodules that say so by ``is_frozen``."""
+def _saved_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers, without those of submodules with a true ``is_frozen``."""
     frozen = [
         f"{name}." for name, part in module.named_modules() if getattr(part, "is_frozen", False)
     ]

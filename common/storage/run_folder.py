@@ -1,8 +1,7 @@
-"""Run folders: one for each configuration, addressed by its hash, never half-written.
+"""Run folders: one for each configuration, named by its hash, written atomically.
 
 ``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5``, ``checkpoints/``,
-``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so, which is the last thing
-written.
+``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so, which is written last.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class RunFolder:
     """The folder of one run."""
 
     def __init__(self, path: str | Path) -> None:
-        """Name a folder; nothing is read or written yet."""
+        """Refer to a folder; nothing is read or written yet."""
         self.path = Path(path)
 
     @property
@@ -42,7 +41,7 @@ class RunFolder:
 
     @property
     def metrics_file(self) -> Path:
-        """What was measured."""
+        """The metrics of the run."""
         return self.path / "metrics.json"
 
     @property
@@ -57,7 +56,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: RunConfig) -> RunFolder:
-        """Make (or find again) the folder of ``config`` below its ``output``.
+        """Return the folder of ``config`` below its ``output``, created if missing.
 
         Raises:
             UserError: the folder cannot be written, or holds another configuration.
@@ -75,7 +74,7 @@ class RunFolder:
         """Return the run folder at ``path``.
 
         Raises:
-            UserError: it is none.
+            UserError: it is no run folder.
         """
         folder = cls(path)
         if not folder.config_file.is_file():
@@ -86,7 +85,7 @@ class RunFolder:
         return folder
 
     def status(self) -> dict[str, Any]:
-        """Return ``status.json``, or ``{}`` where there is none (or only a torn one)."""
+        """Return ``status.json``, or ``{}`` if it is missing or unreadable."""
         try:
             status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -100,7 +99,7 @@ class RunFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has ended well and its results are all there."""
+        """Whether the run has ended well and all of its results exist."""
         return (
             self.status().get("state") == "done"
             and self.metrics_file.is_file()
@@ -111,7 +110,7 @@ class RunFolder:
         """Return ``metrics.json``.
 
         Raises:
-            UserError: there is none yet, or it cannot be read.
+            UserError: it does not exist yet, or it cannot be read.
         """
         try:
             return json.loads(self.metrics_file.read_text(encoding="utf-8"))
@@ -126,7 +125,7 @@ class RunFolder:
 
     @property
     def mark(self) -> str:
-        """How far the run has come: changes with every checkpoint."""
+        """A text that changes with every checkpoint, to see whether a run makes progress."""
         try:
             return str((self.checkpoints / "last" / "state.json").stat().st_mtime_ns)
         except OSError:
@@ -134,12 +133,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def leased(self) -> Iterator[Lease]:
-        """Hold the run for this process; the lease ends with the process, however that ends.
+        """Hold a lease on the run; it ends with the process, however that ends.
 
-        A lease of another host whose owner does not beat is taken over after a whole term.
+        A lease of another host without heartbeats is taken over after a whole term.
 
         Raises:
-            UserError: another process is at it.
+            UserError: another process works on the run.
         """
         leases = Leases()
         with saying_why(self.path, "create the run folder"):
@@ -158,7 +157,7 @@ class RunFolder:
 
 
 def surroundings() -> dict[str, Any]:
-    """Return what a result's reader wants to know of where it was made."""
+    """Return host, process, start time, versions and revision, for a reader of the results."""
     import torch
 
     return {

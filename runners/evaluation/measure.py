@@ -12,7 +12,7 @@ from torch import Tensor
 from common.code_files.run_codes import CodeSet
 from common.codes import sign
 from common.directions import sides
-from common.distributed import gather_rows, own_share
+from common.distributed import gather_rows, local_share
 from common.metrics.average_precision import average_precision, mean_band
 from common.metrics.counting.dispatch import count_histograms
 from common.metrics.histograms import Histograms
@@ -59,7 +59,7 @@ def count_directions(
         rows, against = pack_sides(
             query.codes[asks], query.labels, database.codes[answers], database.labels
         )
-        own = count_histograms(rows.select(own_share(len(rows))), against, device=device)
+        own = count_histograms(rows.select(local_share(len(rows))), against, device=device)
         counted[direction] = Histograms(gather_rows(own.rows), gather_rows(own.relevant))
     return counted
 

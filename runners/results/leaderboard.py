@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.config.run_config import NOT_IDENTITY, schema
+from common.config import schema
+from common.config.run_config import NOT_IDENTITY
 from common.storage.run_folder import RunFolder
 from runners.evaluation.query_ap import measured_rows, read_query_ap
 from runners.results.significance import Ranking, Sample, against_best, half_width, ranking

@@ -34,8 +34,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from common.config import schema
 from common.config.layers import Layer, config_file, parse_overrides, read_layer
-from common.config.run_config import RunConfig, compose_layers, schema
+from common.config.run_config import RunConfig, compose_layers
 from runners.sweeps.launchers.base import Launcher, supervise
 from runners.sweeps.queue import Outcome, Rules, Session, drain, folder_of
 from runners.sweeps.status import forget_failures, plan, together

@@ -30,7 +30,8 @@ import numpy as np
 import torch
 
 from common.code_files.run_codes import CodeSet, read_codes
-from common.config.run_config import NOT_IDENTITY, RunConfig, schema
+from common.config import schema
+from common.config.run_config import NOT_IDENTITY, RunConfig
 from common.directions import sides
 from common.metrics.counting.dispatch import count_histograms
 from common.metrics.inputs import pack_sides

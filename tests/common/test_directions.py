@@ -13,7 +13,7 @@ def test_sides():
 
 
 @pytest.mark.parametrize(
-    ("asks", "answers", "expected"),
+    ("query", "database", "expected"),
     [
         (["image", "text"], ["image", "text"], ["i2t", "t2i"]),
         (["image"], ["image", "text"], ["i2t"]),
@@ -22,5 +22,5 @@ def test_sides():
         (["image"], ["image"], ["i2i"]),
     ],
 )
-def test_usual_directions(asks, answers, expected):
-    assert usual_directions(asks, answers) == expected
+def test_usual_directions(query, database, expected):
+    assert usual_directions(query, database) == expected

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from common.distributed import gather_rows, own_share
+from common.distributed import gather_rows, local_share
 from common.metrics import retrieval_report
 
 
@@ -28,7 +28,7 @@ def work(rank, world, folder):
     store = torch.distributed.FileStore(str(folder / "store"), world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     rows = torch.arange(10, dtype=torch.float64).view(5, 2)
-    own = rows[own_share(5)].requires_grad_()
+    own = rows[local_share(5)].requires_grad_()
     gathered = gather_rows(own)
     ((gathered**2).sum() / world).backward()  # every process computes the whole loss
     empty = gather_rows(torch.ones(1 if rank else 0, 3, dtype=torch.int64))
@@ -74,11 +74,11 @@ def test_shares_hold_every_row_once(rows, monkeypatch):
     found = []
     for rank in range(3):
         monkeypatch.rank = rank
-        found += range(rows)[own_share(rows)]
+        found += range(rows)[local_share(rows)]
     assert found == list(range(rows))
 
 
 def test_alone_there_is_nothing_to_gather():
     rows = torch.ones(2, 3)
     assert gather_rows(rows) is rows
-    assert own_share(5) == slice(0, 5)
+    assert local_share(5) == slice(0, 5)

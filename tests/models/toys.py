@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from common.batch import Batch, Features
-from common.config.run_config import misfit, schema
+from common.config import schema
+from common.config.run_config import misfit
 from common.problem import Problem
 from common.registry import LOSSES, MODELS
 from models.backbones.base import CachedBackbone

@@ -1,1 +1,1 @@
-"""What each reference repository computes as mAP, by name, and its rules of ties."""
+"""mAP and curves as the reference repositories compute them, by name."""

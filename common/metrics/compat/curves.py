@@ -1,8 +1,8 @@
-"""Curves of other repositories, by name: for comparing with their published figures.
+"""Curves of other repositories, by name, to compare with their published figures.
 
-The project's own curves are those of :mod:`common.metrics.curves`. As for the mAPs of
-:mod:`common.metrics.compat.policies`, codes are ranked explicitly, ties by row number or in a given
-order.
+The project's curves are those of :mod:`common.metrics.curves`. As for the mAPs of
+:mod:`common.metrics.compat.policies`, codes are ranked explicitly, ties by row number or by
+``order``.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ def deephash_curve(
     """
     pairs = check_pairs(query_codes, query_labels, database_codes, database_labels)
     mean = _mean_at(pairs, torch.arange(1, pairs.rows + 1), order, memory_mb)
-    answered = sum(int(pairs.relevant(block).any(1).sum()) for block in pairs.blocks(memory_mb))
-    share = answered / pairs.queries  # the other queries add 0 to either mean
+    with_relevant = sum(
+        int(pairs.relevant(block).any(1).sum()) for block in pairs.blocks(memory_mb)
+    )
+    share = with_relevant / pairs.queries  # the other queries add 0 to either mean
     return Curve(mean.precision / share, mean.recall / share)
 
 
@@ -112,7 +114,7 @@ def dchmt_topn_precision(
 def dchmt_curve_by_radius(
     query_codes: Any, query_labels: Any, database_codes: Any, database_labels: Any
 ) -> Curve:
-    """Return DCHMT's precision and "recall" within radius 0..D, D the largest distance there is.
+    """Return DCHMT's precision and "recall" within radius 0..D, D the largest distance that occurs.
 
     Precision is pooled over all pairs. What the released code calls recall is the number of pairs
     *retrieved*, relevant or not, over the number of relevant pairs: it may exceed 1. For recall,
@@ -144,9 +146,9 @@ def dchmt_precision_within(
 ) -> Tensor:
     """Return DCHMT's mean precision within radius 1..K, as released.
 
-    A query that has *exactly one* row within the radius counts as having two, and its two nearest
-    rows are judged, so that ties matter: recorded numbers show it, and it is what counting the
-    squeezed positions in a [1,N] matrix does, where each position is a pair. Empty radii count 0.
+    A query with *exactly one* row within the radius counts as having two, and its two nearest rows
+    are judged, so that ties matter: recorded numbers show it, and it is the effect of counting
+    squeezed positions in a [1,N] matrix, where each position is a pair. Empty radii count 0.
     For the plain number, see :func:`common.metrics.precision_within`.
 
     Arguments and errors are those of :func:`dchmt_topn_precision`; float64 [K], radius i + 1 at i.
@@ -156,11 +158,11 @@ def dchmt_precision_within(
     within = histograms.rows.cumsum(1)[:, 1:]  # [Q,K]
     precision = ratio(histograms.relevant.cumsum(1)[:, 1:], within)
     pairs = check_pairs(codes[0], query_labels, codes[1], database_labels)
-    found = [
+    nearest_two = [
         relevant.gather(1, ranked[:, :2]).sum(1)
         for ranked, relevant in pairs.ranked(order, memory_mb)
     ]
-    return torch.where(within == 1, torch.cat(found)[:, None] / 2, precision).mean(0)
+    return torch.where(within == 1, torch.cat(nearest_two)[:, None] / 2, precision).mean(0)
 
 
 def _mean_at(pairs: RankedPairs, ranks: Tensor, order: Any, memory_mb: float) -> Curve:
@@ -168,7 +170,7 @@ def _mean_at(pairs: RankedPairs, ranks: Tensor, order: Any, memory_mb: float) ->
     precision = torch.zeros(len(ranks), dtype=torch.float64)
     recall = torch.zeros_like(precision)
     for ranked, relevant in pairs.ranked(order, memory_mb):
-        found = relevant.gather(1, ranked).cumsum(1)  # [q,N]
-        precision += (found[:, ranks - 1] / ranks.double()).sum(0)
-        recall += ratio(found[:, ranks - 1], found[:, -1:]).sum(0)
+        hits = relevant.gather(1, ranked).cumsum(1)  # [q,N]
+        precision += (hits[:, ranks - 1] / ranks.double()).sum(0)
+        recall += ratio(hits[:, ranks - 1], hits[:, -1:]).sum(0)
     return Curve(precision / pairs.queries, recall / pairs.queries)

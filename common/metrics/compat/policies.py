@@ -1,9 +1,9 @@
-"""What other repositories compute, by name: for comparing with their published numbers.
+"""mAP of other repositories, by name, to compare with their published numbers.
 
-The project's own numbers are those of :mod:`common.metrics.report`. The definitions here differ
+The project's numbers are those of :mod:`common.metrics.report`. The definitions here differ
 from them, and from each other, in what "mAP@k" cuts, in what a query without a relevant row
 counts, and in distances; they rank explicitly, since some of them depend on the order of ties.
-That order was left to an unstable sort in every one of them; here it is by row number, or given.
+That order comes from an unstable sort in all of them; here it is by row number or explicit.
 
 Codes are taken as they are, by inner products: an entry of 0 (``torch.sign(0)``) counts half a bit
 and real values give real distances, as in those repositories. They sum in float32, this in float64.
@@ -39,8 +39,8 @@ class Policy:
             rows, wherever they rank. ``"ranks"``: over the relevant rows at ranks 1..k, divided
             by their number. ``"slice"``: the same with k as the end of a Python slice, so that
             -1 leaves out the farthest row.
-        unanswered: what a query counts that finds nothing relevant within the cut: ``"zero"``;
-            ``"nan"``, which makes the whole mAP NaN; ``"skip"``, left out of the mean.
+        unanswered: value of a query without a relevant row within the cut: ``"zero"``;
+            ``"nan"``, which makes the mAP NaN; ``"skip"``, left out of the mean.
         distance: ``"inner"``, (K - a·b)/2 of the values as they are; ``"hamming"``, the same of
             their signs with sign(0) = 0; ``"cosine"``; ``"euclidean"``.
         zero_mean: the mean database row is subtracted from both sides first.
@@ -115,7 +115,7 @@ def compat_map(
         database_labels: [N,C] or [N].
         at: k of mAP@k; None is the whole database.
         order: integers [Q,N], database rows from nearest to farthest, used instead of the stable
-            order; that it goes by distance is not checked.
+            order; not checked against the distances.
         memory_mb: bound on temporary memory in MiB, beside float64 copies of the codes; at least
             one query is treated at a time.
 
@@ -152,7 +152,7 @@ def compat_map(
 
 
 def _policy(policy: str | Policy) -> Policy:
-    """Return a policy itself, or that of a name."""
+    """Return the policy called ``policy``, or a policy as it is."""
     if isinstance(policy, Policy):
         return policy
     if policy not in POLICIES:

@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.hamming import hamming_distance
 from common.metrics.compat.stable_order import stable_order
 from common.metrics.labels import as_labels, check_comparable
-from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
+from common.pairwise import (
+    hamming_distance,
+    pairwise_cosine,
+    pairwise_euclidean,
+    share_label,
+)
 from utils.errors import UserError
 
 _BYTES_PER_PAIR = 64  # distance, keys, order, hits, their cumulated number, precisions
@@ -48,19 +52,19 @@ class RankedPairs:
 
     def ranked(self, order: Any, memory_mb: float) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the order, int64 [q,N], and the relevance by row, bool [q,N], of every block."""
-        given = None if order is None else torch.as_tensor(order)
-        if given is not None and (
-            list(given.shape) != [self.queries, self.rows] or given.is_floating_point()
+        explicit = None if order is None else torch.as_tensor(order)
+        if explicit is not None and (
+            list(explicit.shape) != [self.queries, self.rows] or explicit.is_floating_point()
         ):
             raise UserError(
                 f"An order is [{self.queries},{self.rows}] integers, the database rows from "
-                f"nearest to farthest per query, but got {given.dtype} {list(given.shape)}."
+                f"nearest to farthest per query, but got {explicit.dtype} {list(explicit.shape)}."
             )
         for block in self.blocks(memory_mb):
-            if given is None:
+            if explicit is None:
                 ranked = stable_order(self._distances(block))
             else:
-                ranked = _permutation(given[block])
+                ranked = _permutation(explicit[block])
             yield ranked, self.relevant(block)
 
     def relevant(self, block: slice) -> Tensor:
@@ -88,7 +92,7 @@ def check_pairs(
     distance: str = "inner",
     zero_mean: bool = False,
 ) -> RankedPairs:
-    """Check codes and labels: the start of every explicit ranking.
+    """Check codes and labels, and return them with the distance to rank by.
 
     Args:
         query_codes: array or tensor [Q,K] of real numbers, used as they are, or bool (= ±1).
@@ -102,9 +106,10 @@ def check_pairs(
         UserError: no rows, values that are not finite, codes of nothing but 0 and 1, or different
             numbers of bits, rows or classes.
     """
-    query, query_marks = _side("query", query_codes, query_labels)
-    database, marks = _side("database", database_codes, database_labels)
-    check_comparable((query.shape[1], database.shape[1]), (_classes(query_marks), _classes(marks)))
+    query, query_labels = _side("query", query_codes, query_labels)
+    database, database_labels = _side("database", database_codes, database_labels)
+    classes = _classes(query_labels), _classes(database_labels)
+    check_comparable((query.shape[1], database.shape[1]), classes)
     bits = all(bool(((codes == 0) | (codes == 1)).all()) for codes in (query, database))
     if bits and not (query.all() and database.all()):
         raise UserError(
@@ -115,7 +120,7 @@ def check_pairs(
         query, database = query - mean, database - mean
     if distance == "hamming":
         query, database = query.sign(), database.sign()
-    return RankedPairs(query, database, query_marks, marks, distance)
+    return RankedPairs(query, database, query_labels, database_labels, distance)
 
 
 def _classes(labels: Tensor) -> int | None:
@@ -123,7 +128,7 @@ def _classes(labels: Tensor) -> int | None:
 
 
 def _side(side: str, codes: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    """Return codes float64 [N,K] and labels of one side, or say what is wrong with which side."""
+    """Return the checked codes float64 [N,K] and labels of one side; an error names the side."""
     try:
         values = torch.as_tensor(codes).detach().cpu()
     except (TypeError, ValueError) as error:
@@ -143,19 +148,19 @@ def _side(side: str, codes: Any, labels: Any) -> tuple[Tensor, Tensor]:
     if not values.isfinite().all():
         raise UserError(f"The {side} codes hold NaN or infinity; every value must be finite.")
     try:
-        marks = torch.from_numpy(as_labels(labels))
+        checked = torch.from_numpy(as_labels(labels))
     except UserError as error:
         raise UserError(f"In the {side}: {error}") from error
-    if len(values) != len(marks):
+    if len(values) != len(checked):
         raise UserError(
-            f"The {side} has {len(values)} rows of codes and {len(marks)} of labels; each row of "
+            f"The {side} has {len(values)} rows of codes and {len(checked)} of labels; each row of "
             "codes needs one of labels."
         )
-    return values, marks if marks.ndim == 1 else marks.float()
+    return values, checked if checked.ndim == 1 else checked.float()
 
 
 def _permutation(ranked: Tensor) -> Tensor:
-    """Return given orders as int64 [q,N], or refuse what names a row twice or not at all."""
+    """Return orders as int64 [q,N], or refuse one that does not name each row once."""
     ranked = ranked.long().cpu()
     rows = ranked.shape[1]
     if bool(((ranked >= 0) & (ranked < rows)).all()):

@@ -1,1 +1,1 @@
-"""Histograms over Hamming distance, by back end, and closed forms of what is summed over them."""
+"""Counting of histograms over Hamming distance, by back end, and closed forms over them."""

@@ -1,8 +1,8 @@
-"""The closed forms over tied rankings, compiled by numba: one pass over the buckets of each query.
+"""Closed forms over tied rankings, compiled by numba: one pass over the buckets of each query.
 
 A bucket is the rows at one distance: n of them, r relevant; N and R are the rows and the relevant
 rows in all nearer buckets; m of its positions lie above the cut; ΔH(s, c) = Σ_{i=1..c} 1/(s+i).
-What is computed is said in average_precision.py and curves.py, the derivations stand here.
+The definitions are in average_precision.py and curves.py, the derivations here.
 
 As tensor operations on all buckets at once these cost more than counting does for a small
 database: dozens of passes over memory, most of them over empty buckets.
@@ -32,7 +32,7 @@ _BUCKETS_PER_THREAD = 16_384  # fewer are not worth a thread
 def over_queries(loop: Callable[..., None], first: NDArray[Any], *rest: Any) -> None:
     """Run ``loop(first, *rest, top, end)`` over shares of the rows of ``first`` [Q,…] in threads.
 
-    Each query is computed alone, so the shares change nothing. The loops hold no interpreter lock.
+    Queries are independent, so the shares change no result. The loops hold no interpreter lock.
     """
     queries = len(first)
     shares = max(1, min(torch.get_num_threads(), queries, first.size // _BUCKETS_PER_THREAD))
@@ -64,7 +64,7 @@ def harmonic_difference(start: int, count: int) -> float:
 def _beyond_log(n: float) -> float:
     """Return H(n) - ln n - γ = 1/2n - 1/12n² + 1/120n⁴ - 1/252n⁶.
 
-    Rounding of it, 1e-16/2n, is little beside any 1/(n+1) that a difference holds.
+    Its rounding error, 1e-16/2n, is small beside the 1/(n+1) of any difference.
     """
     y = 1 / n
     square = y * y
@@ -207,9 +207,9 @@ def _expected_retrieved(
         weight, j = 1.0, mode
         while low <= j <= high and weight > _NEGLIGIBLE:
             if step == 1 or j < mode:
-                found = nearer + _expected_sum(m, j, above, above_r, m)
+                precisions = nearer + _expected_sum(m, j, above, above_r, m)
                 weights += weight
-                total += weight * found / max(1, above_r + j)
+                total += weight * precisions / max(1, above_r + j)
             if step == 1:
                 weight *= float(r - j) * float(m - j) / (float(j + 1) * float(n - r - m + j + 1))
             else:
@@ -220,7 +220,7 @@ def _expected_retrieved(
 
 @numba.njit(nogil=True, cache=True)
 def relevant_above(
-    rows: Array, relevant: Array, ranks: Array, found: Array, top: int, end: int
+    rows: Array, relevant: Array, ranks: Array, counts: Array, top: int, end: int
 ) -> None:
     """Write the expected relevant rows at ranks 1..t: of n tied rows the first m hold m·r/n.
 
@@ -228,21 +228,21 @@ def relevant_above(
         rows: int64 [Q,K+1], all rows by distance.
         relevant: int64 [Q,K+1], the relevant ones.
         ranks: int64 [1,P], or [Q,P] for those of each query; ascending, 0 to the number of rows.
-        found: float64 [Q,P], written.
+        counts: float64 [Q,P], written.
         top: first query.
         end: the one after the last.
     """
     for q in range(top, end):
-        own = ranks[q if len(ranks) > 1 else 0]
+        query_ranks = ranks[q if len(ranks) > 1 else 0]
         above = above_r = d = 0
-        for p in range(len(own)):
-            while above + rows[q, d] < own[p]:
+        for p in range(len(query_ranks)):
+            while above + rows[q, d] < query_ranks[p]:
                 above += rows[q, d]
                 above_r += relevant[q, d]
                 d += 1
-            found[q, p] = above_r
-            if own[p] > above:
-                found[q, p] += (own[p] - above) * (relevant[q, d] / rows[q, d])
+            counts[q, p] = above_r
+            if query_ranks[p] > above:
+                counts[q, p] += (query_ranks[p] - above) * (relevant[q, d] / rows[q, d])
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,4 +1,4 @@
-"""The choice of what counts, and counting over blocks of a database and over processes.
+"""The choice of a counting back end, and counting over blocks of a database.
 
 Back ends: ``torch`` (:mod:`common.metrics.counting.torch_backend`) works on any device; ``numba``
 (:mod:`common.metrics.counting.numba_backend`) is compiled for the CPU and uses all its cores. They
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from common.metrics.counting import torch_backend as count_torch
+from common.metrics.counting import torch_backend
 from common.metrics.histograms import GradedHistograms, Histograms
 from common.metrics.labels import check_comparable
 from common.metrics.packed import PackedRows
@@ -38,7 +38,7 @@ def count_histograms(
 
     Args:
         query: the queries.
-        database: the rows searched, whole or in blocks that are read one after the other; labels
+        database: the rows searched, at once or in blocks that are read one after the other; labels
             of the same kind. Relevant: shares a label (class numbers: equal).
         backend: one of ``BACKENDS``; ``"auto"`` takes ``torch`` on a GPU and for small work on
             the CPU, ``numba`` otherwise.
@@ -49,7 +49,7 @@ def count_histograms(
         :class:`Histograms` on the CPU.
 
     Raises:
-        UserError: an unknown or unfit back end, a device that is not there, codes or labels that
+        UserError: an unknown or unfit back end, an unavailable device, codes or labels that
             do not fit together, or a database without a row.
 
     >>> from common.metrics import pack_rows
@@ -88,26 +88,26 @@ def _count(
     device: torch.device | str | None,
     memory_mb: float,
 ) -> GradedHistograms:
-    where = _checked_device(device)
+    target = _checked_device(device)
     if not 0 < memory_mb < math.inf:
         raise UserError(f"memory_mb is {memory_mb}; a number of MiB above 0 is needed.")
     if backend not in BACKENDS:
         raise unknown_name("back end", backend, BACKENDS)
-    if backend == "numba" and where.type != "cpu":
-        raise UserError(f"Back end 'numba' counts on the CPU, not on '{where}'; choose 'torch'.")
-    whole = isinstance(database, PackedRows)
+    if backend == "numba" and target.type != "cpu":
+        raise UserError(f"Back end 'numba' counts on the CPU, not on '{target}'; choose 'torch'.")
+    in_memory = isinstance(database, PackedRows)
     counts = np.zeros((len(query), (query.bits + 1) * levels), np.int64)
     rows = 0
     for block in (database,) if isinstance(database, PackedRows) else database:
         check_comparable((query.bits, block.bits), (query.classes, block.classes))
         rows += len(block)
         pairs = len(query) * len(block)
-        if _is_compiled(backend, where, pairs if whole else _WORTH_COMPILED):
-            from common.metrics.counting import numba_backend as count_numba
+        if _is_compiled(backend, target, pairs if in_memory else _WORTH_COMPILED):
+            from common.metrics.counting import numba_backend
 
-            count_numba.count(query, block, levels, counts, memory_mb=memory_mb)
+            numba_backend.count(query, block, levels, counts, memory_mb=memory_mb)
         else:
-            count_torch.count(query, block, levels, counts, device=where, memory_mb=memory_mb)
+            torch_backend.count(query, block, levels, counts, device=target, memory_mb=memory_mb)
     if not rows:
         raise UserError("The database has no rows; at least one is needed.")
     shape = (len(query), query.bits + 1, levels)
@@ -117,8 +117,8 @@ def _count(
 def _is_compiled(backend: str, device: torch.device, pairs: int) -> bool:
     if backend != "auto":
         return backend == "numba"
-    there = importlib.util.find_spec("numba") is not None
-    return there and device.type == "cpu" and pairs >= _WORTH_COMPILED
+    installed = importlib.util.find_spec("numba") is not None
+    return installed and device.type == "cpu" and pairs >= _WORTH_COMPILED
 
 
 def _checked_device(device: torch.device | str | None) -> torch.device:

@@ -1,14 +1,14 @@
 """Counting on the CPU by exclusive-or and population count, compiled by numba, on all cores.
 
-For one query, a tile of rows is turned into keys (K+1)·grade + distance by loops that the compiler
-makes into vector instructions; then each key adds one to a counter. The counter is what bounds it:
-an addition in memory takes about a cycle, however fast the keys come. So two rows share one: the
-keys a and b of a row in the first and one in the second half of the block address a table of pairs
-(a,b), whose margins are summed once per query. Grades depend on the query's labels alone, so
-queries are taken in the order of their labels, and neighbours with equal labels share them.
+For one query, a tile of rows becomes keys (K+1)·grade + distance in loops that the compiler turns
+into vector instructions; then each key adds one to a counter. The counter is the bottleneck: an
+addition in memory takes about a cycle, however fast the keys are computed. So two rows share one:
+the keys a and b of a row in the first and one in the second half of the block address a table of
+pairs (a,b), whose margins are summed once per query. Grades depend on the query's labels alone, so
+queries are sorted by their labels, and neighbours with equal labels share the grades.
 
-Threads are Python's, each in compiled code without the interpreter's lock, so that neither numba's
-thread pools nor a later ``fork`` can get in each other's way.
+Threads are Python's; the compiled code releases the interpreter's lock. Numba's own thread pools
+are not used, because they and a later ``fork`` interfere.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def count(
     step = _rows_at_once(database, len(labels.used), int(memory_mb * 2**20))
     keys = (query.bits + 1) * levels
     shift_type = np.zeros(0, np.uint16 if keys < 2**16 else np.uint32)  # numba sees arrays' types
-    found = np.zeros((len(query), keys), np.int64)  # in the order of labels, by grade and distance
+    sorted_counts = np.zeros((len(query), keys), np.int64)  # by labels; by grade and distance
     edges = np.linspace(0, len(query), min(len(query), threads * _TASKS_PER_THREAD) + 1, dtype=int)
     with ThreadPoolExecutor(threads) as pool:
         for left in range(0, len(database), step):
@@ -74,11 +74,11 @@ def count(
             ) -> None:
                 _count_queries(
                     query_words, labels.starts, labels.numbers, group, row_words, marks,
-                    how, query.bits + 1, keys, shift_type, found, top, end,
+                    how, query.bits + 1, keys, shift_type, sorted_counts, top, end,
                 )  # fmt: skip
 
             list(pool.map(work, edges[:-1], edges[1:]))
-    by_distance = found.reshape(len(query), levels, query.bits + 1).transpose(0, 2, 1)
+    by_distance = sorted_counts.reshape(len(query), levels, query.bits + 1).transpose(0, 2, 1)
     counts[order] += by_distance.reshape(len(query), keys)
 
 
@@ -93,12 +93,12 @@ def _by_labels(query: PackedRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class _QueryLabels(NamedTuple):
-    """The labels of the queries, as the numbers of those that any query has.
+    """The labels of the queries, as positions among the labels that any query has.
 
     Attributes:
         used: int64 [U], the labels (or class numbers) that occur, ascending.
         numbers: int64, positions in ``used``, those of query 0, then of query 1, …
-        starts: int64 [Q+1], where those of a query begin.
+        starts: int64 [Q+1], position of the first of each query.
     """
 
     used: NDArray[Any]
@@ -117,7 +117,7 @@ class _QueryLabels(NamedTuple):
         return cls(used, numbers, np.searchsorted(rows, np.arange(len(labels) + 1)))
 
     def marks(self, rows: PackedRows) -> NDArray[np.uint8]:
-        """Return which rows have which of the labels used: 0 or 1, uint8 [U,n]."""
+        """Return 1 where a row has a label of ``used``, else 0: uint8 [U,n]."""
         marks = np.empty((len(self.used), len(rows)), np.uint8)
         if rows.classes is None:
             for mark, number in zip(marks, self.used, strict=True):
@@ -128,12 +128,12 @@ class _QueryLabels(NamedTuple):
 
 
 def _rows_at_once(database: PackedRows, used: int, budget: int) -> int:
-    """Return how many rows to treat at once: their words, twice while they are made, and marks."""
+    """Return how many rows to treat at once: their words, twice during packing, and marks."""
     return max(_TILE, min(len(database), budget // (2 * (database.codes.shape[1] + 7) + used)))
 
 
 def _popcount_of(context: Any, word: Any) -> Any:
-    """Return the number of ones in an unsigned word, the processor's own instruction."""
+    """Return the number of ones in an unsigned word by the processor's instruction."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -156,7 +156,7 @@ def _count_queries(
     distances: int,
     keys: int,
     shift_type: Array,
-    found: Array,
+    counts: Array,
     top: int,
     end: int,
 ) -> None:
@@ -179,10 +179,10 @@ def _count_queries(
             right = half + left
             for q in range(base, stop):
                 table = tables[q - base]
-                own = numbers[starts[q] : starts[q + 1]]
+                query_labels = numbers[starts[q] : starts[q + 1]]
                 if q == base or group[q] != group[q - 1]:
-                    _make_shifts(own, marks, left, how, distances, s[:n])
-                    _make_shifts(own, marks, right, how, distances, t[:n])
+                    _make_shifts(query_labels, marks, left, how, distances, s[:n])
+                    _make_shifts(query_labels, marks, right, how, distances, t[:n])
                 if in_pairs:
                     _make_pairs(
                         query_words, q, row_words, left, right, s, t, keys, first[:n], second
@@ -194,14 +194,14 @@ def _count_queries(
                     _make_keys(query_words, q, row_words, right, t, second[:n])
                     for j in range(n):
                         table[first[j]] += np.uint32(1)
-                        table[keys + second[j]] += np.uint32(1)  # a table of its own: no waiting
+                        table[keys + second[j]] += np.uint32(1)  # another table: no wait
         for q in range(base, stop):
             if n_rows % 2:
-                own = numbers[starts[q] : starts[q + 1]]
-                _make_shifts(own, marks, n_rows - 1, how, distances, s[:1])
+                query_labels = numbers[starts[q] : starts[q + 1]]
+                _make_shifts(query_labels, marks, n_rows - 1, how, distances, s[:1])
                 _make_keys(query_words, q, row_words, n_rows - 1, s, first[:1])
-                found[q, first[0]] += 1
-            _add_up(tables[q - base], keys, second[:keys] if in_pairs else first, found[q])
+                counts[q, first[0]] += 1
+            _add_up(tables[q - base], keys, second[:keys] if in_pairs else first, counts[q])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -216,12 +216,12 @@ def _unpack_marks(packed: Array, used: Array, marks: Array) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _make_shifts(
-    own: Array, marks: Array, left: int, how: int, distances: int, shift: Array
+    query_labels: Array, marks: Array, left: int, how: int, distances: int, shift: Array
 ) -> None:
-    """Write (K+1)·grade of the rows from ``left`` on for a query with the labels ``own``."""
+    """Write (K+1)·grade of the rows from ``left`` on for a query with ``query_labels``."""
     n = len(shift)
     shift[:] = 0
-    for u in own:
+    for u in query_labels:
         mark = marks[u, left : left + n]
         if how == _SHARE:
             for j in range(n):
@@ -237,7 +237,7 @@ def _make_shifts(
 def _make_keys(
     query_words: Array, q: int, row_words: Array, left: int, s: Array, key: Array
 ) -> None:
-    """Write the keys of the rows from ``left`` on, shifts ``s``, as many as ``key`` has places."""
+    """Write the keys of the rows from ``left`` on, shifts ``s``, until ``key`` is full."""
     n = len(key)
     m0, a0 = query_words[0, q], row_words[0, left : left + n]
     if len(row_words) == 1:
@@ -248,9 +248,9 @@ def _make_keys(
     for j in range(n):
         key[j] = np.uint32(_popcount(m0 ^ a0[j]) + _popcount(m1 ^ a1[j])) + np.uint32(s[j])
     for w in range(2, len(row_words)):
-        mine, rows = query_words[w, q], row_words[w, left : left + n]
+        word, rows = query_words[w, q], row_words[w, left : left + n]
         for j in range(n):
-            key[j] += np.uint32(_popcount(mine ^ rows[j]))
+            key[j] += np.uint32(_popcount(word ^ rows[j]))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -268,8 +268,7 @@ def _make_pairs(
 ) -> None:
     """Write a·keys + b for keys a of the rows from ``left`` on and b of those from ``right`` on.
 
-    Codes of one and of two words have loops of their own, in which nothing but the result is
-    stored.
+    Codes of one and of two words have separate loops that store nothing but the result.
     """
     n, scale = len(pair), np.uint32(keys)
     m0 = query_words[0, q]
@@ -294,15 +293,15 @@ def _make_pairs(
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_up(table: Array, keys: int, columns: Array, found: Array) -> None:
+def _add_up(table: Array, keys: int, columns: Array, counts: Array) -> None:
     """Add a query's table to its counts and clear it.
 
-    A table of pairs gives both of its margins, with ``columns`` to sum one in; otherwise, told by
-    the size, there are two tables of keys.
+    A table of pairs gives both of its margins, one summed in ``columns``; a table of size 2·keys is
+    two tables of keys.
     """
     if len(table) == 2 * keys:
         for a in range(keys):
-            found[a] += table[a] + table[keys + a]
+            counts[a] += table[a] + table[keys + a]
         table[:] = 0
         return
     columns[:] = 0
@@ -313,6 +312,6 @@ def _add_up(table: Array, keys: int, columns: Array, found: Array) -> None:
             columns[b] += row[b]
             total += row[b]
             row[b] = 0
-        found[a] += total
+        counts[a] += total
     for b in range(keys):
-        found[b] += columns[b]
+        counts[b] += columns[b]

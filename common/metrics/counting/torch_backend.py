@@ -13,7 +13,7 @@ from common.metrics.packed import Bytes, PackedRows
 
 _FLOAT32_EXACT = 2**24  # integers up to here have no rounding in float32
 _BYTES_PER_PAIR = 16  # key, label overlap and comparison in float32 or bool, key as int32
-_TILE_CPU = (4_096, 2**21)  # rows and pairs of a tile: what stays in cache was fastest
+_TILE_CPU = (4_096, 2**21)  # rows and pairs of a tile that stays in cache
 _TILE_GPU = (65_536, 2**28)
 
 
@@ -49,11 +49,12 @@ def count(
             part = query.select(slice(top, top + tile[0]))
             codes = _signs(part.codes, bits, device)
             grades = _grades(part, levels, device)
-            found = torch.zeros(len(part) * keys, dtype=torch.int64, device=device)
+            part_counts = torch.zeros(len(part) * keys, dtype=torch.int64, device=device)
             for left in range(0, len(database), tile[1]):
                 rows = database.select(slice(left, left + tile[1]))
-                found += _count_tile(codes, _signs(rows.codes, bits, device), grades(rows), levels)
-            counts[top : top + tile[0]] += found.view(-1, keys).cpu().numpy()
+                signs = _signs(rows.codes, bits, device)
+                part_counts += _count_tile(codes, signs, grades(rows), levels)
+            counts[top : top + tile[0]] += part_counts.view(-1, keys).cpu().numpy()
 
 
 def _count_tile(queries: Tensor, rows: Tensor, grades: Tensor, levels: int) -> Tensor:
@@ -75,7 +76,7 @@ def _signs(packed: Bytes, bits: int, device: torch.device) -> Tensor:
 
 
 def _unpacked(packed: Bytes, bits: int, device: torch.device) -> Tensor:
-    """Return packed bits as 0 and 1 in float32 [n,bits]; only the packed ones travel."""
+    """Return packed bits as 0 and 1 in float32 [n,bits]; moved to the device packed."""
     values = torch.from_numpy(np.ascontiguousarray(packed)).to(device)
     shifts = torch.arange(8, dtype=torch.uint8, device=device)
     ones = (values[:, :, None] >> shifts) & 1  # [n,bytes,8]

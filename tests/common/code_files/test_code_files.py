@@ -5,10 +5,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from common.code_files import Stored, compare_files, load_codes, open_codes, source_of
+from common.code_files import Stored, compare_files, open_codes, source_of
 from common.code_files import code_source as source
 from common.codes import pack_codes
 from common.metrics import retrieval_report
+from tests.common.code_files.unpacked import codes_of, labels_of
 from utils.errors import UserError
 
 
@@ -36,12 +37,12 @@ def test_every_layout_gives_the_same_codes(tmp_path, side):
         {"packed": pack_codes(codes), "bits": np.array([12])},
     ]
     for number, layout in enumerate(layouts):
-        loaded, marks = load_codes(saved(tmp_path / f"{number}.npz", **layout, labels=labels))
-        assert loaded.dtype == np.int8
-        np.testing.assert_array_equal(loaded, codes)
-        np.testing.assert_array_equal(marks, labels)
-    _, classes = load_codes(saved(tmp_path / "c.npz", codes=codes, labels=np.arange(30.0)))
-    assert classes.dtype == np.int64
+        opened = open_codes(saved(tmp_path / f"{number}.npz", **layout, labels=labels))
+        assert codes_of(opened).dtype == np.int8
+        np.testing.assert_array_equal(codes_of(opened), codes)
+        np.testing.assert_array_equal(labels_of(opened), labels)
+    classes = open_codes(saved(tmp_path / "c.npz", codes=codes, labels=np.arange(30.0)))
+    assert labels_of(classes).dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_wrong_arrays_are_refused_with_the_file(tmp_path, side, arrays, word):
     content = {key: value for key, value in {**side, **arrays}.items() if value is not None}
     path = saved(tmp_path / "given.npz", **content)
     with pytest.raises(UserError, match=word) as error:
-        load_codes(path)
+        open_codes(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -90,7 +91,7 @@ def test_what_is_no_npz_is_refused(tmp_path, side):
     names = ["missing", "text", "empty", "pickle", "cut", "damaged", "zip"]
     for path in [tmp_path, tmp_path / "single.npy", *(tmp_path / f"{n}.npz" for n in names)]:
         with pytest.raises(UserError) as error:
-            load_codes(path)
+            open_codes(path)
         assert str(path) in str(error.value), path
         assert "accepted is" in str(error.value), path
 
@@ -99,10 +100,11 @@ def test_an_npy_takes_its_labels_from_another(tmp_path, side):
     np.save(tmp_path / "codes.npy", side["codes"] * 0.5)
     np.save(tmp_path / "labels.npy", side["labels"])
     opened = open_codes(tmp_path / "codes.npy", tmp_path / "labels.npy")
-    np.testing.assert_array_equal(opened.codes(), side["codes"])
-    np.testing.assert_array_equal(opened.labels, side["labels"])
+    np.testing.assert_array_equal(codes_of(opened), side["codes"])
+    np.testing.assert_array_equal(labels_of(opened), side["labels"])
     other = saved(tmp_path / "own.npz", codes=side["codes"], labels=np.zeros(30, int))
-    np.testing.assert_array_equal(open_codes(other, tmp_path / "labels.npy").labels, side["labels"])
+    relabelled = open_codes(other, tmp_path / "labels.npy")
+    np.testing.assert_array_equal(labels_of(relabelled), side["labels"])
     alone = open_codes(tmp_path / "codes.npy", labelled=False)
     np.testing.assert_array_equal(alone.packed_codes(), pack_codes(side["codes"]))
     with pytest.raises(UserError, match="a single array, so no 'labels'"):
@@ -167,10 +169,10 @@ def test_one_value_in_the_last_block_decides_how_all_are_read(monkeypatch):
     labels = np.arange(40)
     only = source_of("mine", Stored(codes, labels))
     assert only.block_rows < 40 and only.form == "0/1"
-    assert (only.codes() == np.where(codes == 0, -1, 1)).all()
+    assert (codes_of(only) == np.where(codes == 0, -1, 1)).all()
     codes[39, 3] = 0.5
     mixed = source_of("mine", Stored(codes, labels))
-    assert mixed.form == "real" and (mixed.codes() == 1).all()
+    assert mixed.form == "real" and (codes_of(mixed) == 1).all()
     codes[38, 3] = np.nan
     with pytest.raises(UserError, match="NaN"):
         source_of("mine", Stored(codes, labels))

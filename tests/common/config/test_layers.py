@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from common.config.run_config import compose, compose_layers, layers
+from common.config.layers import Layer
+from common.config.run_config import compose, compose_layers
 from tests.docs.test_guides import registered_as_before
 from utils.errors import UserError
 
@@ -59,7 +60,7 @@ def test_a_run_of_an_own_method_needs_none_of_its_files(own, tmp_path):
     for file in (dataset, backbone):
         file.unlink()
     assert compose([], tmp_path / "config.yaml") == made
-    again = layers.Layer("sweep", made.resolved)
+    again = Layer("sweep", made.resolved)
     assert compose_layers([again]).run_name == made.run_name
     assert compose(["bits=8"], tmp_path / "config.yaml").bits == 8
 

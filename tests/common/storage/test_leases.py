@@ -71,7 +71,7 @@ def test_a_killed_owner_is_followed_at_once_and_counted(target):
             rewrite_number = held.number
             os.close(held._stream)  # as if we had been killed: the file stays
             file = leases._file(target, rewrite_number)
-            file.write_text(json.dumps({**held.told, "born": "another"}))
+            file.write_text(json.dumps({**held.record, "born": "another"}))
         else:
             process = start_holder(target)
             assert Leases().take(target) is None

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.hamming import hamming_distance
 from common.metrics import average_precision_at, build_histograms
 from common.metrics.compat.curves import (
     dchmt_curve_by_radius,
@@ -28,7 +27,7 @@ from common.metrics.compat.curves import (
 from common.metrics.compat.policies import POLICIES, Policy, compat_map
 from common.metrics.compat.stable_order import stable_order
 from common.metrics.curves import mean_over_queries
-from common.pairwise import share_label
+from common.pairwise import hamming_distance, share_label
 from tests.golden.harness import Case, GoldenError, adapter
 
 Sides = tuple[Tensor, Tensor, Tensor, Tensor]  # codes and labels of the query, of the database

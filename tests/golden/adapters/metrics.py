@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from common.hamming import hamming_distance
 from common.metrics import average_precision, average_precision_first_k, build_histograms
-from common.pairwise import pairwise_cosine, pairwise_euclidean, share_label
+from common.pairwise import hamming_distance, pairwise_cosine, pairwise_euclidean, share_label
 from tests.golden.harness import Case, adapter
 
 

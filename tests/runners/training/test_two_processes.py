@@ -12,7 +12,7 @@ import torch
 import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from common.distributed import own_share
+from common.distributed import local_share
 from common.registry import LOSSES, MODELS
 from models.base import Progress
 from runners.training.module import TrainingModule
@@ -47,7 +47,7 @@ def steps(loss_name, model_name, wrap, training=False):
     module.train()
     module.model.train(training)
     wrapped = wrap(module)
-    batch = take(toy_batch(multi=True), own_share(ROWS))
+    batch = take(toy_batch(multi=True), local_share(ROWS))
     for modality in ("image", "text"):
         features = batch.features(modality)
         batch = batch.__class__(
