@@ -25,6 +25,8 @@ from utils.errors import UserError
 
 HASHNET = ("method=hashnet", *QUICK)
 DSPH = ("method=dsph", *QUICK, "runner.epochs=4")  # dropout, two optimisers, drawn captions
+TINY_VISION = {"image_size": 16, "patch_size": 8, "width": 32, "head_width": 16, "layers": 1}
+TINY_TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 PLUGIN = '''"""A loss of one's own, in a file of one's own."""
 
 import dataclasses
@@ -77,6 +79,17 @@ def test_an_encoder_kept_from_an_earlier_run_changes_nothing(pictures, tmp_path)
     loaded = outcome(run(*words, f"output={tmp_path / 'a'}"))
     assert experiment._backbones  # a frozen one is kept
     assert outcome(run(*words, f"output={tmp_path / 'b'}")) == loaded
+
+
+def test_the_log_of_a_run_announces_random_weights(pictures, tmp_path):
+    towers = {"embed_dim": 24, "vision_cfg": TINY_VISION, "text_cfg": TINY_TEXT}
+    (tmp_path / "tiny.json").write_text(json.dumps(towers))
+    data = [word for word in pictures if not word.startswith("backbone")]
+    folder = run(
+        *HASHNET, *data, "backbone=open_clip", f"backbone.model={tmp_path / 'tiny.json'}",
+        "backbone.weights=random", f"output={tmp_path}",
+    )  # fmt: skip
+    assert "starts from random weights" in (folder.path / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("stop", [1, 3])
