@@ -23,7 +23,7 @@ from models.base import Batch, Progress, Terms
 from runners.base import Runner, Selection, set_threads
 from runners.evaluation.measure import map_directions, mean_map
 from runners.experiment import choose_device
-from runners.tensorboard.run_writer import Board, Measured, draw_results
+from runners.tensorboard.run_writer import Board, Measured, draw_results, open_writer
 from runners.training.micro_batches import is_out_of_memory, step_in_parts
 from runners.training.module import TrainingModule
 from runners.training.optimization import Optimization
@@ -89,6 +89,7 @@ class StandardRunner(Runner):
             )
         self.accelerator = self._accelerator()
         self.micro_batch: int | None = None
+        self.tensorboard_folder = self.folder.path / "tensorboard"
 
     def _accelerator(self) -> Any:
         """Return accelerate's view of devices, processes and precision."""
@@ -135,7 +136,7 @@ class StandardRunner(Runner):
         )  # fmt: skip
         steps = len(loader)
         self.board = Board(
-            self._writer(), self.experiment,
+            self.open_writer(), self.experiment,
             epoch=state.epoch, epochs=settings.epochs, pictures=settings.pictures,
         )  # fmt: skip
         with progress_bar(self.config.run_name, settings.epochs) as advance:
@@ -264,7 +265,7 @@ class StandardRunner(Runner):
             state.best_epoch, state.best_score = state.epoch, score
             if self.is_main:
                 with self.of_train.phase("write_s"):
-                    checkpoint.save(self.folder.checkpoints / "best", self._modules())
+                    checkpoint.save(self.folder.checkpoints / "best", self.modules())
         return score
 
     def _checkpoint(self, state: _State) -> None:
@@ -274,7 +275,7 @@ class StandardRunner(Runner):
         state.micro_batch = self.micro_batch
         checkpoint.keep_previous(self.folder.checkpoints / "last")
         checkpoint.save(
-            self.folder.checkpoints / "last", self._modules(), self.optimization.optimizers,
+            self.folder.checkpoints / "last", self.modules(), self.optimization.optimizers,
             rng_state(), {**dataclasses.asdict(state), "config": self.config.hash},
         )  # fmt: skip
 
@@ -303,7 +304,7 @@ class StandardRunner(Runner):
                 f"Checkpoint '{folder}' belongs to another configuration than run "
                 f"'{self.config.run_name}'; choose another output, or remove the folder."
             )
-        checkpoint.load_modules(folder, self._modules())
+        checkpoint.load_modules(folder, self.modules())
         checkpoint.load_optimizers(folder, self.optimization.optimizers)
         set_rng_state(checkpoint.read_rng(folder))
         state = _State(**saved)
@@ -315,24 +316,24 @@ class StandardRunner(Runner):
         if self.config.eval.select == "last":
             return Selection("last", state.epoch)
         self.accelerator.wait_for_everyone()
-        checkpoint.load_modules(self.folder.checkpoints / "best", self._modules())
+        checkpoint.load_modules(self.folder.checkpoints / "best", self.modules())
         return Selection(self.config.eval.select, state.best_epoch, state.best_score)
 
-    def _modules(self) -> dict[str, torch.nn.Module]:
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Return what checkpoints hold: file name → module."""
         assert self.experiment.loss is not None
         return {"model": self.experiment.model, "loss": self.experiment.loss}
 
-    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
-        super()._evaluate(selection, timing)
-        if self.is_main and self.settings.tensorboard:
-            draw_results(self.folder.path / "tensorboard", self.experiment, self.folder)
+    def after_results(self) -> None:
+        """Show the final figures and codes in TensorBoard."""
+        if self.settings.tensorboard:
+            draw_results(self.tensorboard_folder, self.experiment, self.folder)
 
-    def _writer(self) -> SummaryWriter | None:
+    def open_writer(self) -> SummaryWriter | None:
+        """Return a writer into ``tensorboard_folder``, in the main process and if switched on."""
         if not self.is_main or not self.settings.tensorboard:
             return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(Path(self.folder.path) / "tensorboard"))
+        return open_writer(self.tensorboard_folder)
 
     def _log_epoch(
         self, epoch: int, means: dict[str, float], score: float | None, seconds: float

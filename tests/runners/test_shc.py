@@ -10,7 +10,7 @@ from common.config.run_config import compose
 from common.storage import checkpoint
 from models.centers.class_similarity import class_similarity
 from models.centers.semantic import gilbert_varshamov, semantic_centers
-from runners.shc import ClassifierTraining
+from runners.staged import StageTraining
 from tests.helpers import QUICK, outcome, run
 from utils.errors import UserError
 
@@ -31,13 +31,13 @@ def words(pictures, tmp_path, monkeypatch):
 def epochs(monkeypatch):
     """Return a list that grows by one with every epoch of a classifier."""
     done = []
-    train = ClassifierTraining._train_epoch
+    train = StageTraining._train_epoch
 
     def counting(self, *arguments):
         done.append(self.folder.path)
         return train(self, *arguments)
 
-    monkeypatch.setattr(ClassifierTraining, "_train_epoch", counting)
+    monkeypatch.setattr(StageTraining, "_train_epoch", counting)
     return done
 
 
