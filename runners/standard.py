@@ -24,6 +24,12 @@ from runners.base import Runner, Selection, set_threads
 from runners.evaluation.measure import map_directions, mean_map
 from runners.experiment import choose_device
 from runners.tensorboard.run_writer import Board, Measured, draw_results, open_writer
+from runners.training.history import (
+    EpochRecord,
+    Measurement,
+    append_record,
+    drop_records_after,
+)
 from runners.training.micro_batches import is_out_of_memory, step_in_parts
 from runners.training.module import TrainingModule
 from runners.training.optimization import Optimization
@@ -135,6 +141,8 @@ class StandardRunner(Runner):
             rank=accelerator.process_index, world=accelerator.num_processes,
         )  # fmt: skip
         steps = len(loader)
+        if self.is_main:
+            drop_records_after(self.folder.path, state.epoch)
         self.board = Board(
             self.open_writer(), self.experiment,
             epoch=state.epoch, epochs=settings.epochs, pictures=settings.pictures,
@@ -145,20 +153,26 @@ class StandardRunner(Runner):
                 start = time.perf_counter()
                 set_epoch(loader, epoch)
                 with self.of_train.phase("step_s"):  # less what batches are waited for
-                    means = self._train_epoch(loader, epoch, steps)
+                    loss, rates = self._train_epoch(loader, epoch, steps)
                 state.epoch = epoch + 1
                 seconds = time.perf_counter() - start
                 with self.of_train.phase("select_s"):
-                    score = self._evaluate_epoch(state)
+                    measured = self._evaluate_epoch(state)
+                record = EpochRecord(state.epoch, loss, rates, seconds, measured)
                 with self.of_train.phase("board_s"):
-                    self._log_epoch(epoch, means, score, seconds)
-                advance(1, note=f"loss {means['total']:.4f}")
+                    self._log_epoch(record)
+                    self.board.epoch(record)
+                advance(1, note=f"loss {loss['total']:.4f}")
                 with self.of_train.phase("write_s"):
+                    if self.is_main:
+                        append_record(self.folder.path, record)
                     self._checkpoint(state)
         self.board.close()
 
-    def _train_epoch(self, loader: Any, epoch: int, batches: int) -> dict[str, float]:
-        """Do one epoch; return the mean of every term, of the total, and the learning rates."""
+    def _train_epoch(
+        self, loader: Any, epoch: int, batches: int
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Do one epoch; return the means of the total and of every term, and the learning rates."""
         self.module.train()
         together, epochs = self.settings.accumulate, self.settings.epochs
         steps = math.ceil(batches / together)  # of the optimisers, in an epoch
@@ -175,7 +189,7 @@ class StandardRunner(Runner):
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term
         means = {name: float(total) / batches for name, total in sums.items()}
-        return {"total": sum(means.values()), **means, **{f"lr/{n}": r for n, r in rates.items()}}
+        return {"total": sum(means.values()), **means}, rates
 
     def _step(self, batch: Batch, progress: Progress, share: int, step_now: bool) -> Terms:
         """Add one batch's gradient, as one of ``share``; step the optimisers if it is the last."""
@@ -245,28 +259,29 @@ class StandardRunner(Runner):
         """Return the size of parts of a batch, where memory did not suffice for a whole one."""
         return {"micro_batch": self.micro_batch} if self.micro_batch is not None else {}
 
-    def _evaluate_epoch(self, state: _State) -> float | None:
-        """Measure on what epochs are selected by, if this is the time; keep the best state."""
+    def _evaluate_epoch(self, state: _State) -> Measurement | None:
+        """Measure on what epochs are selected by, if this is the time; save the best state."""
         evaluation, last = self.config.eval, state.epoch == self.settings.epochs
         if evaluation.select == "last" or (state.epoch % evaluation.every and not last):
             return None
-        query, database = ("val", "train") if evaluation.select == "val" else ("query", "database")
-        asking, answering = self.code_set(query), self.code_set(database)
+        part = "train" if evaluation.select == "val" else "database"
+        query, database = self.code_set(evaluation.select), self.code_set(part)
         reports = map_directions(
-            asking, answering, self.directions(),
+            query, database, self.directions(),
             no_relevant=evaluation.no_relevant, device=self.device,
         )  # fmt: skip
+        values = {name: report["map"]["all"]["expected"] for name, report in reports.items()}
+        measured = Measurement(evaluation.select, mean_map(reports), values)
         with self.of_train.phase("board_s"):
             self.board.measured(
-                state.epoch, Measured(evaluation.select, database, reports, asking, answering)
+                state.epoch, Measured(evaluation.select, part, reports, query, database)
             )
-        score = mean_map(reports)
-        if state.best_score is None or score > state.best_score:
-            state.best_epoch, state.best_score = state.epoch, score
+        if state.best_score is None or measured.score > state.best_score:
+            state.best_epoch, state.best_score = state.epoch, measured.score
             if self.is_main:
                 with self.of_train.phase("write_s"):
                     checkpoint.save(self.folder.checkpoints / "best", self.modules())
-        return score
+        return measured
 
     def _checkpoint(self, state: _State) -> None:
         due = state.epoch % self.settings.checkpoint_every == 0
@@ -335,17 +350,16 @@ class StandardRunner(Runner):
             return None
         return open_writer(self.tensorboard_folder)
 
-    def _log_epoch(
-        self, epoch: int, means: dict[str, float], score: float | None, seconds: float
-    ) -> None:
-        epochs = self.settings.epochs
-        selected = "" if score is None else f"  {self.config.eval.select} mAP {score:.4f}"
-        line = f"epoch {epoch + 1}/{epochs}  loss {means['total']:.5f}{selected}  {seconds:.1f} s"
+    def _log_epoch(self, record: EpochRecord) -> None:
+        epochs, measured = self.settings.epochs, record.measured
+        selected = f"  {measured.on} mAP {measured.score:.4f}" if measured else ""
+        line = (
+            f"epoch {record.epoch}/{epochs}  loss {record.loss['total']:.5f}{selected}  "
+            f"{record.seconds:.1f} s"
+        )
         log.debug("%s", line)
-        if epoch + 1 == epochs or (epoch + 1) % max(epochs // 10, 1) == 0:
+        if record.epoch == epochs or record.epoch % max(epochs // 10, 1) == 0:
             log.info("%s", line)
-        measured = {} if score is None else {f"map/{self.config.eval.select}": score}
-        self.board.epoch(epoch + 1, {**means, "seconds/epoch": seconds, **measured})
 
 
 def check_finite(terms: Terms, progress: Progress) -> None:

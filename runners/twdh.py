@@ -39,6 +39,7 @@ from runners.staged import (
     settings_identity,
 )
 from runners.standard import StandardConfig
+from runners.training.history import read_history, write_history
 from utils.errors import UserError
 
 Recipe = Literal["regression", "projection", "released"]
@@ -88,6 +89,8 @@ class TwDHRunner(StagedRunner):
         if self.is_main:
             name = "last" if selection.on == "last" else "best"
             checkpoint.save(self.folder.checkpoints / name, self.modules(), state=state)
+            if history := read_history(network.folder):  # a stage of an older version has none
+                write_history(self.folder.path, history)
         return selection
 
     def _transform(self, model: TwDH, length: int) -> Stage:
