@@ -188,7 +188,12 @@ class Runner(ABC):
             "split_hash": split.hash,
             "directions": reports,
             **({"zero_shot": zero_shot} if zero_shot else {}),
-            "timing": {**timing, **clock.seconds, "of_train": self.of_train.seconds},
+            "timing": {
+                **timing,
+                **self.timing_notes(),
+                **clock.seconds,
+                "of_train": self.of_train.seconds,
+            },
             "memory": self.peak.read(),
         }
         write_json(self.folder.metrics_file, metrics)
@@ -197,6 +202,7 @@ class Runner(ABC):
             log.info("%s mAP@%s %.4f", direction, at, value["expected"])
         if zero_shot:
             log.info("%s", headline(zero_shot))
+        self.after_results()
 
     def _protocol(self, selection: Selection) -> dict[str, Any]:
         split = self.experiment.split
@@ -216,8 +222,15 @@ class Runner(ABC):
         }
 
     def notes(self) -> dict[str, Any]:
-        """Return what the protocol is to say of the procedure beside the usual."""
+        """Return entries of ``protocol`` in ``metrics.json`` that only this procedure has."""
         return {}
+
+    def timing_notes(self) -> dict[str, float]:
+        """Return entries of ``timing`` in ``metrics.json`` that only this procedure has."""
+        return {}
+
+    def after_results(self) -> None:  # noqa: B027  most procedures have nothing to do here
+        """Do what needs the written results; the main process calls it."""
 
     def directions(self) -> list[str]:
         """Return the directions to measure.

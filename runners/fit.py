@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 
 from common.registry import RUNNERS
 from runners.base import Runner, Selection
+from runners.standard import StandardConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
     """Keys of ``runner`` with ``name: fit``.
 
-    Those of training by gradient are accepted, so that a sweep can set them for all its runs, but
-    mean nothing here: they are set to None, and runs that differ in them alone are the same run.
+    Those of training by gradient are accepted as well, so that a sweep can set them for all its
+    runs, and resolved to None: runs that differ in them alone are the same run.
     """
 
     device: str = "auto"  # auto: a GPU where there is one
     threads: int = 0  # CPU threads; 0 = PyTorch's choice
-    epochs: int | None = None  # no meaning here
-    batch_size: int | None = None  # no meaning here
-    accumulate: int | None = None  # no meaning here
-    clip_norm: float | None = None  # no meaning here
-    precision: str | None = None  # no meaning here
-    drop_last: bool | None = None  # no meaning here
-    checkpoint_every: int | None = None  # no meaning here
-    tensorboard: bool | None = None  # no meaning here
-    pictures: int | None = None  # no meaning here
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -34,7 +27,16 @@ class FitConfig:
                 object.__setattr__(self, field.name, None)
 
 
-@RUNNERS.register("fit", config=FitConfig)
+OWN_KEYS = {field.name for field in dataclasses.fields(FitConfig)}
+HINTS = typing.get_type_hints(StandardConfig)
+AcceptedConfig = dataclasses.make_dataclass(
+    "AcceptedConfig",
+    [(name, hint | None, None) for name, hint in HINTS.items() if name not in OWN_KEYS],
+    bases=(FitConfig,), frozen=True,
+)  # fmt: skip
+
+
+@RUNNERS.register("fit", config=AcceptedConfig)
 class FitRunner(Runner):
     """Fit once, encode, measure; no loss, no epochs."""
 

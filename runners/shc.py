@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +33,15 @@ from models.image.image_hash import ImageHashConfig
 from models.image.shc import Classifier, ClassifierLoss, SHCLoss
 from runners.base import Selection
 from runners.experiment import Experiment
-from runners.stage_keys import data_identity, settings_identity
-from runners.staged import Report, Stage, Stages, StageTraining, curves
-from runners.standard import StandardConfig, StandardRunner
+from runners.staged import (
+    Report,
+    Stage,
+    StagedRunner,
+    StageTraining,
+    data_identity,
+    settings_identity,
+)
+from runners.standard import StandardConfig
 from runners.tensorboard.figures import distance_histogram, heat_maps
 from utils.errors import UserError
 
@@ -65,14 +70,8 @@ class SHCRunnerConfig(StandardConfig):
     effort: float = 1.0  # of the search for centres; 1: some seconds
 
 
-OF_STAGES = (
-    "classifier", "own_class", "weighting", "centers", "min_distance", "mu", "effort"
-)  # fmt: skip
-"""Keys that the standard procedure does not have."""
-
-
 @RUNNERS.register("shc", config=SHCRunnerConfig)
-class SHCRunner(StandardRunner):
+class SHCRunner(StagedRunner):
     """Train or find a classifier, its class similarity and the centres; train the network."""
 
     settings: SHCRunnerConfig
@@ -105,24 +104,19 @@ class SHCRunner(StandardRunner):
         """Make or find the stages before, set the centres, and train the hashing network."""
         loss = self.experiment.loss
         assert isinstance(loss, SHCLoss)
-        self.stages = Stages(self.folder.path, self.settings.tensorboard)
         similarity: Stage | None = None
         if self.settings.centers == "semantic":
             similarity = self._similarity(self._classifier())
         centers = self._centers(similarity)
         loss.set_centers(centers)
-        self._draw(centers, None if similarity is None else _tensor(similarity, "similarity"))
+        self._draw(centers, None if similarity is None else similarity.tensor("similarity"))
         seed_everything(self.config.seed)  # as if the stages had been there
         return super().train()
 
-    def _protocol(self, selection: Selection) -> dict[str, Any]:
-        keys = {name: stage.key for name, stage in self.stages.done.items()}
+    def notes(self) -> dict[str, Any]:
+        """Return the notes of a staged run and the figures of the centres."""
         centers = {"kind": self.settings.centers, **self.stages.done["centers"].report}
-        return {**super()._protocol(selection), "stages": keys, "centers": centers}
-
-    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
-        stages = {f"stage_{name}_s": stage.seconds for name, stage in self.stages.done.items()}
-        super()._evaluate(selection, {**timing, **stages})
+        return {**super().notes(), "centers": centers}
 
     @property
     def _asked(self) -> int | None:
@@ -139,9 +133,10 @@ class SHCRunner(StandardRunner):
 
         def build(folder: Path) -> Report:
             experiment = self._classifier_experiment()
-            training = ClassifierTraining(
-                config, experiment, {"classifier": experiment.model}, folder, self.folder.path
-            )
+            training = StageTraining(
+                config, experiment, {"classifier": experiment.model}, folder,
+                self.tensorboard_folder / "classifier",  # beside the curves of the network
+            )  # fmt: skip
             training.train()
             logits = self._logits(experiment)
             label = experiment.view("train").labels
@@ -189,7 +184,7 @@ class SHCRunner(StandardRunner):
             generator = torch.Generator().manual_seed(seed)
             if kind == "semantic":
                 assert similarity is not None
-                wanted = _tensor(similarity, "similarity")
+                wanted = similarity.tensor("similarity")
                 centers = semantic_centers(
                     wanted, bits, generator,
                     distance=self._asked, mu=settings.mu, effort=settings.effort,
@@ -205,7 +200,7 @@ class SHCRunner(StandardRunner):
         if self._asked is not None and isinstance(least, (int, float)) and least < self._asked:
             log.info("centres: no %d of distance %d were found; they keep %d", classes,
                      self._asked, least)  # fmt: skip
-        return _tensor(stage, "centers")
+        return stage.tensor("centers")
 
     def _figures(self, report: CenterReport) -> dict[str, float]:
         """Return the figures of centres, those of the fit only where one was asked for."""
@@ -218,7 +213,7 @@ class SHCRunner(StandardRunner):
 
     def _draw(self, centers: Tensor, similarity: Tensor | None) -> None:
         """Put the similarity, what centres make of it, and their distances into TensorBoard."""
-        writer = curves(self.folder.path, self.settings.tensorboard)
+        writer = self.open_writer()
         if writer is None:
             return
         bits = centers.shape[1]
@@ -237,15 +232,9 @@ class SHCRunner(StandardRunner):
     def _classifier_config(self) -> RunConfig:
         """Return the settings of stage 1: equal for all runs that share it."""
         own = self.settings.classifier
-        resolved: dict[str, Any] = {
-            section: dict(value) if isinstance(value, Mapping) else value
-            for section, value in self.config.resolved.items()
-        }
-        for key in OF_STAGES:
-            resolved["runner"].pop(key)
+        resolved = self.stage_settings()
         resolved["runner"] |= dataclasses.asdict(own)
-        # data: by its content
-        resolved |= {"bits": None, "method": None, "dataset": {}, "loss": {}, "eval": {}}
+        resolved |= {"bits": None, "loss": {}, "eval": {}}
         resolved["model"] = {"standardize": self._standardize}
         optim: dict[str, OptimGroup] = dict(self.config.optim)
         if own.lr is not None:
@@ -285,18 +274,3 @@ class SHCRunner(StandardRunner):
         for batch in experiment.eval_batches(experiment.view("train")):
             found.append(experiment.model.encode(batch.to(self.device), "image").float())
         return gather_rows(torch.cat(found)).cpu()
-
-
-class ClassifierTraining(StageTraining):
-    """Training of the classifier, with curves beside those of the hashing network."""
-
-    def _writer(self) -> Any:
-        if not self.is_main or not self.settings.tensorboard:
-            return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.run_path / "tensorboard" / "classifier"))
-
-
-def _tensor(stage: Stage, name: str) -> Tensor:
-    return load_file(stage.folder / f"{name}.safetensors")[name]

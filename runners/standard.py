@@ -23,7 +23,13 @@ from models.base import Batch, Progress, Terms
 from runners.base import Runner, Selection, set_threads
 from runners.evaluation.measure import map_directions, mean_map
 from runners.inputs.loading import choose_device
-from runners.tensorboard.run_writer import Board, Measured, draw_results
+from runners.tensorboard.run_writer import Board, Measured, draw_results, open_writer
+from runners.training.history import (
+    EpochRecord,
+    Measurement,
+    append_record,
+    drop_records_after,
+)
 from runners.training.micro_batches import is_out_of_memory, step_in_parts
 from runners.training.module import TrainingModule
 from runners.training.optimization import Optimization
@@ -89,6 +95,7 @@ class StandardRunner(Runner):
             )
         self.accelerator = self._accelerator()
         self.micro_batch: int | None = None
+        self.tensorboard_folder = self.folder.path / "tensorboard"
 
     def _accelerator(self) -> Any:
         """Return accelerate's view of devices, processes and precision."""
@@ -134,8 +141,10 @@ class StandardRunner(Runner):
             rank=accelerator.process_index, world=accelerator.num_processes,
         )  # fmt: skip
         steps = len(loader)
+        if self.is_main:
+            drop_records_after(self.folder.path, state.epoch)
         self.board = Board(
-            self._writer(), self.experiment,
+            self.open_writer(), self.experiment,
             epoch=state.epoch, epochs=settings.epochs, pictures=settings.pictures,
         )  # fmt: skip
         with progress_bar(self.config.run_name, settings.epochs) as advance:
@@ -144,20 +153,26 @@ class StandardRunner(Runner):
                 start = time.perf_counter()
                 set_epoch(loader, epoch)
                 with self.of_train.phase("step_s"):  # less what batches are waited for
-                    means = self._train_epoch(loader, epoch, steps)
+                    loss, rates = self._train_epoch(loader, epoch, steps)
                 state.epoch = epoch + 1
                 seconds = time.perf_counter() - start
                 with self.of_train.phase("select_s"):
-                    score = self._evaluate_epoch(state)
+                    measured = self._evaluate_epoch(state)
+                record = EpochRecord(state.epoch, loss, rates, seconds, measured)
                 with self.of_train.phase("board_s"):
-                    self._log_epoch(epoch, means, score, seconds)
-                advance(1, note=f"loss {means['total']:.4f}")
+                    self._log_epoch(record)
+                    self.board.epoch(record)
+                advance(1, note=f"loss {loss['total']:.4f}")
                 with self.of_train.phase("write_s"):
+                    if self.is_main:
+                        append_record(self.folder.path, record)
                     self._checkpoint(state)
         self.board.close()
 
-    def _train_epoch(self, loader: Any, epoch: int, batches: int) -> dict[str, float]:
-        """Do one epoch; return the mean of every term, of the total, and the learning rates."""
+    def _train_epoch(
+        self, loader: Any, epoch: int, batches: int
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Do one epoch; return the means of the total and of every term, and the learning rates."""
         self.module.train()
         together, epochs = self.settings.accumulate, self.settings.epochs
         steps = math.ceil(batches / together)  # of the optimisers, in an epoch
@@ -174,7 +189,7 @@ class StandardRunner(Runner):
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term
         means = {name: float(total) / batches for name, total in sums.items()}
-        return {"total": sum(means.values()), **means, **{f"lr/{n}": r for n, r in rates.items()}}
+        return {"total": sum(means.values()), **means}, rates
 
     def _step(self, batch: Batch, progress: Progress, share: int, step_now: bool) -> Terms:
         """Add one batch's gradient, as one of ``share``; step the optimisers if it is the last."""
@@ -244,28 +259,29 @@ class StandardRunner(Runner):
         """Return the size of parts of a batch, where memory did not suffice for a whole one."""
         return {"micro_batch": self.micro_batch} if self.micro_batch is not None else {}
 
-    def _evaluate_epoch(self, state: _State) -> float | None:
-        """Measure on what epochs are selected by, if this is the time; keep the best state."""
+    def _evaluate_epoch(self, state: _State) -> Measurement | None:
+        """Measure on what epochs are selected by, if this is the time; save the best state."""
         evaluation, last = self.config.eval, state.epoch == self.settings.epochs
         if evaluation.select == "last" or (state.epoch % evaluation.every and not last):
             return None
-        query, database = ("val", "train") if evaluation.select == "val" else ("query", "database")
-        asking, answering = self.code_set(query), self.code_set(database)
+        part = "train" if evaluation.select == "val" else "database"
+        query, database = self.code_set(evaluation.select), self.code_set(part)
         reports = map_directions(
-            asking, answering, self.directions(),
+            query, database, self.directions(),
             no_relevant=evaluation.no_relevant, device=self.device,
         )  # fmt: skip
+        values = {name: report["map"]["all"]["expected"] for name, report in reports.items()}
+        measured = Measurement(evaluation.select, mean_map(reports), values)
         with self.of_train.phase("board_s"):
             self.board.measured(
-                state.epoch, Measured(evaluation.select, database, reports, asking, answering)
+                state.epoch, Measured(evaluation.select, part, reports, query, database)
             )
-        score = mean_map(reports)
-        if state.best_score is None or score > state.best_score:
-            state.best_epoch, state.best_score = state.epoch, score
+        if state.best_score is None or measured.score > state.best_score:
+            state.best_epoch, state.best_score = state.epoch, measured.score
             if self.is_main:
                 with self.of_train.phase("write_s"):
-                    checkpoint.save(self.folder.checkpoints / "best", self._modules())
-        return score
+                    checkpoint.save(self.folder.checkpoints / "best", self.modules())
+        return measured
 
     def _checkpoint(self, state: _State) -> None:
         due = state.epoch % self.settings.checkpoint_every == 0
@@ -274,7 +290,7 @@ class StandardRunner(Runner):
         state.micro_batch = self.micro_batch
         checkpoint.keep_previous(self.folder.checkpoints / "last")
         checkpoint.save(
-            self.folder.checkpoints / "last", self._modules(), self.optimization.optimizers,
+            self.folder.checkpoints / "last", self.modules(), self.optimization.optimizers,
             rng_state(), {**dataclasses.asdict(state), "config": self.config.hash},
         )  # fmt: skip
 
@@ -303,7 +319,7 @@ class StandardRunner(Runner):
                 f"Checkpoint '{folder}' belongs to another configuration than run "
                 f"'{self.config.run_name}'; choose another output, or remove the folder."
             )
-        checkpoint.load_modules(folder, self._modules())
+        checkpoint.load_modules(folder, self.modules())
         checkpoint.load_optimizers(folder, self.optimization.optimizers)
         set_rng_state(checkpoint.read_rng(folder))
         state = _State(**saved)
@@ -315,36 +331,35 @@ class StandardRunner(Runner):
         if self.config.eval.select == "last":
             return Selection("last", state.epoch)
         self.accelerator.wait_for_everyone()
-        checkpoint.load_modules(self.folder.checkpoints / "best", self._modules())
+        checkpoint.load_modules(self.folder.checkpoints / "best", self.modules())
         return Selection(self.config.eval.select, state.best_epoch, state.best_score)
 
-    def _modules(self) -> dict[str, torch.nn.Module]:
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Return what checkpoints hold: file name → module."""
         assert self.experiment.loss is not None
         return {"model": self.experiment.model, "loss": self.experiment.loss}
 
-    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
-        super()._evaluate(selection, timing)
-        if self.is_main and self.settings.tensorboard:
-            draw_results(self.folder.path / "tensorboard", self.experiment, self.folder)
+    def after_results(self) -> None:
+        """Show the final figures and codes in TensorBoard."""
+        if self.settings.tensorboard:
+            draw_results(self.tensorboard_folder, self.experiment, self.folder)
 
-    def _writer(self) -> SummaryWriter | None:
+    def open_writer(self) -> SummaryWriter | None:
+        """Return a writer into ``tensorboard_folder``, in the main process and if switched on."""
         if not self.is_main or not self.settings.tensorboard:
             return None
-        from torch.utils.tensorboard import SummaryWriter
+        return open_writer(self.tensorboard_folder)
 
-        return SummaryWriter(str(Path(self.folder.path) / "tensorboard"))
-
-    def _log_epoch(
-        self, epoch: int, means: dict[str, float], score: float | None, seconds: float
-    ) -> None:
-        epochs = self.settings.epochs
-        selected = "" if score is None else f"  {self.config.eval.select} mAP {score:.4f}"
-        line = f"epoch {epoch + 1}/{epochs}  loss {means['total']:.5f}{selected}  {seconds:.1f} s"
+    def _log_epoch(self, record: EpochRecord) -> None:
+        epochs, measured = self.settings.epochs, record.measured
+        selected = f"  {measured.on} mAP {measured.score:.4f}" if measured else ""
+        line = (
+            f"epoch {record.epoch}/{epochs}  loss {record.loss['total']:.5f}{selected}  "
+            f"{record.seconds:.1f} s"
+        )
         log.debug("%s", line)
-        if epoch + 1 == epochs or (epoch + 1) % max(epochs // 10, 1) == 0:
+        if record.epoch == epochs or record.epoch % max(epochs // 10, 1) == 0:
             log.info("%s", line)
-        measured = {} if score is None else {f"map/{self.config.eval.select}": score}
-        self.board.epoch(epoch + 1, {**means, "seconds/epoch": seconds, **measured})
 
 
 def check_finite(terms: Terms, progress: Progress) -> None:

@@ -9,12 +9,12 @@ which of them a run has.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from common.config.run_config import RunConfig
@@ -29,13 +29,20 @@ from models.centers.twdh_transforms import (
 )
 from models.cross_modal.twdh import TwDH, TwDHLoss
 from runners.base import Selection
-from runners.stage_keys import array_digest, data_identity, settings_identity
-from runners.staged import Report, Stage, Stages, StageTraining
-from runners.standard import StandardConfig, StandardRunner
+from runners.staged import (
+    Report,
+    Stage,
+    StagedRunner,
+    StageTraining,
+    array_digest,
+    data_identity,
+    settings_identity,
+)
+from runners.standard import StandardConfig
+from runners.training.history import read_history, write_history
 from utils.errors import UserError
 
 Recipe = Literal["regression", "projection", "released"]
-TRANSFORM_KEYS = ("transform", "ridge", "released")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +55,7 @@ class TwDHConfig(StandardConfig):
 
 
 @RUNNERS.register("twdh", config=TwDHConfig)
-class TwDHRunner(StandardRunner):
+class TwDHRunner(StagedRunner):
     """Fit transforms, train the long network once for all lengths, encode with the run's own."""
 
     settings: TwDHConfig
@@ -74,7 +81,6 @@ class TwDHRunner(StandardRunner):
         """Make or find both stages, and leave the model with the network of the selected epoch."""
         model = self.experiment.model
         assert isinstance(model, TwDH)
-        self.stages = Stages(self.folder.path, self.settings.tensorboard)
         transforms = [self._transform(model, length) for length in model.lengths]
         network = self._network(model, transforms)
         checkpoint.load_modules(network.folder / "network", self._long_modules())
@@ -82,17 +88,10 @@ class TwDHRunner(StandardRunner):
         selection = Selection(**state)
         if self.is_main:
             name = "last" if selection.on == "last" else "best"
-            checkpoint.save(self.folder.checkpoints / name, self._modules(), state=state)
+            checkpoint.save(self.folder.checkpoints / name, self.modules(), state=state)
+            if history := read_history(network.folder):  # a stage of an older version has none
+                write_history(self.folder.path, history)
         return selection
-
-    def _protocol(self, selection: Selection) -> dict[str, Any]:
-        keys = {name: stage.key for name, stage in self.stages.done.items()}
-        return {**super()._protocol(selection), "stages": keys}
-
-    def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
-        # train_s is this run's own time: next to nothing where the stages were found
-        stages = {f"stage_{name}_s": stage.seconds for name, stage in self.stages.done.items()}
-        super()._evaluate(selection, {**timing, **stages})
 
     def _transform(self, model: TwDH, length: int) -> Stage:
         """Make or find the transform of a length and hand it to the model."""
@@ -128,7 +127,7 @@ class TwDHRunner(StandardRunner):
             "labels": None if recipe == "projection" else array_digest(label),
         }
         stage = self.stages.run(f"transform_{length}", depends, build)
-        model.set_transform(length, load_file(stage.folder / "transform.safetensors")["transform"])
+        model.set_transform(length, stage.tensor("transform"))
         return stage
 
     def _network(self, model: TwDH, transforms: Sequence[Stage]) -> Stage:
@@ -138,7 +137,7 @@ class TwDHRunner(StandardRunner):
         def build(folder: Path) -> Report:
             model.set_bits(model.config.long_bits)  # epochs are measured by the long code
             training = StageTraining(
-                config, self.experiment, self._long_modules(), folder, self.folder.path
+                config, self.experiment, self._long_modules(), folder, self.tensorboard_folder
             )
             selection = training.train()
             model.set_bits(own_bits)
@@ -172,15 +171,8 @@ class TwDHRunner(StandardRunner):
 
     def _long_config(self, model: TwDH) -> RunConfig:
         """Return the settings of the second stage: equal for all runs that share it."""
-        resolved: dict[str, Any] = {
-            section: dict(value) if isinstance(value, Mapping) else value
-            for section, value in self.config.resolved.items()
-        }
-        bits = model.config.long_bits
-        resolved |= {"bits": bits, "method": None, "dataset": {}}  # data: by its content
-        resolved["eval"]["at"] = None
-        for key in TRANSFORM_KEYS:
-            resolved["runner"].pop(key)
+        bits, resolved = model.config.long_bits, self.stage_settings()
+        resolved["bits"], resolved["eval"]["at"] = bits, None
         lengths = model.lengths if self._trains_short else None
         resolved["model"]["short_bits"] = resolved["loss"]["short_bits"] = lengths
         return dataclasses.replace(self.config, bits=bits, resolved=resolved)

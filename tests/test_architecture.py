@@ -190,3 +190,73 @@ def test_functions_are_small_enough_to_read():
                 if size > 60:
                     long[f"{name_of(file)}:{node.name}"] = size
     assert long == {}
+
+
+def qualified_names(module: str, tree: ast.AST) -> dict[str, str]:
+    """Return name → dotted name of what a module imports and of the classes that it defines."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.split(".")[0]
+                names[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.ClassDef):
+            names[node.name] = f"{module}.{node.name}"
+    return names
+
+
+def private_names(node: ast.ClassDef) -> set[str]:
+    """Return the ``_names`` of methods, of class attributes and of attributes set on ``self``."""
+    names = {n.name for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    for statement in node.body:
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            inner_names = (n for n in ast.walk(statement) if isinstance(n, ast.Name))
+            names |= {n.id for n in inner_names if isinstance(n.ctx, ast.Store)}
+    for inner in ast.walk(node):
+        stored = isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store)
+        if stored and ast.unparse(inner.value) == "self":
+            names.add(inner.attr)
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def test_private_names_of_other_modules_are_not_overridden():
+    names, classes = {}, {}
+    for file in SOURCES:
+        module, tree = module_of(file).removesuffix(".__init__"), ast.parse(file.read_text("utf-8"))
+        names[module] = qualified_names(module, tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes[f"{module}.{node.name}"] = module, node
+
+    def resolve(module: str, name: str) -> str:
+        """Return the qualified name of a class as ``module`` sees it, through re-exports."""
+        first, _, rest = name.partition(".")
+        found = ".".join(filter(None, (names[module].get(first, first), rest)))
+        inner, _, last = found.rpartition(".")
+        if found in classes or inner not in names or inner == module:
+            return found
+        return resolve(inner, last)
+
+    def ancestors(key: str) -> Iterator[str]:
+        module, node = classes[key]
+        for base in node.bases:
+            parent = resolve(module, ast.unparse(base).partition("[")[0])
+            if parent in classes:
+                yield parent
+                yield from ancestors(parent)
+
+    wrong = [
+        f"{key} overrides {name} of {parent}"
+        for key, (module, node) in classes.items()
+        for parent in ancestors(key)
+        if classes[parent][0] != module
+        for name in sorted(private_names(node) & private_names(classes[parent][1]))
+    ]
+    assert wrong == []
+    assert {"runners.standard.StandardRunner", "runners.base.Runner"} <= set(
+        ancestors("runners.shc.SHCRunner")
+    )
+    assert "models.base.HashLoss" in ancestors("models.image.csq.CSQLoss")

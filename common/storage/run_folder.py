@@ -1,7 +1,8 @@
 """Run folders: one for each configuration, named by its hash, written atomically.
 
 ``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5``, ``checkpoints/``,
-``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so, which is written last.
+``history.jsonl``, ``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so,
+which is the last thing written.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = "or run without any download with backbone=clip_mini"
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("hashing")
 
 
 def looks_like_file(weights: str) -> bool:

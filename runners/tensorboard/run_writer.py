@@ -42,6 +42,7 @@ from runners.experiment import Experiment
 from runners.results.zero_shot_columns import measures_of
 from runners.tensorboard.events import drop_events
 from runners.tensorboard.retrieval_sheets import TOP, Sheets, as_jpeg
+from runners.training.history import EpochRecord
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 DRAWINGS = 10  # of codes in a run: TensorBoard shows as many pictures of a tag
 SHARE = 0.01  # of the time since training began that drawings may take; the last is always made
 FIRST = 0.5  # seconds that the first is expected to take; the others: as the one before
-_OURS = ("lr/", "map/", "seconds/")
 _BINS = np.linspace(-1, 1, 41)
 _OUTPUT_BINS = 64
 _PIECE = 2**16  # rows of codes that are real numbers at a time
@@ -103,21 +103,25 @@ class Board:
     def _tenth(self, epoch: int) -> int:
         return epoch * DRAWINGS // self.epochs
 
-    def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Tell the scalars of an epoch, counted from 1; what is none of ours is a loss term."""
-        if self.writer is not None:
-            for name, value in values.items():
-                tag = name if name.startswith(_OURS) else f"loss/{name}"
-                self.writer.add_scalar(tag, value, epoch)
-            self.writer.flush()  # before the checkpoint says that the epoch is done
-
-    def measured(self, epoch: int, found: Measured) -> None:
-        """Tell mAP by direction, and, where a drawing is due, what the codes are like."""
+    def epoch(self, record: EpochRecord) -> None:
+        """Write the scalars of an epoch."""
         if self.writer is None:
             return
-        for direction, report in found.reports.items():
-            value = report["map"]["all"]["expected"]
-            self.writer.add_scalar(f"map/{found.on}/{direction}", value, epoch)
+        scalars = {f"loss/{name}": value for name, value in record.loss.items()}
+        scalars |= {f"lr/{name}": value for name, value in record.lr.items()}
+        scalars["seconds/epoch"] = record.seconds
+        if record.measured is not None:
+            on = record.measured.on
+            scalars[f"map/{on}"] = record.measured.score
+            scalars |= {f"map/{on}/{name}": value for name, value in record.measured.map.items()}
+        for tag, value in scalars.items():
+            self.writer.add_scalar(tag, value, record.epoch)
+        self.writer.flush()  # before the checkpoint says that the epoch is done
+
+    def measured(self, epoch: int, found: Measured) -> None:
+        """Draw what the codes are like, where a drawing is due."""
+        if self.writer is None:
+            return
         start = self.clock()
         if not self._due(epoch, start):
             return

@@ -10,7 +10,8 @@ from common.config.run_config import compose
 from common.storage import checkpoint
 from models.centers.class_similarity import class_similarity
 from models.centers.semantic import gilbert_varshamov, semantic_centers
-from runners.shc import ClassifierTraining
+from runners.staged import StageTraining
+from runners.training.history import read_history
 from tests.helpers import QUICK, outcome, run
 from utils.errors import UserError
 
@@ -31,13 +32,13 @@ def words(pictures, tmp_path, monkeypatch):
 def epochs(monkeypatch):
     """Return a list that grows by one with every epoch of a classifier."""
     done = []
-    train = ClassifierTraining._train_epoch
+    train = StageTraining._train_epoch
 
     def counting(self, *arguments):
         done.append(self.folder.path)
         return train(self, *arguments)
 
-    monkeypatch.setattr(ClassifierTraining, "_train_epoch", counting)
+    monkeypatch.setattr(StageTraining, "_train_epoch", counting)
     return done
 
 
@@ -62,6 +63,9 @@ def test_the_stages_are_what_the_functions_say(words, tmp_path):
     assert torch.equal(centers, semantic_centers(similarity, 16, generator, effort=0.001))
     told = folder.metrics()["protocol"]["centers"]
     assert told["kind"] == "semantic" and told["asked"] == gilbert_varshamov(16, 3) <= told["min"]
+    stage = tmp_path / "cache" / "stages" / f"classifier-{stages_of(folder)['classifier']}"
+    assert [sorted(r.loss) for r in read_history(stage)] == [["cls", "total"]] * 2
+    assert [sorted(r.loss) for r in read_history(folder.path)] == [["center", "quant", "total"]] * 3
     saved = load_file(folder.checkpoints / "best" / "loss.safetensors")
     assert torch.equal(saved["centers"], centers)
 

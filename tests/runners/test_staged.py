@@ -1,14 +1,19 @@
-"""Stages: made once, found by whoever needs the same, never half."""
+"""Stages: built once, reused by every run that needs the same, identified by content."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
 import signal
 import time
 
+import numpy as np
 import pytest
+import torch
 
-from runners.staged import Stages
+from common.config.run_config import compose
+from runners.experiment import Experiment
+from runners.staged import Stages, array_digest, data_identity, settings_identity
 from utils.errors import UserError
 
 
@@ -38,7 +43,7 @@ def test_made_once_then_found_by_another_run(tmp_path, root):
     build = Builder(score=0.5)
     first = stages(tmp_path).run("network", {"bits": 512}, build)
     again = stages(tmp_path, "two").run("network", {"bits": 512}, build)
-    assert build.calls == 1 and (first.found, again.found) == (False, True)
+    assert build.calls == 1 and (first.reused, again.reused) == (False, True)
     assert first.folder == again.folder == root / f"network-{first.key}"
     assert (again.folder / "file.txt").read_text() == "made"
     assert again.run == "one" and again.report == {"score": 0.5}
@@ -54,7 +59,7 @@ def test_the_key_is_the_name_and_all_it_depends_on(tmp_path):
     depends = {"labels": "abc", "settings": {"lr": 0.1, "epochs": 3}}
     same = {"settings": {"epochs": 3, "lr": 0.1}, "labels": "abc"}
     key = mine.run("a", depends, Builder()).key
-    assert mine.run("a", same, Builder()).found
+    assert mine.run("a", same, Builder()).reused
     others = [("b", depends), ("a", {**depends, "labels": "abd"}), ("a", {})]
     keys = {mine.run(name, value, Builder()).key for name, value in others}
     assert len(keys | {key}) == 4
@@ -76,7 +81,7 @@ def test_a_failure_leaves_no_stage_and_the_next_goes_on(tmp_path, root):
         return {}
 
     stage = stages(tmp_path).run("network", {}, go_on)
-    assert not stage.found and (stage.folder / "whole.txt").read_text() == "half and whole"
+    assert not stage.reused and (stage.folder / "whole.txt").read_text() == "half and whole"
     assert not list(root.glob("*.part"))
 
 
@@ -96,7 +101,7 @@ def test_a_killed_builder_leaves_no_stage_and_releases_the_lock(tmp_path):
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     stage = stages(tmp_path).run("network", {}, Builder())
-    assert not stage.found
+    assert not stage.reused
     assert {path.name for path in stage.folder.iterdir()} == {"half.txt", "file.txt", "stage.json"}
 
 
@@ -107,7 +112,7 @@ def test_two_processes_make_it_once(tmp_path):
 
     def make(run):
         stage = stages(tmp_path, run).run("network", {}, build)
-        (tmp_path / run).write_text(f"{int(stage.report['pid'])} {stage.found}")
+        (tmp_path / run).write_text(f"{int(stage.report['pid'])} {stage.reused}")
 
     for started in [process(make, run) for run in ("one", "two")]:
         started.join()
@@ -134,3 +139,36 @@ def test_a_damaged_stage_is_told(tmp_path):
     (stage.folder / "stage.json").write_text("{")
     with pytest.raises(UserError, match="is damaged .*; remove this folder."):
         stages(tmp_path).run("network", {}, Builder())
+
+
+def test_arrays_by_type_shape_and_values():
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    same = (torch.from_numpy(values), values.copy(), np.asfortranarray(values))
+    assert {array_digest(v) for v in same} == {array_digest(values)}
+    others = (values.astype(np.float64), values.reshape(3, 2), values + 1, values[:1])
+    assert len({array_digest(v) for v in (values, *others)}) == 5
+
+
+def test_settings_leave_out_what_decides_nothing(pictures, tmp_path):
+    def identity(*words):
+        return settings_identity(compose(["method=csq", *pictures, *words]))
+
+    first = identity()
+    for word in (f"output={tmp_path}", "data.workers=1", "runner.threads=2", "runner.device=cpu"):
+        assert identity(word) == first
+    for word in ("seed=1", "loss.lambda_quant=0.1", "optim.lr=1", "runner.epochs=2"):
+        assert identity(word) != first
+    json.dumps(first)
+
+
+def test_data_by_content(pictures):
+    experiment = Experiment.build(compose(["method=csq", *pictures]))
+    first = data_identity(experiment)
+    assert first == data_identity(Experiment.build(compose(["method=csq", *pictures, "bits=8"])))
+    labels = experiment.dataset.labels.copy()
+    labels[0] = labels[-1]
+    relabelled = dataclasses.replace(experiment.dataset, labels=labels)
+    changed = data_identity(dataclasses.replace(experiment, dataset=relabelled))
+    assert {k for k in first if changed[k] != first[k]} == {"labels"}
+    split = Experiment.build(compose(["method=csq", *pictures, "dataset.split.seed=5"]))
+    assert {k for k, v in data_identity(split).items() if v != first[k]} == {"split"}

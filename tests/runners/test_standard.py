@@ -20,11 +20,15 @@ from common.config.run_config import compose
 from common.storage import checkpoint
 from runners import experiment
 from runners.base import run_config
+from runners.training.history import FILE as HISTORY
+from runners.training.history import read_history
 from tests.helpers import QUICK, ROOT, outcome, run
 from utils.errors import UserError
 
 HASHNET = ("method=hashnet", *QUICK)
 DSPH = ("method=dsph", *QUICK, "runner.epochs=4")  # dropout, two optimisers, drawn captions
+TINY_VISION = {"image_size": 16, "patch_size": 8, "width": 32, "head_width": 16, "layers": 1}
+TINY_TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 PLUGIN = '''"""A loss of one's own, in a file of one's own."""
 
 import dataclasses
@@ -54,6 +58,13 @@ class PullLoss(HashLoss):
 '''
 
 
+def history_of(folder) -> list[dict]:
+    """Return what each epoch came to, without its time."""
+    lines = [json.loads(line) for line in (folder.path / HISTORY).read_text().splitlines()]
+    assert all(line.pop("seconds") > 0 for line in lines)
+    return lines
+
+
 def write_plugin(folder: Path, name: str, bad: str = "0.0") -> Path:
     file = folder / f"{name}.py"
     file.write_text(PLUGIN.format(name=name, bad=bad))
@@ -79,6 +90,17 @@ def test_an_encoder_kept_from_an_earlier_run_changes_nothing(pictures, tmp_path)
     assert outcome(run(*words, f"output={tmp_path / 'b'}")) == loaded
 
 
+def test_the_log_of_a_run_announces_random_weights(pictures, tmp_path):
+    towers = {"embed_dim": 24, "vision_cfg": TINY_VISION, "text_cfg": TINY_TEXT}
+    (tmp_path / "tiny.json").write_text(json.dumps(towers))
+    data = [word for word in pictures if not word.startswith("backbone")]
+    folder = run(
+        *HASHNET, *data, "backbone=open_clip", f"backbone.model={tmp_path / 'tiny.json'}",
+        "backbone.weights=random", f"output={tmp_path}",
+    )  # fmt: skip
+    assert "starts from random weights" in (folder.path / "log.txt").read_text()
+
+
 @pytest.mark.parametrize("stop", [1, 3])
 def test_an_interrupted_run_ends_with_the_same_numbers(stop, captioned, tmp_path, monkeypatch):
     words = [*DSPH, *captioned, "eval.select=query"]
@@ -98,6 +120,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(stop, captioned, tmp_path
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     resumed = run(*torn)
     assert outcome(resumed) == outcome(whole)
+    assert history_of(resumed) == history_of(whole)
     assert f"resumed after epoch {stop} of 4" in (resumed.path / "log.txt").read_text()
     assert resumed.status()["state"] == "done" and resumed.status()["error"] is None
 
@@ -118,7 +141,9 @@ def test_a_killed_process_resumes_with_the_same_numbers(captioned, tmp_path):
     assert json.loads((folder / "status.json").read_text())["state"] == "running"
     resumed = run(*killed)
     assert "resumed after epoch" in (folder / "log.txt").read_text()
-    assert outcome(resumed) == outcome(run(*words, f"output={tmp_path / 'whole'}"))
+    whole = run(*words, f"output={tmp_path / 'whole'}")
+    assert outcome(resumed) == outcome(whole)
+    assert history_of(resumed) == history_of(whole)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +182,7 @@ def test_a_damaged_checkpoint_costs_epochs_not_the_run(
     assert "is damaged: its checksum differs. Training goes on from before it." in log
     assert told in log
     assert outcome(resumed) == outcome(whole)
+    assert history_of(resumed) == history_of(whole)
 
 
 def test_what_is_done_is_not_done_again(pictures, tmp_path):
@@ -254,6 +280,56 @@ def test_the_choice_of_the_epoch_is_recorded(select, captioned, tmp_path):
         assert selected["score"] == pytest.approx(sum(found) / len(found), abs=1e-12)
 
 
+@pytest.mark.parametrize("select", ["last", "val", "query"])
+def test_the_history_has_every_epoch(select, captioned, tmp_path):
+    words = [
+        *DSPH,
+        *captioned,
+        f"eval.select={select}",
+        "eval.every=3",
+        "optim.groups.proxies.lr=0.5",
+    ]
+    folder = run(*words, "schedule.name=step", "schedule.every=2", f"output={tmp_path}")
+    records = read_history(folder.path)
+    assert [record.epoch for record in records] == [1, 2, 3, 4]
+    log = (folder.path / "log.txt").read_text()
+    for record in records:
+        terms = {name: value for name, value in record.loss.items() if name != "total"}
+        assert len(terms) > 1 and record.loss["total"] == sum(terms.values())
+        assert f"epoch {record.epoch}/4  loss {record.loss['total']:.5f}  " in log
+    assert [r.lr["proxies"] for r in records] == [0.5] * 4  # a schedule of its own
+    assert [r.lr["head"] for r in records] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    measured = [r.epoch for r in records if r.measured is not None]
+    assert measured == ([] if select == "last" else [3, 4])
+    selected = folder.metrics()["protocol"]["selected"]
+    for record in records[2:] if measured else []:
+        assert record.measured.on == select and set(record.measured.map) == {"i2t", "t2i"}
+        assert record.measured.score == pytest.approx(sum(record.measured.map.values()) / 2)
+        if record.epoch == selected["epoch"]:
+            assert record.measured.score == selected["score"]
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_epochs_without_a_checkpoint_are_recorded_once(stop, captioned, tmp_path, monkeypatch):
+    words = [*DSPH, *captioned, "runner.checkpoint_every=2"]
+    whole = run(*words, f"output={tmp_path / 'whole'}")
+    save = checkpoint.save
+
+    def stopping(folder, modules, optimizers=(), rng=None, state=None):
+        if state and state["epoch"] == stop:
+            with open(folder.parents[1] / HISTORY, "a") as stream:
+                stream.write('{"epoch": 9, "lo')
+            raise KeyboardInterrupt  # recorded, but no checkpoint
+        save(folder, modules, optimizers, rng, state)
+
+    torn = [*words, f"output={tmp_path / 'torn'}"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", stopping)
+        run(*torn)
+    assert len(read_history(tmp_path / "torn" / whole.path.name)) == stop
+    assert history_of(run(*torn)) == history_of(whole)
+
+
 def test_evaluating_seldom_still_evaluates_the_last_epoch(captioned, tmp_path):
     words = [*DSPH, *captioned, "eval.every=100", "runner.checkpoint_every=3", f"output={tmp_path}"]
     folder = run(*words)
@@ -266,7 +342,7 @@ def test_the_run_folder_is_complete(captioned, tmp_path):
     names = {path.name for path in folder.path.iterdir()} - {".claim"}
     assert names == {
         "config.yaml", "status.json", "metrics.json", "codes.h5", "checkpoints", "tensorboard",
-        "log.txt", "split.npz", "query_ap.npz",
+        "history.jsonl", "log.txt", "split.npz", "query_ap.npz",
     }  # fmt: skip
     assert {path.name for path in folder.checkpoints.iterdir()} == {"last", "best"}
     assert list((folder.path / "tensorboard").glob("events*"))
@@ -320,6 +396,7 @@ def test_two_processes_compute_what_one_does(pictures, tmp_path):
     assert done.stdout.count(str(folder)) == 1, "only the first process reports"
     two = type(one)(folder)
     assert outcome(two) == outcome(one)
+    assert [record.epoch for record in read_history(folder)] == [1, 2, 3]
     single, double = (load_file(f.checkpoints / "last" / "model.safetensors") for f in (one, two))
     for name, value in single.items():
         torch.testing.assert_close(double[name], value, rtol=1e-4, atol=1e-6)

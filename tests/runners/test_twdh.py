@@ -9,6 +9,7 @@ from common.config.run_config import compose
 from common.storage import checkpoint
 from runners.staged import StageTraining
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
+from runners.training.history import read_history
 from tests.helpers import QUICK, outcome, run
 from utils.errors import UserError
 
@@ -148,6 +149,10 @@ def test_curves_of_training_and_stages(words, tmp_path):
     tags = set(events.Tags()["scalars"])
     assert {"loss/total", "loss/bce_image", "map/val", "lr/head"} <= tags
     assert {"stage/transform_4/centre_bits", "stage/network/score"} <= tags
+    history = read_history(folder.path)
+    assert [record.epoch for record in history] == [1, 2, 3, 4]
+    other = run(*words, "bits=8", "runner.tensorboard=true", f"output={tmp_path / 'out'}")
+    assert read_history(other.path) == history, "of the network that both share"
     assert {"stage_network_s", "stage_transform_4_s"} <= set(folder.metrics()["timing"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import pytest
 import torch
@@ -130,7 +131,8 @@ def test_picture_size_and_normalisation_can_be_set(config):
     assert made.encode_image(torch.rand(1, 3, 24, 24), tokens=True).tokens.shape == (1, 9, 24)
 
 
-def test_random_start_is_said_in_the_log_and_depends_on_the_seed(tiny_json, caplog):
+def test_random_start_is_said_in_the_log_and_depends_on_the_seed(tiny_json, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hashing"), "propagate", True)  # main.main() stops it
     marks = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)

@@ -19,8 +19,9 @@ from runners.report.page import render, report_data
 from runners.report.published import compare, read_published
 from runners.report.study import Study, study_of
 from runners.report.tables import all_tables, as_latex, as_markdown
-from runners.report.training import training_curves
+from runners.report.training import POINTS, training_curves
 from runners.results.leaderboard import collect, find_runs, summarize
+from runners.training.history import EpochRecord, read_history, write_history
 from utils.errors import UserError
 
 
@@ -58,15 +59,26 @@ def test_lines_are_means_over_seeds(whole, study_root):
 
 def test_training_curves_are_those_of_the_run(whole, study_root):
     (run,) = study_root.glob("*-dcmht-16bit-*")
-    from_events = training_curves(run)
-    assert from_events["loss"][0] == from_events["val"][0] == [1, 2, 3]
+    curves = training_curves(run)
+    assert curves["loss"][0] == curves["val"][0] == [1, 2, 3]
+    records = read_history(run)
+    assert curves["loss"][1] == [record.loss["total"] for record in records]
+    assert curves["val"][1] == [record.measured.score for record in records]
     line = next(x for x in whole["lines"] if x["method"] == "dcmht")
-    assert line["epochs"]["loss"][1] == pytest.approx(from_events["loss"][1], rel=1e-4)
-    without = study_root.parent / "without_events"
-    shutil.copytree(run, without, ignore=shutil.ignore_patterns("tensorboard"), dirs_exist_ok=True)
-    from_log = training_curves(without)
-    assert from_log["loss"][0] == [1, 2, 3]
-    assert from_log["val"][1] == pytest.approx(from_events["val"][1], abs=1e-4)
+    assert line["epochs"]["loss"][1] == pytest.approx(curves["loss"][1], rel=1e-4)
+
+
+def test_a_run_without_history_has_no_curve(study_root, tmp_path):
+    (run,) = study_root.glob("*-dcmht-16bit-*")
+    shutil.copytree(run, tmp_path / "old", ignore=shutil.ignore_patterns("history.jsonl"))
+    assert training_curves(tmp_path / "old") == {}
+
+
+def test_a_long_curve_is_subsampled(tmp_path):
+    write_history(tmp_path, [EpochRecord(e, {"total": e / 2}, {}, 1.0) for e in range(1, 302)])
+    epochs, values = training_curves(tmp_path)["loss"]
+    assert len(epochs) == POINTS and (epochs[0], epochs[-1]) == (1, 301)
+    assert values == [epoch / 2 for epoch in epochs]
 
 
 def test_the_gallery_shows_the_nearest_rows(whole, study_root):

@@ -21,6 +21,7 @@ from runners.experiment import Experiment
 from runners.tensorboard import run_writer as board
 from runners.tensorboard.events import drop_events
 from runners.tensorboard.retrieval_sheets import SIDE, Sheets
+from runners.training.history import EpochRecord, read_history
 from tests.helpers import QUICK, outcome, run
 from utils.errors import UserError
 
@@ -71,6 +72,11 @@ def test_scalars_of_every_epoch(whole):
     for epoch in epochs:
         assert total[epoch] == pytest.approx(sum(term[epoch] for term in terms), rel=1e-5)
         assert mean[epoch] == pytest.approx((i2t[epoch] + t2i[epoch]) / 2, rel=1e-5)
+    record = read_history(whole.path)[1]
+    assert total[2] == pytest.approx(record.loss["total"])
+    assert scalars(folder, "lr/head")[2] == pytest.approx(record.lr["head"])
+    assert i2t[2] == pytest.approx(record.measured.map["i2t"])
+    assert scalars(folder, "seconds/epoch")[2] == pytest.approx(record.seconds)
     selected = whole.metrics()["protocol"]["selected"]
     assert mean[selected["epoch"]] == pytest.approx(selected["score"], rel=1e-6)
 
@@ -314,7 +320,7 @@ def test_without_a_writer_nothing_is_told(captioned, tmp_path, monkeypatch):
     experiment = Experiment.build(compose([*DSPH, *captioned, f"output={tmp_path}"]))
     nothing = board.Board(None, experiment, epoch=0, epochs=1, pictures=4)  # not the main process
     monkeypatch.setattr(nothing, "_draw", lambda *_: pytest.fail("drawn"))
-    nothing.epoch(1, {"total": 1.0})
+    nothing.epoch(EpochRecord(1, {"total": 1.0}, {}, 1.0))
     nothing.measured(1, board.Measured("val", "train", {}, code_set(1, 4, 0), code_set(1, 4, 0)))
     nothing.close()
     assert not list(tmp_path.iterdir())
