@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from runners.generation.output_folder import save_picture
 
 SIDE = 160  # px of a picture on the sheet
+SHOWN = 24  # pictures on a sheet
 _COLUMNS, _MARGIN, _LINE, _LINES, _LETTERS = 6, 8, 13, 5, 26
 
 

@@ -36,6 +36,8 @@ ADAPTER_KIND = "a T2I-Adapter (a folder with config.json, or tag)"
 MARKER = "model_index.json"
 _UNKNOWN_SIDE = 1024  # px; for estimates, where only the loaded model could tell
 
+ImageKey = tuple[str, str | int, int]
+
 
 @dataclasses.dataclass(frozen=True)
 class Painting:
@@ -48,7 +50,7 @@ class Painting:
         attributes: the class's attribute row [A], or None.
     """
 
-    key: tuple[str | int, ...]
+    key: ImageKey
     prompt: str
     source: Callable[[], np.ndarray] | None = None
     attributes: np.ndarray | None = None
@@ -70,7 +72,7 @@ class Painter(Protocol):
         ...
 
 
-def own_seed(seed: int, key: Sequence[str | int]) -> int:
+def own_seed(seed: int, key: ImageKey) -> int:
     """Return the seed of one picture, 0..2⁶³-1.
 
     >>> own_seed(42, ("row", 7, 0)) == own_seed(42, ("row", 7, 0)) != own_seed(42, ("row", 8, 0))
@@ -179,11 +181,8 @@ class DiffusionPainter:
         """
         options, number_type = self.options, self.options.number_type()
         with weights.loading(str(options.model), "--model", KIND):
-            pipeline = (
-                self._load_file(number_type)
-                if self.path.is_file()
-                else self._load_folder(number_type)
-            )
+            load = self._load_file if self.path.is_file() else self._load_folder
+            pipeline = load(number_type)
             if options.condition == "image":
                 from diffusers import AutoPipelineForImage2Image
 
@@ -230,11 +229,7 @@ class DiffusionPainter:
             ) from error
 
     def _with_adapter(self, loaded: Any, number_type: torch.dtype) -> Any:
-        from diffusers import (
-            StableDiffusionAdapterPipeline,
-            StableDiffusionPipeline,
-            T2IAdapter,
-        )
+        from diffusers import StableDiffusionAdapterPipeline, StableDiffusionPipeline, T2IAdapter
 
         if not isinstance(loaded, StableDiffusionPipeline):
             raise UserError(

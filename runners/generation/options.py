@@ -116,6 +116,4 @@ class Options:
         """Return the number type asked for."""
         if self.dtype == "auto":
             return torch.float16 if self.torch_device().type == "cuda" else torch.float32
-        return {
-            "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
-        }[self.dtype]  # fmt: skip
+        return getattr(torch, self.dtype)

@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,17 @@ class OutputFolder:
         told = {"made_by": identity, "done": done, "wanted": wanted, **more}
         self.manifest["parts"][part] = told
         write_json(self.manifest_file, self.manifest)
+
+    @contextlib.contextmanager
+    def recording(
+        self, part: str, identity: dict[str, Any], done: Callable[[], int], wanted: int, **more: Any
+    ) -> Iterator[None]:
+        """Record ``part`` before the block and after it, also after an error."""
+        self.record(part, identity, done(), wanted, **more)
+        try:
+            yield
+        finally:
+            self.record(part, identity, done(), wanted, **more)
 
     def made_by(self, part: str) -> dict[str, Any] | None:
         """Return what made ``part``, or None when nothing did yet."""

@@ -16,7 +16,7 @@ import main
 from common.config.run_config import compose
 from dataset.creatures.world import KINDS
 from runners.experiment import load_dataset
-from runners.generation import pzsh
+from runners.generation import base, pzsh
 from runners.generation.image_model import DiffusionPainter, own_seed
 from runners.generation.options import Options
 from runners.generation.output_folder import Lines
@@ -100,7 +100,7 @@ def test_more_later_and_after_a_kill(generate, tmp_path, monkeypatch):
     generate("--count", "unseen=5")
     assert pictures(out) == pictures(tmp_path / "whole")
     assert entries(out) == entries(tmp_path / "whole")
-    monkeypatch.setattr(pzsh, "save_picture", lambda *_: pytest.fail("painted again"))
+    monkeypatch.setattr(base, "save_picture", lambda *_: pytest.fail("painted again"))
     assert generate("--count", "unseen=5")[0] == 0
 
 
@@ -153,7 +153,7 @@ def test_as_many_as_there_are_training_rows(generate, tmp_path):
 
 
 def test_features_of_a_wrong_encoder_are_told_before_painting(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr(pzsh, "save_picture", lambda *_: pytest.fail("painted"))
+    monkeypatch.setattr(base, "save_picture", lambda *_: pytest.fail("painted"))
     words = ("backbone.name=blip", "backbone.config=null", "backbone.weights=none/there.pth")
     code, told = generate("--features", data=[*ZEROSHOT, *words])
     assert code == 2 and "'none/there.pth' does not exist" in told
@@ -291,7 +291,8 @@ def test_degrees_of_attributes():
 
 
 def test_a_source_that_cannot_be_read(tmp_path, models):
-    dataset = load_dataset(compose([f"dataset={ZEROSHOT[0]}", *ZEROSHOT[1:]]))
+    config = compose([f"dataset={ZEROSHOT[0]}", *ZEROSHOT[1:]])
+    dataset = load_dataset(config)
 
     class Broken:
         fingerprint = "broken"
@@ -306,6 +307,6 @@ def test_a_source_that_cannot_be_read(tmp_path, models):
         "x", "pzsh", tmp_path / "out", model=str(models / "sd"), count=("mobbit=1",),
         condition="image", steps=2, device="cpu",
     )  # fmt: skip
-    work = pzsh.Generation(options, dataclasses.replace(dataset, images=Broken()))
+    work = pzsh.PZSHGeneration(options, dataclasses.replace(dataset, images=Broken()), config)
     with pytest.raises(UserError, match="A picture to start from cannot be read: picture"):
         work.run()

@@ -13,9 +13,10 @@ from PIL import Image
 import main
 from common.config.run_config import compose
 from runners.experiment import load_dataset
+from runners.generation import base, vtph
 from runners.generation import caption_model as captioner
 from runners.generation import image_model as painter
-from runners.generation import vtph
+from runners.generation.output_folder import Lines
 from tests.helpers import write_captioned
 from tests.runners.generation.tiny import SIDE
 
@@ -67,8 +68,14 @@ def texts(file: Path) -> dict[int, str]:
 
 
 @pytest.fixture
-def dataset(data):
-    return load_dataset(compose([f"dataset={data[0]}", *data[1:]]))
+def config(data):
+    """Return a function that composes the settings of the toy pictures and further words."""
+    return lambda *words: compose([f"dataset={data[0]}", *data[1:], *words])
+
+
+@pytest.fixture
+def dataset(config):
+    return load_dataset(config())
 
 
 def test_the_whole_folder(generate, dataset, tmp_path, models):
@@ -123,7 +130,7 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(generate, tmp_path, monke
     generate(out="whole")
     whole = content(tmp_path / "whole")
     out = tmp_path / "out"
-    for target, name in ((vtph, "save_picture"), (vtph.Lines, "append")):
+    for target, name in ((base, "save_picture"), (Lines, "append")):
         calls, real = [], getattr(target, name)
 
         def dying(*args, calls=calls, real=real):
@@ -249,16 +256,16 @@ def test_a_full_disk(generate, tmp_path, monkeypatch):
     assert code == 2 and "free; make room" in told and not (tmp_path / "out").exists()
 
 
-def test_an_empty_query_text(dataset, models, tmp_path):
+def test_an_empty_query_text(dataset, config, models, tmp_path):
     row = int(dataset.split.query[0])
     hurt = list(dataset.texts)
     hurt[row] = (" ",)
     options = vtph.Options("x", "vtph", tmp_path / "out", model=str(models / "sd"), device="cpu")
     with pytest.raises(vtph.UserError, match=f"the text of query row {row} is empty"):
-        vtph.Generation(options, dataclasses.replace(dataset, texts=hurt))
+        vtph.VTPHGeneration(options, dataclasses.replace(dataset, texts=hurt), config())
 
 
-def test_a_picture_that_cannot_be_read(dataset, models, tmp_path):
+def test_a_picture_that_cannot_be_read(dataset, config, models, tmp_path):
     class Broken:
         fingerprint = "broken"
 
@@ -275,6 +282,6 @@ def test_a_picture_that_cannot_be_read(dataset, models, tmp_path):
         "x", "vtph", tmp_path / "out", captioner=str(models / "blip"), device="cpu"
     )
     with pytest.raises(vtph.UserError, match=r"'5.png': broken. data.on_bad_image=skip"):
-        vtph.Generation(options, hurt).run()
-    vtph.Generation(options, hurt, "skip").run()
+        vtph.VTPHGeneration(options, hurt, config()).run()
+    vtph.VTPHGeneration(options, hurt, config("data.on_bad_image=skip")).run()
     assert set(texts(tmp_path / "out" / "captions.jsonl")) == set(range(ROWS)) - {5}
