@@ -13,10 +13,10 @@ from dataset.base import HashDataset
 from runners.generation.image_model import (
     KIND,
     MARKER,
-    DiffusionPainter,
+    DiffusionImageGenerator,
+    ImageGenerator,
     ImageKey,
-    Painter,
-    Painting,
+    ImageRequest,
 )
 from runners.generation.model_files import check as check_model
 from runners.generation.options import Options
@@ -27,7 +27,7 @@ from runners.generation.output_folder import (
     OutputFolder,
     check_space,
     readable,
-    save_picture,
+    save_image,
     space,
 )
 from runners.generation.prompts import check_template
@@ -76,9 +76,9 @@ class Generation(ABC):
         self.check_options()
         self.folder = OutputFolder(options.out, self.method, describe(dataset))
         self.lines = self._read_lines()
-        self.painter = self.find_image_generator()
-        if self.painter:
-            self.folder.check(self.image_part, self.image_identity(self.painter))
+        self.image_generator = self.find_image_generator()
+        if self.image_generator:
+            self.folder.check(self.image_part, self.image_identity(self.image_generator))
 
     @abstractmethod
     def check_options(self) -> None:
@@ -89,7 +89,7 @@ class Generation(ABC):
         """Return the path of an image relative to the folder."""
 
     @abstractmethod
-    def image_request(self, key: ImageKey) -> Painting:
+    def image_request(self, key: ImageKey) -> ImageRequest:
         """Return what to generate for ``key``."""
 
     @abstractmethod
@@ -100,19 +100,19 @@ class Generation(ABC):
     def finish(self) -> None:
         """Write everything else, after the images and under the lock of the folder."""
 
-    def images_saved(self, requests: Sequence[Painting]) -> None:  # noqa: B027 - optional
+    def images_saved(self, requests: Sequence[ImageRequest]) -> None:  # noqa: B027 - optional
         """React to a batch of saved images."""
 
-    def find_image_generator(self) -> Painter | None:
+    def find_image_generator(self) -> ImageGenerator | None:
         """Return the model of ``--model``; a dry run fetches nothing from the hub."""
         model, fetch = self.options.model, not self.options.dry_run
         if model and (check_model(model, "--model", MARKER, KIND) or fetch):
-            return DiffusionPainter(self.options)
+            return DiffusionImageGenerator(self.options)
         return None
 
-    def image_identity(self, painter: Painter) -> dict[str, Any]:
-        """Return what decides the images; JSON values."""
-        return {**painter.identity, "prompt": self.template}
+    def image_identity(self, generator: ImageGenerator) -> dict[str, Any]:
+        """Return everything that decides the images; JSON values."""
+        return {**generator.identity, "prompt": self.template}
 
     def image_path(self, key: ImageKey) -> Path:
         """Return the file of an image."""
@@ -125,7 +125,7 @@ class Generation(ABC):
 
     def needed(self, missing: dict[str, list[Any]]) -> int:
         """Return an upper bound of the bytes that the missing items take."""
-        side = self.painter.side if self.painter else self.options.size or 1024
+        side = self.image_generator.side if self.image_generator else self.options.size or 1024
         images = len(missing[self.image_part])
         lines = sum(len(missing[part]) for part in self.line_keys)
         return images * side * side * BYTES_PER_PIXEL + lines * BYTES_PER_LINE
@@ -141,28 +141,28 @@ class Generation(ABC):
         """Generate what is missing.
 
         Raises:
-            UserError: no space, a model that cannot be loaded, a picture that cannot be read.
+            UserError: no space, a model that cannot be loaded, an image that cannot be read.
         """
         check_space(self.options.out, self.needed(self.missing()))
         with self.folder.writing():
             self.lines = self._read_lines()  # another process may have added to them
             for lines in self.lines.values():
                 lines.repair()
-            if self.painter:
-                self.generate_images(self.painter)
+            if self.image_generator:
+                self.generate_images(self.image_generator)
             self.finish()
 
-    def generate_images(self, painter: Painter, **details: Any) -> None:
+    def generate_images(self, generator: ImageGenerator, **details: Any) -> None:
         """Generate the missing images; the manifest gets their number and ``details``."""
         missing, total = self.missing()[self.image_part], len(self.image_keys)
         done = total - len(missing)
-        identity = self.image_identity(painter)
+        identity = self.image_identity(generator)
         with self.folder.recording(self.image_part, identity, lambda: done, total, **details):
             log.info("painting %d pictures of %d", len(missing), total)
             with progress_bar("painting", len(missing)) as advance:
-                for batch in painter.paint([self.image_request(key) for key in missing]):
+                for batch in generator.generate([self.image_request(key) for key in missing]):
                     for request, image in batch:
-                        save_picture(image, self.image_path(request.key))
+                        save_image(image, self.image_path(request.key))
                     self.images_saved([request for request, _ in batch])
                     done += len(batch)
                     advance(len(batch))

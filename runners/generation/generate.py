@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from common.config.layers import config_names
-from common.config.run_config import RunConfig, compose
+from common.config.run_config import compose
 from runners.experiment import load_dataset
 from runners.generation.base import Generation
 from runners.generation.options import Options
@@ -29,7 +29,11 @@ def generate(options: Options) -> list[str]:
     options.torch_device()
     if options.method not in METHODS:
         raise unknown_name("method for generate (--method)", options.method, METHODS)
-    config = settings_of(options)
+    # the settings that ``train`` has with the same words; they decide the split
+    words = [f"dataset={options.dataset.removeprefix('dataset=')}"]
+    if options.method in config_names("method"):
+        words.append(f"method={options.method}")
+    config = compose([*words, *options.settings])
     work = METHODS[options.method](options, load_dataset(config), config)
     if options.dry_run:
         return work.summary()
@@ -37,11 +41,3 @@ def generate(options: Options) -> list[str]:
         log.info("%s", line)
     work.run()
     return [str(options.out)]
-
-
-def settings_of(options: Options) -> RunConfig:
-    """Return the settings that ``train`` would have from the same words; they decide the split."""
-    words = [f"dataset={options.dataset.removeprefix('dataset=')}"]
-    if options.method in config_names("method"):
-        words.append(f"method={options.method}")
-    return compose([*words, *options.settings])

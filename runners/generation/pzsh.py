@@ -1,20 +1,20 @@
-"""What PZSH needs: pseudo-pictures of classes, above all of unseen ones that have no picture.
+"""What PZSH needs: generated images of classes, above all of unseen classes that have no image.
 
 Counts are given per class (``--count unseen=100 --count zebra=40``); without any, unseen classes
-get 100 pictures each, the count of the released lists for AwA2. ``--count seen=each`` paints one
-for every training row of a class, for PZSH to align to. Prompts name the class and perhaps its
-attributes; ``<caption>`` takes captions of its training rows in turn. A picture may start from a
-training picture of its class (``--condition``). ``--features`` encodes all of them afterwards. The
+get 100 images each, the count of the released lists for AwA2. ``--count seen=each`` generates one
+for every training row of a class, which PZSH aligns to it. Prompts name the class and, if asked,
+its attributes; ``<caption>`` takes captions of its training rows in turn. An image may start from
+a training image of its class (``--condition``). ``--features`` encodes all of them afterwards. The
 folder, which a run reads as ``data.generated=DIR``::
 
-    <class>/<number>.png       the class's name made safe for a file system; numbers from 0
-    pictures.jsonl             class, number, prompt, seed, model and source row of every picture
-    contact_sheets/<class>.png pictures with their prompts
-    manifest.json              what made them; folders of classes, dataset, counts, versions
+    <class>/<number>.png       the class name made safe for a file system; numbers from 0
+    pictures.jsonl             class, number, prompt, seed, model and source row of every image
+    contact_sheets/<class>.png images with their prompts
+    manifest.json              what produced them; folders of classes, dataset, counts, versions
     features.h5 train_list.txt of ``--features``, see :mod:`runners.generation.image_features`
 
-Nothing of an unseen class is used but its name and, where the prompt asks for them or the stand-in
-painter draws from them, its attributes.
+Of an unseen class only the name is used and, where the prompt or the creatures' drawing code needs
+them, the attributes.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from dataset.base import BadImageError, HashDataset
 from runners.generation.base import Generation
 from runners.generation.contact_sheet import SHOWN, contact_sheet
 from runners.generation.creatures import NAME as CREATURES
-from runners.generation.creatures import CreaturesPainter
+from runners.generation.creatures import CreaturesImageGenerator
 from runners.generation.image_features import Encoder, write_features
-from runners.generation.image_model import ImageKey, Painter, Painting, own_seed
+from runners.generation.image_model import ImageGenerator, ImageKey, ImageRequest, image_seed
 from runners.generation.options import Options
 from runners.generation.prompts import fill, uses
 from utils.errors import UserError, nearest
 from utils.files import digest
 
 UNSEEN_COUNT = 100
-EACH = "each"  # a picture for every training row
+EACH = "each"  # an image for every training row
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
-_OWN = {  # what else lies beside the classes
+_OTHER_FILES = {  # other files beside the folders of classes
     "contact_sheets", "manifest.json", "pictures.jsonl", "features.h5", "train_list.txt"
 }  # fmt: skip
 
@@ -79,9 +79,10 @@ class PZSHGeneration(Generation):
         self.counts = {names[c]: count for c, count in class_counts(options, dataset).items()}
         self.label_width = max(map(len, self.counts))
         self.folders = dict(zip(names, safe_names(names), strict=True))
-        self.numbers = {name: c for c, name in enumerate(names)}
+        self.class_numbers = {name: c for c, name in enumerate(names)}
         self.rows = self._training_rows()
-        self.described = _attribute_words(dataset) if uses(self.template, "attributes") else None
+        uses_attributes = uses(self.template, "attributes")
+        self.attribute_words = _attribute_words(dataset) if uses_attributes else None
         self.image_keys = [
             ("class", name, number)
             for name, count in self.counts.items()
@@ -97,7 +98,7 @@ class PZSHGeneration(Generation):
         else:
             return {}
         train, labels = self.dataset.split.train, self.dataset.labels
-        rows = {name: train[labels[train, self.numbers[name]] > 0] for name in self.counts}
+        rows = {name: train[labels[train, self.class_numbers[name]] > 0] for name in self.counts}
         for name in rows:
             if len(rows[name]) == 0:
                 raise UserError(f"Class '{name}' does not have {need} --count '{name}=0'.")
@@ -108,30 +109,31 @@ class PZSHGeneration(Generation):
         rows = self.rows.get(str(key[1]))
         return None if rows is None else int(rows[key[2] % len(rows)])
 
-    def find_image_generator(self) -> Painter | None:
+    def find_image_generator(self) -> ImageGenerator | None:
         """Return the diffusion model, or the drawing code of the creatures."""
         if self.options.model == CREATURES:
-            return CreaturesPainter(self.options.seed, self.dataset)
+            return CreaturesImageGenerator(self.options.seed, self.dataset)
         return super().find_image_generator()
 
     def image_file(self, key: ImageKey) -> str:
         """Return ``<class>/<number>.png``."""
         return f"{self.folders[str(key[1])]}/{key[2]:05d}.png"
 
-    def image_request(self, key: ImageKey) -> Painting:
+    def image_request(self, key: ImageKey) -> ImageRequest:
         """Return the request for one image of a class."""
         dataset, name = self.dataset, str(key[1])
+        c = self.class_numbers[name]
         words, source, row = {"label": label_words(name)}, None, self._training_row(key)
-        if self.described is not None:
-            words["attributes"] = self.described[self.numbers[name]]
+        if self.attribute_words is not None:
+            words["attributes"] = self.attribute_words[c]
         if row is not None:
             if uses(self.template, "caption"):
                 assert dataset.texts is not None
                 words["caption"] = (dataset.texts[row] or ("",))[0]
             if self.options.condition != "none":
                 source = functools.partial(_decode_source, dataset, row)
-        attributes = None if dataset.attributes is None else dataset.attributes[self.numbers[name]]
-        return Painting(key, fill(self.template, words), source, attributes)
+        attributes = None if dataset.attributes is None else dataset.attributes[c]
+        return ImageRequest(key, fill(self.template, words), source, attributes)
 
     def summary_lines(self, missing: dict[str, list[Any]]) -> list[str]:
         """Return a line for each class."""
@@ -148,7 +150,7 @@ class PZSHGeneration(Generation):
             self.encoder = Encoder.of(self.config)
         super().run()
 
-    def generate_images(self, painter: Painter, **details: Any) -> None:
+    def generate_images(self, generator: ImageGenerator, **details: Any) -> None:
         """Generate the missing images, after listing those that a killed process had saved."""
         listed = self.lines["pictures"].entries
         unlisted = [
@@ -160,17 +162,17 @@ class PZSHGeneration(Generation):
             self.images_saved(unlisted)
         folders = self.folder.manifest["parts"].get("pictures", {}).get("folders", {})
         folders = folders | {name: self.folders[name] for name in self.counts}
-        super().generate_images(painter, folders=folders, **details)
+        super().generate_images(generator, folders=folders, **details)
 
-    def images_saved(self, requests: Sequence[Painting]) -> None:
+    def images_saved(self, requests: Sequence[ImageRequest]) -> None:
         """Add the lines of images that have none."""
-        assert self.painter is not None
-        identity, entries = self.painter.identity, []
+        assert self.image_generator is not None
+        identity, entries = self.image_generator.identity, []
         for request in requests:
             entry: dict[str, Any] = {
                 "file": self.image_file(request.key), "class": request.key[1],
                 "number": request.key[2], "prompt": request.prompt,
-                "seed": own_seed(self.options.seed, request.key),
+                "seed": image_seed(self.options.seed, request.key),
                 "model": identity.get("fingerprint", identity["model"]),
             }  # fmt: skip
             row = self._training_row(request.key)
@@ -192,7 +194,7 @@ class PZSHGeneration(Generation):
             sheet = self.options.out / "contact_sheets" / f"{self.folders[name]}.png"
             contact_sheet(entries, sheet)
         if self.encoder is not None:
-            self.painter = None  # its memory is free for the encoder
+            self.image_generator = None  # its memory is free for the encoder
             count, lines = write_features(
                 self.options.out, self.dataset, self.encoder, self.options.torch_device()
             )
@@ -200,33 +202,33 @@ class PZSHGeneration(Generation):
 
 
 def class_counts(options: Options, dataset: HashDataset) -> dict[int, int]:
-    """Return class number → pictures to paint, for classes with any.
+    """Return class number → number of images, for classes with any.
 
     Raises:
-        UserError: a count that is not understood, an unknown class, or nothing to paint.
+        UserError: a malformed count, an unknown class, or no image at all.
     """
     names, seen = dataset.class_names, set(dataset.seen_classes or range(len(dataset.class_names)))
     groups = {
         "all": range(len(names)), "seen": sorted(seen),
         "unseen": [c for c in range(len(names)) if c not in seen],
     }  # fmt: skip
-    asked = options.count or ((f"unseen={UNSEEN_COUNT}",) if groups["unseen"] else ())
+    words = options.count or ((f"unseen={UNSEEN_COUNT}",) if groups["unseen"] else ())
     counts = dict.fromkeys(range(len(names)), 0)
     rows = dataset.labels[dataset.split.train].sum(0).astype(int).tolist()
-    for word in asked:
-        who, equals, number = word.rpartition("=")
-        who = who if equals else "all"
+    for word in words:
+        group, equals, number = word.rpartition("=")
+        group = group if equals else "all"
         if not (number.isascii() and number.isdigit()) and number != EACH:
             raise UserError(
                 f"--count '{word}' is not understood; a number is needed, or seen=N, seen=each, "
                 "unseen=N, <class>=N."
             )
-        if who not in groups and who not in names:
+        if group not in groups and group not in names:
             raise UserError(
-                f"--count '{word}': dataset '{dataset.name}' has no class '{who}'."
-                f"{nearest(who, names)} all, seen and unseen are groups of its {len(names)}."
+                f"--count '{word}': dataset '{dataset.name}' has no class '{group}'."
+                f"{nearest(group, names)} all, seen and unseen are groups of its {len(names)}."
             )
-        for c in [names.index(who)] if who in names else groups[who]:
+        for c in [names.index(group)] if group in names else groups[group]:
             counts[c] = rows[c] if number == EACH else int(number)
     limited = {c: min(n, options.limit or n) for c, n in counts.items() if n}
     if not limited:
@@ -254,7 +256,7 @@ def safe_names(names: Sequence[str]) -> tuple[str, ...]:
     ('grizzly_bear', 'etc', 'CON_', 'Zebra', 'zebra-4', 'elan')
     """
     safe: list[str] = []
-    taken = set(_OWN)
+    taken = set(_OTHER_FILES)
     for i, name in enumerate(names):
         plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
         word = re.sub(r"[^A-Za-z0-9.-]+", "_", plain).strip("._-") or f"class_{i}"

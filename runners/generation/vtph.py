@@ -1,16 +1,17 @@
-"""What VTPH needs: a caption of every picture, and a picture with its caption for every text query.
+"""What VTPH needs: a caption of every image; for every query a generated image and its caption.
 
-VTPH (models/cross_modal/vtph.py) reads a second text beside each row's own and, since a text query
-must not see its own picture, a picture painted from its text. The folder::
+VTPH (models/cross_modal/vtph.py) reads a second text of each row and, since a text query must not
+read its own image, an image generated from its text. The folder::
 
-    captions.jsonl        {"row": r, "text": ...}  a caption of the picture of every dataset row
-    query_images/<r>.png  painted from the text of query row r (its first caption)
-    query_captions.jsonl  {"row": r, "text": ...}  a caption of that painted picture
-    contact_sheet.png     the first of them, to look at
-    manifest.json         what made each of the three; dataset, split, counts, versions
+    captions.jsonl        {"row": r, "text": ...}  a caption of the image of every dataset row
+    query_images/<r>.png  generated from the text of query row r (its first caption)
+    query_captions.jsonl  {"row": r, "text": ...}  a caption of that generated image
+    contact_sheet.png     the first generated images with their texts
+    manifest.json         what produced each of the three; dataset, split, counts, versions
 
-Rows are the dataset's row numbers, query rows those of its split. ``--model`` alone paints and
-``--captioner`` alone captions what is there, so the two may run on different machines.
+Rows are row numbers of the dataset, query rows those of its split. ``--model`` alone generates
+images and ``--captioner`` alone captions what the folder has, so the two may run on different
+machines.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from common.config.run_config import RunConfig
 from dataset.base import BadImageError, HashDataset
 from dataset.images import decode_image
 from runners.generation.base import Generation
-from runners.generation.caption_model import KIND, MARKER, Captioner
+from runners.generation.caption_model import KIND, MARKER, CaptionModel
 from runners.generation.contact_sheet import SHOWN, contact_sheet
 from runners.generation.creatures import NAME as CREATURES
-from runners.generation.image_model import ImageKey, Painting
+from runners.generation.image_model import ImageKey, ImageRequest
 from runners.generation.model_files import check as check_model
 from runners.generation.options import Options
 from runners.generation.prompts import fill
@@ -52,10 +53,10 @@ class VTPHGeneration(Generation):
 
     def __init__(self, options: Options, dataset: HashDataset, config: RunConfig) -> None:
         super().__init__(options, dataset, config)
-        self.captioner = self._find_caption_model()
-        if self.captioner:
-            self.folder.check("captions", self.captioner.identity)
-            self.folder.check("query_captions", self._query_caption_identity(self.captioner))
+        self.caption_model = self._find_caption_model()
+        if self.caption_model:
+            self.folder.check("captions", self.caption_model.identity)
+            self.folder.check("query_captions", self._query_caption_identity(self.caption_model))
 
     def check_options(self) -> None:
         """Refuse PZSH's options and queries without a text."""
@@ -96,28 +97,28 @@ class VTPHGeneration(Generation):
             )
         return {row: fill(self.template, {"text": text}) for row, text in first.items()}
 
-    def _find_caption_model(self) -> Captioner | None:
+    def _find_caption_model(self) -> CaptionModel | None:
         """Return the model of ``--captioner``; a dry run fetches nothing from the hub."""
         model, fetch = self.options.captioner, not self.options.dry_run
         if model and (check_model(model, "--captioner", MARKER, KIND) or fetch):
-            return Captioner(self.options)
+            return CaptionModel(self.options)
         return None
 
-    def _query_caption_identity(self, captioner: Captioner) -> dict[str, Any]:
+    def _query_caption_identity(self, caption_model: CaptionModel) -> dict[str, Any]:
         """Return what decides the captions of generated images: both models."""
         images = self.folder.made_by("query_images")
-        if self.painter:
-            images = self.image_identity(self.painter)
+        if self.image_generator:
+            images = self.image_identity(self.image_generator)
         identity = {k: v for k, v in (images or {}).items() if k != "model"}
-        return {**captioner.identity, "pictures": digest(json.dumps(identity, sort_keys=True))}
+        return {**caption_model.identity, "pictures": digest(json.dumps(identity, sort_keys=True))}
 
     def image_file(self, key: ImageKey) -> str:
         """Return ``query_images/<row>.png``."""
         return f"query_images/{key[1]}.png"
 
-    def image_request(self, key: ImageKey) -> Painting:
+    def image_request(self, key: ImageKey) -> ImageRequest:
         """Return the request for the image of a query row."""
-        return Painting(key, self.prompts[int(key[1])])
+        return ImageRequest(key, self.prompts[int(key[1])])
 
     def _query_image(self, row: int) -> Path:
         return self.image_path(("row", row, 0))
@@ -145,28 +146,27 @@ class VTPHGeneration(Generation):
 
     def finish(self) -> None:
         """Caption the pictures of the dataset and the generated images; show some of them."""
-        self.painter = None  # its memory is free for the caption model
-        if self.captioner:
-            self._caption("captions", self.rows, self.dataset.images.decode,
-                          self.captioner, self.captioner.identity)  # fmt: skip
-            self._caption("query_captions", self.query, self._decode_query_image,
-                          self.captioner, self._query_caption_identity(self.captioner))  # fmt: skip
+        self.image_generator = None  # its memory is free for the caption model
+        model = self.caption_model
+        if model:
+            self._caption(model, "captions", self.rows, self.dataset.images.decode, model.identity)
+            self._caption(
+                model, "query_captions", self.query, self._decode_query_image,
+                self._query_caption_identity(model),
+            )  # fmt: skip
         captions = self.lines["query_captions"].entries
-        shown = [row for row in self.query if self._query_image(row).is_file()][:SHOWN]
+        texts = {row: f"\n> {entry['text']}" for row, entry in captions.items()}
         entries = [
-            (
-                self._query_image(row),
-                f"{row}: {self.prompts[row]}"
-                + (f"\n> {captions[row]['text']}" if row in captions else ""),
-            )
-            for row in shown
+            (self._query_image(row), f"{row}: {self.prompts[row]}{texts.get(row, '')}")
+            for row in self.query
+            if self._query_image(row).is_file()
         ]
         if entries:
-            contact_sheet(entries, self.options.out / "contact_sheet.png")
+            contact_sheet(entries[:SHOWN], self.options.out / "contact_sheet.png")
 
     def _caption(
-        self, part: str, rows: Sequence[int], decode: Callable[[int], np.ndarray],
-        captioner: Captioner, identity: dict[str, Any],
+        self, model: CaptionModel, part: str, rows: Sequence[int],
+        decode: Callable[[int], np.ndarray], identity: dict[str, Any],
     ) -> None:  # fmt: skip
         missing, lines = self.missing()[part], self.lines[part]
         if part == "query_captions" and not missing and not lines.entries:
@@ -176,7 +176,7 @@ class VTPHGeneration(Generation):
         ):
             log.info("captioning %d pictures of %d (%s)", len(missing), len(rows), part)
             with progress_bar(part.replace("_", " "), len(missing)) as advance:
-                for batch in captioner.caption(missing, lambda row: self._image(decode, row)):
+                for batch in model.caption(missing, lambda row: self._image(decode, row)):
                     texts = [(row, text) for row, text in batch if text is not None]
                     lines.append([{"row": row, "text": text} for row, text in texts])
                     advance(len(batch))
