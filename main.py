@@ -362,14 +362,14 @@ def encode_command(options: argparse.Namespace) -> None:
 
 def search_command(options: argparse.Namespace) -> None:
     """Print the nearest rows of what is searched."""
-    from runners.search.search import print_found, search_run, write_search_page
+    from runners.search.search import print_result, search_run, write_search_page
 
     found = search_run(
         options.run, query=options.query, text=options.text, image=options.image,
         images=options.images, texts=options.texts, codes=options.codes, top=options.top,
         device=options.device,
     )  # fmt: skip
-    print_found(found)
+    print_result(found)
     if options.html:
         write_search_page(found, Path(options.html))
         print(options.html)
