@@ -362,14 +362,14 @@ def encode_command(options: argparse.Namespace) -> None:
 
 def search_command(options: argparse.Namespace) -> None:
     """Print the nearest rows of what is searched."""
-    from runners.search.search import print_found, search_run, write_search_page
+    from runners.search.search import print_result, search_run, write_search_page
 
     found = search_run(
         options.run, query=options.query, text=options.text, image=options.image,
         images=options.images, texts=options.texts, codes=options.codes, top=options.top,
         device=options.device,
     )  # fmt: skip
-    print_found(found)
+    print_result(found)
     if options.html:
         write_search_page(found, Path(options.html))
         print(options.html)
@@ -377,7 +377,7 @@ def search_command(options: argparse.Namespace) -> None:
 
 def sweep_command(options: argparse.Namespace) -> int:
     """Run a sweep and print its leaderboard; exit code 1 when a run failed."""
-    from runners.sweeps.status import plan, print_plan, summary
+    from runners.sweeps.status import print_statuses, statuses, summary
     from runners.sweeps.sweep import expand, read_sweep, run_sweep, sweep_file
     from utils.signals import terminated_like_ctrl_c
 
@@ -386,8 +386,8 @@ def sweep_command(options: argparse.Namespace) -> int:
     configs = expand(sweep, path, options.settings, options.output)
     workers = sweep.workers if options.workers is None else options.workers
     if options.dry_run:
-        states = plan(configs, sweep.retries, options.retry_failed)
-        print_plan(states)
+        states = statuses(configs, sweep.retries, options.retry_failed)
+        print_statuses(states)
         print(summary(states, workers), file=sys.stderr)
         return 0
     with terminated_like_ctrl_c():  # the workers are stopped too

@@ -1,5 +1,5 @@
-"""Captions by a captioning model and pictures by a diffusion model, for methods that learn on them.
+"""Captions by a caption model and images by a diffusion model, for methods that train on them.
 
-``command`` is what ``main.py generate`` calls; ``vtph`` and ``pzsh`` say what each method needs;
-``painter``, ``creatures`` and ``captioner`` make it; ``folder`` keeps it; ``sheet`` shows it.
+``generate`` is what ``main.py generate`` calls; ``base`` has what the methods share, ``vtph`` and
+``pzsh`` what each needs.
 """

@@ -1,4 +1,4 @@
-"""Working through a list in batches that shrink when memory runs out."""
+"""Batches that shrink when memory runs out."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Result = TypeVar("Result")
 def in_batches(
     items: Sequence[Item], size: int, work: Callable[[Sequence[Item]], Sequence[Result]], what: str
 ) -> Iterator[list[tuple[Item, Result]]]:
-    """Yield ``work``'s results batch by batch; a batch that does not fit is halved for good.
+    """Yield items and results of ``work`` by batch; one that does not fit halves the batch size.
 
     Args:
-        items: what to work on, in order.
-        size: items per batch to begin with.
-        work: one result for each item of a batch.
-        what: names the items in messages.
+        items: in order.
+        size: items per batch at first.
+        work: returns one result for each item of a batch.
+        what: name of the items in messages.
 
     Raises:
         UserError: not even one item fits into memory.
@@ -33,7 +33,7 @@ def in_batches(
     start = 0
     while start < len(items):
         batch = items[start : start + size]
-        results = _unless_too_large(work, batch)
+        results = _results_or_none(work, batch)
         if results is None:
             if len(batch) == 1:
                 raise UserError(
@@ -47,20 +47,20 @@ def in_batches(
         start += len(batch)
 
 
-def _unless_too_large(
+def _results_or_none(
     work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]
 ) -> Sequence[Result] | None:
     """Return the results, or None when memory ran out.
 
-    The cache is emptied after the error is gone: while it is handled, its traceback keeps the
-    tensors of the failed batch alive.
+    The cache is emptied outside the handler: there, the traceback still holds the tensors of the
+    failed batch.
     """
     try:
         return work(batch)
     except (torch.OutOfMemoryError, MemoryError):
         pass
     except RuntimeError as error:
-        if "not enough memory" not in str(error):  # how PyTorch's CPU allocator says it
+        if "not enough memory" not in str(error):  # the message of PyTorch's CPU allocator
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
-"""Captions of pictures by BLIP (Li et al., ICML 2022), as transformers has it.
+"""Captions of images by BLIP (Li et al., ICML 2022), as transformers implements it.
 
-Words are chosen greedily, without a prompt, so a picture always gets the same caption. (Another
-batch size or device may round differently and, where two words are as likely as each other, choose
-the other.) A picture of which the model says nothing gets an empty caption.
+Decoding is greedy and without a prompt, so an image always gets the same caption. (Another batch
+size or device may round differently and, where two words are equally likely, choose the other.) An
+image for which the model generates nothing gets an empty caption.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ MAX_WORD_PIECES = 30
 Key = TypeVar("Key")
 
 
-class Captioner:
-    """``BlipForConditionalGeneration`` with its processor; loaded at the first picture.
+class CaptionModel:
+    """``BlipForConditionalGeneration`` with its processor; loaded at the first image.
 
     Attributes:
-        identity: all that decides the captions; JSON values.
+        identity: everything that decides the captions; JSON values.
     """
 
     def __init__(self, options: Options) -> None:
         """Find the model (fetching a tag) without loading it.
 
         Raises:
-            UserError: there is none, or it is another kind of model.
+            UserError: no such model, or another kind of model.
         """
         assert options.captioner is not None
         self.options = options
@@ -62,30 +62,30 @@ class Captioner:
         """Yield captions in batches, in order.
 
         Args:
-            keys: what to caption.
-            load: returns the picture of a key, RGB uint8 [H,W,3], or None for one to leave out.
+            keys: of the images.
+            load: returns the image of a key, RGB uint8 [H,W,3], or None to leave it out.
 
         Raises:
-            UserError: the model cannot be loaded, or memory does not hold one picture.
+            UserError: the model cannot be loaded, or memory does not hold one image.
         """
         if self._model is None:
             self._load()
         size = self.options.batch_size or (8 if self.options.torch_device().type == "cpu" else 64)
 
         def work(batch: Sequence[Key]) -> list[str | None]:
-            pictures = [load(key) for key in batch]
-            # copies: a memory-mapped picture cannot be written to, and PyTorch asks for that
-            texts = iter(self._batch([np.array(p) for p in pictures if p is not None]))
-            return [None if picture is None else next(texts) for picture in pictures]
+            images = [load(key) for key in batch]
+            # copies: memory-mapped arrays are read-only, and PyTorch needs writable ones
+            texts = iter(self._batch([np.array(image) for image in images if image is not None]))
+            return [None if image is None else next(texts) for image in images]
 
         yield from in_batches(keys, size, work, "captions")
 
-    def _batch(self, pictures: list[np.ndarray]) -> list[str]:
-        if not pictures:
+    def _batch(self, images: list[np.ndarray]) -> list[str]:
+        if not images:
             return []
-        place, number_type = self.options.torch_device(), self.options.number_type()
-        made = self._processor.image_processor(pictures, return_tensors="pt")
-        pixels = made["pixel_values"].to(place, number_type)  # [B,3,H,W]
+        device, number_type = self.options.torch_device(), self.options.number_type()
+        inputs = self._processor.image_processor(images, return_tensors="pt")
+        pixels = inputs["pixel_values"].to(device, number_type)  # [B,3,H,W]
         with torch.inference_mode():
             ids = self._model.generate(
                 pixel_values=pixels, num_beams=1, do_sample=False, max_new_tokens=MAX_WORD_PIECES

@@ -1,4 +1,4 @@
-"""Contact sheets: pictures side by side with words under them, to look at."""
+"""Contact sheets: images side by side with their texts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from runners.generation.output_folder import save_picture
+from runners.generation.output_folder import save_image
 
-SIDE = 160  # px of a picture on the sheet
+SIDE = 160  # px of an image on the sheet
+SHOWN = 24  # images on a sheet
 _COLUMNS, _MARGIN, _LINE, _LINES, _LETTERS = 6, 8, 13, 5, 26
 
 
 def contact_sheet(entries: Sequence[tuple[Path, str]], path: Path) -> None:
-    """Write a PNG of the pictures, each with its text (of several lines, perhaps) under it.
+    """Write a PNG of the images with their texts, perhaps of several lines, under them.
 
     Args:
-        entries: picture files and texts; at least one.
+        entries: image files and texts; at least one.
         path: of the sheet.
     """
     columns = min(_COLUMNS, len(entries))
@@ -28,12 +29,12 @@ def contact_sheet(entries: Sequence[tuple[Path, str]], path: Path) -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
     for i, (file, text) in enumerate(entries):
         x, y = _MARGIN + i % columns * wide, _MARGIN + i // columns * high
-        with Image.open(file) as picture:
-            small = ImageOps.contain(picture.convert("RGB"), (SIDE, SIDE))
+        with Image.open(file) as image:
+            small = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE))
         sheet.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
         lines = [part for line in text.split("\n") for part in textwrap.wrap(line, _LETTERS)]
         if len(lines) > _LINES:
             lines = [*lines[: _LINES - 1], f"{lines[_LINES - 1][: _LETTERS - 1]}…"]
         for n, line in enumerate(lines):
             draw.text((x, y + SIDE + n * _LINE), line, fill="black", font=font)
-    save_picture(sheet, path)
+    save_image(sheet, path)

@@ -1,13 +1,13 @@
-"""A stand-in for a diffusion model on the generated creatures: the set's own drawing code.
+"""The drawing code of the generated creatures in place of a diffusion model.
 
-It draws a class from its attributes alone, so pseudo-images mean something without any weights. It
+It draws a class from its attributes alone, so pseudo-images are meaningful without any weights. It
 uses :func:`dataset.creatures.views.render_class_images`, so no dataset of any seed holds one of
-its pictures; the prompt is not read.
+its images; the prompt is not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
@@ -16,18 +16,18 @@ from dataset.base import HashDataset
 from dataset.creatures.drawing import SIZE
 from dataset.creatures.views import render_class_images
 from dataset.creatures.world import ATTRIBUTE_NAMES
-from runners.generation.image_model import Painting, own_seed
+from runners.generation.image_model import ImageBatches, ImageRequest, image_seed
 from utils.errors import UserError
 
 NAME = "creatures"
 _BATCH = 16
 
 
-class CreaturesPainter:
-    """Draws imaginary animals from attribute rows."""
+class CreaturesImageGenerator:
+    """Draws creatures from attribute rows."""
 
     def __init__(self, seed: int, dataset: HashDataset) -> None:
-        """Check that the classes of ``dataset`` are described by the creatures' attributes.
+        """Check that the attributes of ``dataset`` are those of the creatures.
 
         Raises:
             UserError: they are not.
@@ -41,12 +41,12 @@ class CreaturesPainter:
         self.seed, self.side = seed, SIZE
         self.identity: dict[str, Any] = {"model": NAME, "seed": seed}
 
-    def paint(self, paintings: Sequence[Painting]) -> Iterator[list[tuple[Painting, Image.Image]]]:
+    def generate(self, requests: Sequence[ImageRequest]) -> ImageBatches:
         """Yield the drawings in batches, in order."""
-        for start in range(0, len(paintings), _BATCH):
-            yield [(p, self._draw(p)) for p in paintings[start : start + _BATCH]]
+        for start in range(0, len(requests), _BATCH):
+            yield [(r, self._draw(r)) for r in requests[start : start + _BATCH]]
 
-    def _draw(self, painting: Painting) -> Image.Image:
-        assert painting.attributes is not None
-        seed = own_seed(self.seed, painting.key)
-        return Image.fromarray(render_class_images(painting.attributes, 1, seed)[0])
+    def _draw(self, request: ImageRequest) -> Image.Image:
+        assert request.attributes is not None
+        seed = image_seed(self.seed, request.key)
+        return Image.fromarray(render_class_images(request.attributes, 1, seed)[0])

@@ -1,11 +1,11 @@
-"""Features of painted pictures: in HDF5, and as the list of training rows that PZSH's code reads.
+"""Features of generated images: in HDF5, and as the list of training rows that PZSH's code reads.
 
 ``features.h5``
     ``pooled`` float32 [n,D] as the encoder gives them, ``file`` and ``label`` (class number) [n];
     attributes: ``encoder``, a hash, ``backbone``, its name, ``class_names``
 ``train_list.txt``
     a line per training row: path, labels of 0 and 1, and the feature of its pseudo-image, of unit
-    length, with tabs between the three; rows of the split first, then pictures of unseen classes
+    length, separated by tabs; rows of the split first, then images of unseen classes
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIST = "train_list.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """The encoder that a command's settings name, and how pictures are made fit for it."""
+    """The encoder of the settings, and how images are resized for it."""
 
     backbone: Backbone
     geometry: Geometry
@@ -45,7 +45,7 @@ class Encoder:
         """Load it.
 
         Raises:
-            UserError: it cannot be loaded, or does not encode pictures.
+            UserError: it cannot be loaded, or does not encode images.
         """
         backbone = load_backbone(config, ("image",))
         if backbone.image_input is None:
@@ -56,7 +56,7 @@ class Encoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the features; JSON values."""
+        """Everything that decides the features; JSON values."""
         return {
             "backbone": self.name, "fingerprint": self.backbone.fingerprint,
             "geometry": self.geometry.mode,
@@ -66,47 +66,45 @@ class Encoder:
 def write_features(
     root: Path, dataset: HashDataset, encoder: Encoder, device: torch.device
 ) -> tuple[int, int]:
-    """Write both files for all pictures listed in ``root``; return how many, and lines of the list.
+    """Write both files for all images listed in ``root``; return the counts of images and lines.
 
     Raises:
-        UserError: a picture that is listed and not there, or cannot be read.
+        UserError: a listed image is missing or cannot be read.
     """
-    pictures = read_pictures(root, dataset)
+    images = read_pictures(root, dataset)
     cache = FeatureCache(encoder.backbone, False, encoder.batch_size, device)
-    bank = cache.images(FileImages([p.file for p in pictures], root), encoder.geometry)
+    bank = cache.images(FileImages([p.file for p in images], root), encoder.geometry)
     values = np.asarray(bank.features.pooled, np.float32)
-    _write_hdf5(root / FEATURES, dataset, pictures, values, encoder)
-    return len(pictures), _write_list(root / LIST, dataset, pictures, values)
+    _write_hdf5(root / FEATURES, dataset, images, values, encoder)
+    return len(images), _write_list(root / LIST, dataset, images, values)
 
 
 def _write_hdf5(
-    path: Path, dataset: HashDataset, pictures: list[Picture], values: np.ndarray, encoder: Encoder
+    path: Path, dataset: HashDataset, images: list[Picture], values: np.ndarray, encoder: Encoder
 ) -> None:
     import h5py
 
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         text = h5py.string_dtype()
         file.create_dataset("pooled", data=values)
-        file.create_dataset("file", data=[p.file for p in pictures], dtype=text)
-        file.create_dataset("label", data=np.array([p.label for p in pictures], np.int64))
+        file.create_dataset("file", data=[p.file for p in images], dtype=text)
+        file.create_dataset("label", data=np.array([p.label for p in images], np.int64))
         file.attrs["encoder"] = encoder_mark(encoder.backbone, encoder.geometry)
         file.attrs["backbone"] = encoder.name
         file.attrs.create("class_names", list(dataset.class_names), dtype=text)
 
 
-def _write_list(
-    path: Path, dataset: HashDataset, pictures: list[Picture], values: np.ndarray
-) -> int:
-    paired, added = pair_rows(dataset, pictures)
-    number = {picture.file: i for i, picture in enumerate(pictures)}
+def _write_list(path: Path, dataset: HashDataset, images: list[Picture], values: np.ndarray) -> int:
+    paired, added = pair_rows(dataset, images)
+    position = {image.file: i for i, image in enumerate(images)}
     eye = np.eye(dataset.labels.shape[1], dtype=int)
     rows = [(row_name(dataset, r), dataset.labels[r].astype(int), p) for r, p in paired.items()]
-    rows += [(picture.file, eye[picture.label], picture) for picture in added]
+    rows += [(image.file, eye[image.label], image) for image in added]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        for name, label, picture in rows:
+        for name, label, image in rows:
             if "\t" in name or "\n" in name:
                 raise UserError(f"The picture {name!r} has a tab in its name; rename it.")
-            value = values[number[picture.file]]
+            value = values[position[image.file]]
             unit = value / max(float(np.linalg.norm(value)), 1e-12)
             numbers = " ".join(f"{v:.6f}" for v in unit)
             stream.write(f"{name}\t{' '.join(map(str, label))}\t{numbers}\n")

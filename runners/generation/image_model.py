@@ -1,14 +1,14 @@
-"""Pictures from texts by any text-to-image pipeline of diffusers (Rombach et al., CVPR 2022).
+"""Images from texts by any text-to-image pipeline of diffusers (Rombach et al., CVPR 2022).
 
-Every picture has a generator of its own, on the CPU and seeded from (seed, row or class, number);
-so what is painted depends neither on the batch size nor on the device's random numbers nor on where
-an interrupted run went on. (Another batch size or device may still round differently: a picture's
-values then differ by a step or so.)
+Every image has its own random generator on the CPU, seeded from (seed, row or class, number). So
+an image depends neither on the batch size nor on the device's random numbers nor on where an
+interrupted run resumed. (Another batch size or device may round differently: a pixel then differs
+by about one step.)
 
-A picture may also start from another one: by image-to-image (Meng et al., ICLR 2022), or from its
-colours through a T2I-Adapter (Mou et al., AAAI 2024). Prompts longer than the model's text encoder
-takes are cut there. Safety checkers are left out: they replace
-what they suspect by black pictures, and a black picture is no pseudo-image of its class.
+An image may also start from another one: by image-to-image (Meng et al., ICLR 2022), or from its
+colors through a T2I-Adapter (Mou et al., AAAI 2024). Prompts longer than the model's text encoder
+takes are truncated. Safety checkers are off: they replace suspected images by black ones, and a
+black image is no pseudo-image of its class.
 """
 
 from __future__ import annotations
@@ -34,60 +34,66 @@ KIND = (
 )
 ADAPTER_KIND = "a T2I-Adapter (a folder with config.json, or tag)"
 MARKER = "model_index.json"
-_UNKNOWN_SIDE = 1024  # px; for estimates, where only the loaded model could tell
+_UNKNOWN_SIDE = 1024  # px; an estimate where only the loaded model knows it
+
+ImageKey = tuple[str, str | int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Painting:
-    """One picture to paint.
+class ImageRequest:
+    """One image to generate.
 
     Attributes:
-        key: what it is of, as ``("row", 7, 0)`` or ``("class", "zebra", 3)``; decides its seed.
+        key: ``("row", 7, 0)`` or ``("class", "zebra", 3)``; decides its seed.
         prompt: the text.
-        source: returns the picture to start from, RGB uint8 [H,W,3]; None starts from nothing.
+        source: returns the image to start from, RGB uint8 [H,W,3]; None starts from noise.
         attributes: the class's attribute row [A], or None.
     """
 
-    key: tuple[str | int, ...]
+    key: ImageKey
     prompt: str
     source: Callable[[], np.ndarray] | None = None
     attributes: np.ndarray | None = None
 
 
-class Painter(Protocol):
-    """What turns paintings into pictures.
+ImageBatches = Iterator[list[tuple[ImageRequest, Image.Image]]]
+
+
+class ImageGenerator(Protocol):
+    """A source of images.
 
     Attributes:
-        identity: all that decides its pictures; JSON values.
-        side: of its pictures, px.
+        identity: everything that decides its images; JSON values.
+        side: of its images, px.
     """
 
     identity: dict[str, Any]
     side: int
 
-    def paint(self, paintings: Sequence[Painting]) -> Iterator[list[tuple[Painting, Image.Image]]]:
-        """Yield the pictures in batches, in order."""
+    def generate(self, requests: Sequence[ImageRequest]) -> ImageBatches:
+        """Yield the images in batches, in order."""
         ...
 
 
-def own_seed(seed: int, key: Sequence[str | int]) -> int:
-    """Return the seed of one picture, 0..2⁶³-1.
+def image_seed(seed: int, key: ImageKey) -> int:
+    """Return the seed of one image, 0..2⁶³-1.
 
-    >>> own_seed(42, ("row", 7, 0)) == own_seed(42, ("row", 7, 0)) != own_seed(42, ("row", 8, 0))
+    >>> seeds = [image_seed(42, ("row", row, 0)) for row in (7, 7, 8)]
+    >>> seeds[0] == seeds[1] != seeds[2]
     True
     """
     text = repr((seed, *key)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-class DiffusionPainter:
-    """A pipeline of diffusers; loaded at the first picture."""
+class DiffusionImageGenerator:
+    """A pipeline of diffusers; loaded at the first image."""
 
     def __init__(self, options: Options) -> None:
         """Find the model (fetching a tag) without loading it.
 
         Raises:
-            UserError: there is none, or it is another kind of model.
+            UserError: no such model, or another kind of model.
         """
         assert options.model is not None
         self.options = options
@@ -103,7 +109,7 @@ class DiffusionPainter:
             self.adapter = weights.find(
                 options.adapter, "--adapter", "config.json", ADAPTER_KIND, weights.fetch
             )
-        self.side = options.size or _own_side(options, self.path)
+        self.side = options.size or _default_side(options, self.path)
         self.identity: dict[str, Any] = {
             "model": options.model,
             "fingerprint": weights.fingerprint(self.path),
@@ -123,52 +129,53 @@ class DiffusionPainter:
             self.identity["adapter"] = weights.fingerprint(self.adapter)
         self._pipeline: Any = None
 
-    def paint(self, paintings: Sequence[Painting]) -> Iterator[list[tuple[Painting, Image.Image]]]:
-        """Yield RGB pictures in batches, in order; the batch is halved when memory runs out.
+    def generate(self, requests: Sequence[ImageRequest]) -> ImageBatches:
+        """Yield RGB images in batches, in order; the batch is halved when memory runs out.
 
         Raises:
-            UserError: the model cannot be loaded, or memory does not hold one picture.
+            UserError: the model cannot be loaded, or memory does not hold one image.
         """
         if self._pipeline is None:
             self._pipeline = self._load()
         on_cpu = self.options.torch_device().type == "cpu"
         size = self.options.batch_size or (1 if on_cpu else 8)
-        yield from in_batches(paintings, size, self._batch, "pictures")
+        yield from in_batches(requests, size, self._batch, "pictures")
 
-    def _batch(self, paintings: Sequence[Painting]) -> list[Image.Image]:
+    def _batch(self, requests: Sequence[ImageRequest]) -> list[Image.Image]:
         options = self.options
-        words: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
+        sources = [Image.fromarray(r.source()) for r in requests if r.source is not None]
         if options.guidance > 1 and options.negative_prompt:
-            words["negative_prompt"] = [options.negative_prompt] * len(paintings)
+            arguments["negative_prompt"] = [options.negative_prompt] * len(requests)
         if options.condition == "image":
             side = (self.side, self.side)
-            words["image"] = [_image(p).resize(side, Image.Resampling.BICUBIC) for p in paintings]
-            words["strength"] = options.strength
+            arguments["image"] = [s.resize(side, Image.Resampling.BICUBIC) for s in sources]
+            arguments["strength"] = options.strength
         elif options.size is not None or options.condition == "mosaic":
-            words.update(height=self.side, width=self.side)
+            arguments.update(height=self.side, width=self.side)
         if options.condition == "mosaic":
-            words["image"] = [mosaic(_image(p), self.side) for p in paintings]
-        self._check_words(words)
+            arguments["image"] = [mosaic(source, self.side) for source in sources]
+        self._check_arguments(arguments)
         generators = [
-            torch.Generator().manual_seed(own_seed(options.seed, p.key)) for p in paintings
+            torch.Generator().manual_seed(image_seed(options.seed, r.key)) for r in requests
         ]
         with torch.inference_mode():
-            made = self._pipeline(
-                prompt=[painting.prompt for painting in paintings],
+            output = self._pipeline(
+                prompt=[request.prompt for request in requests],
                 num_inference_steps=options.steps,
                 guidance_scale=options.guidance,
                 generator=generators,
-                **words,
+                **arguments,
             )
-        return [image.convert("RGB") for image in made.images]
+        return [image.convert("RGB") for image in output.images]
 
-    def _check_words(self, words: dict[str, Any]) -> None:
-        takes = inspect.signature(type(self._pipeline).__call__).parameters
-        strange = [word for word in words if word not in takes]
-        if strange:
+    def _check_arguments(self, arguments: dict[str, Any]) -> None:
+        accepted = inspect.signature(type(self._pipeline).__call__).parameters
+        unknown = [name for name in arguments if name not in accepted]
+        if unknown:
             raise UserError(
                 f"--model {self.options.model} is a {type(self._pipeline).__name__}, which takes "
-                f"no {strange[0]}; leave that option out, or give another model."
+                f"no {unknown[0]}; leave that option out, or give another model."
             )
 
     def _load(self) -> Any:
@@ -179,11 +186,8 @@ class DiffusionPainter:
         """
         options, number_type = self.options, self.options.number_type()
         with weights.loading(str(options.model), "--model", KIND):
-            pipeline = (
-                self._load_file(number_type)
-                if self.path.is_file()
-                else self._load_folder(number_type)
-            )
+            load = self._load_file if self.path.is_file() else self._load_folder
+            pipeline = load(number_type)
             if options.condition == "image":
                 from diffusers import AutoPipelineForImage2Image
 
@@ -196,16 +200,16 @@ class DiffusionPainter:
     def _load_folder(self, number_type: torch.dtype) -> Any:
         from diffusers import AutoPipelineForText2Image
 
-        stated = weights.read_json(self.path / MARKER)
-        unchecked: dict[str, Any] = {}
-        if "safety_checker" in stated:
-            unchecked = {"safety_checker": None, "requires_safety_checker": False}
+        index = weights.read_json(self.path / MARKER)
+        options: dict[str, Any] = {}
+        if "safety_checker" in index:
+            options = {"safety_checker": None, "requires_safety_checker": False}
         return AutoPipelineForText2Image.from_pretrained(
-            self.path, dtype=number_type, local_files_only=True, **unchecked
+            self.path, dtype=number_type, local_files_only=True, **options
         )
 
     def _load_file(self, number_type: torch.dtype) -> Any:
-        """Load a single file; which pipeline it is says the folder in ``--model-config``."""
+        """Load a single file; ``--model-config`` or its size decides the pipeline class."""
         import diffusers
 
         config = self.options.model_config
@@ -214,15 +218,15 @@ class DiffusionPainter:
             name = weights.read_json(Path(config).expanduser() / MARKER).get("_class_name", name)
         elif self.path.stat().st_size > 5 << 30:
             name = "StableDiffusionXLPipeline"  # half-precision SD 1 and 2 have 2 GB, SDXL 7
-        known: dict[str, Any] = {"config": str(Path(config).expanduser())} if config else {}
+        options: dict[str, Any] = {"config": str(Path(config).expanduser())} if config else {}
         if name == "StableDiffusionPipeline":
-            known["safety_checker"] = None
+            options["safety_checker"] = None
         try:
             return getattr(diffusers, name).from_single_file(
-                str(self.path), dtype=number_type, **known
+                str(self.path), dtype=number_type, **options
             )
         except Exception as error:
-            if config is not None or not weights.of_the_hub(error):
+            if config is not None or not weights.is_hub_error(error):
                 raise
             raise UserError(
                 f"--model {self.path}: a single file holds no settings, and the model hub does not "
@@ -230,11 +234,7 @@ class DiffusionPainter:
             ) from error
 
     def _with_adapter(self, loaded: Any, number_type: torch.dtype) -> Any:
-        from diffusers import (
-            StableDiffusionAdapterPipeline,
-            StableDiffusionPipeline,
-            T2IAdapter,
-        )
+        from diffusers import StableDiffusionAdapterPipeline, StableDiffusionPipeline, T2IAdapter
 
         if not isinstance(loaded, StableDiffusionPipeline):
             raise UserError(
@@ -244,11 +244,12 @@ class DiffusionPainter:
         pipeline: Any = loaded
         with weights.loading(str(self.options.adapter), "--adapter", ADAPTER_KIND):
             adapter = T2IAdapter.from_pretrained(self.adapter, dtype=number_type)
-            theirs, ours = adapter.config.channels, pipeline.unet.config.block_out_channels
-            if list(theirs) != list(ours):
+            channels, needed = adapter.config.channels, pipeline.unet.config.block_out_channels
+            if list(channels) != list(needed):
                 raise UserError(
-                    f"--adapter {self.options.adapter} is for a model of {list(theirs)} channels, "
-                    f"and --model {self.options.model} has {list(ours)}; give one that fits it."
+                    f"--adapter {self.options.adapter} is for a model of {list(channels)} "
+                    f"channels, and --model {self.options.model} has {list(needed)}; "
+                    "give one that fits it."
                 )
             names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "feature_extractor")
             return StableDiffusionAdapterPipeline(
@@ -260,18 +261,13 @@ class DiffusionPainter:
 
 
 def mosaic(image: Image.Image, side: int, cells: int = 8) -> Image.Image:
-    """Return ``image`` reduced to ``cells``×``cells`` colours, ``side`` px wide and high."""
+    """Return ``image`` reduced to ``cells``×``cells`` colors, ``side`` px wide and high."""
     small = image.resize((cells, cells), Image.Resampling.BILINEAR)
     return small.resize((side, side), Image.Resampling.NEAREST)
 
 
-def _image(painting: Painting) -> Image.Image:
-    assert painting.source is not None
-    return Image.fromarray(painting.source())
-
-
-def _own_side(options: Options, path: Path) -> int:
-    """Return the side of the pictures that a model paints when it is not told one."""
+def _default_side(options: Options, path: Path) -> int:
+    """Return the side of a model's images without ``--size``, px."""
     folder = path if path.is_dir() else Path(options.model_config or path)
     unet = weights.read_json(folder / "unet" / "config.json")
     vae = weights.read_json(folder / "vae" / "config.json")

@@ -1,6 +1,6 @@
-"""Finding models on disk or on the hub, and telling one from another.
+"""Models on disk or on the hub, and what identifies them.
 
-A tag is fetched into the hub's own cache, and from then on treated as the folder that it lies in.
+A tag is fetched into the hub's own cache and from then on treated as its folder there.
 """
 
 from __future__ import annotations
@@ -18,46 +18,45 @@ from utils.files import digest
 
 SINGLE_FILE = (".safetensors", ".ckpt")
 _TAG = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_END = 1 << 20  # bytes read at either end of a large file
+_PART_BYTES = 1 << 20  # read at the start and at the end of a file
 
 
-def find(given: str, option: str, marker: str, kind: str, fetch: Callable[[str], str]) -> Path:
-    """Return the folder or single file that ``given`` means, fetching a tag from the hub.
+def find(name: str, option: str, marker: str, kind: str, fetch: Callable[[str], str]) -> Path:
+    """Return the folder or single file that ``name`` means, fetching a tag from the hub.
 
     Args:
-        given: a path or a tag.
-        option: which option it was given by, for messages.
-        marker: file that a folder of this kind of model must have.
+        name: a path or a tag.
+        option: of the command line, for messages.
+        marker: a file that a folder of this kind of model has.
         kind: what is needed, in words.
         fetch: downloads a tag and returns the folder.
 
     Raises:
-        UserError: there is no such path, it is another kind of model, or the hub has no such tag or
-            is out of reach.
+        UserError: no such path, another kind of model, or a hub without the tag or out of reach.
     """
-    found = check(given, option, marker, kind)
-    if found is not None:
-        return found
-    _quiet()
+    path = check(name, option, marker, kind)
+    if path is not None:
+        return path
+    _silence_libraries()
     try:
-        folder = Path(fetch(given))
-    except Exception as error:  # the hub's clients fail in many ways
+        folder = Path(fetch(name))
+    except Exception as error:  # the hub's clients raise many types
         raise UserError(
-            f"{option} {given} is no folder here, and the model hub does not give it "
+            f"{option} {name} is no folder here, and the model hub does not give it "
             f"({_short(error)}); give the path of {kind}."
         ) from error
     if not (folder / marker).is_file():
-        raise UserError(f"{option} {given} on the model hub is not {kind}: it has no {marker}.")
+        raise UserError(f"{option} {name} on the model hub is not {kind}: it has no {marker}.")
     return folder
 
 
-def check(given: str, option: str, marker: str, kind: str) -> Path | None:
-    """Return the path that ``given`` is, or None for a tag; nothing is loaded or fetched.
+def check(name: str, option: str, marker: str, kind: str) -> Path | None:
+    """Return the path that ``name`` is, or None for a tag; nothing is loaded or fetched.
 
     Raises:
-        UserError: as :func:`find`, but for what only the hub knows.
+        UserError: as :func:`find`, except for the hub.
     """
-    path = Path(given).expanduser()
+    path = Path(name).expanduser()
     if path.is_dir():
         if not (path / marker).is_file():
             raise UserError(f"{option}: '{path}' is not {kind}: it has no {marker}.")
@@ -66,7 +65,7 @@ def check(given: str, option: str, marker: str, kind: str) -> Path | None:
         if path.suffix.lower() not in SINGLE_FILE or marker != "model_index.json":
             raise UserError(f"{option}: '{path}' is a file; {kind} is needed.")
         return path
-    if path.suffix.lower() in SINGLE_FILE or not _TAG.fullmatch(given):
+    if path.suffix.lower() in SINGLE_FILE or not _TAG.fullmatch(name):
         raise UserError(f"{option}: '{path}' does not exist; {kind} is needed.")
     return None
 
@@ -79,18 +78,18 @@ def fetch(tag: str) -> str:
 
 
 @contextlib.contextmanager
-def loading(given: str, option: str, kind: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a model is loaded into one sentence; keep libraries quiet."""
-    _quiet()
+def loading(name: str, option: str, kind: str) -> Iterator[None]:
+    """Turn any error of loading a model into one sentence; silence the libraries' logs."""
+    _silence_libraries()
     try:
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # a wrong or broken model fails in as many ways as there are parts
-        raise UserError(f"{option} {given} cannot be loaded as {kind}: {_short(error)}") from error
+    except Exception as error:  # a wrong or broken model raises many types
+        raise UserError(f"{option} {name} cannot be loaded as {kind}: {_short(error)}") from error
 
 
-def _quiet() -> None:
+def _silence_libraries() -> None:
     import diffusers
     import transformers
 
@@ -102,9 +101,9 @@ def _quiet() -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a hash of a model: names and sizes of its files and the bytes at their ends.
+    """Return a hash of a model: names, sizes, and first and last bytes of its files.
 
-    Reading all of some gigabytes would take longer than painting the first pictures.
+    Reading gigabytes completely would take longer than generating the first images.
     """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     parts: list[str | bytes] = []
@@ -114,23 +113,23 @@ def fingerprint(path: Path) -> str:
             continue
         size = file.stat().st_size
         with open(file, "rb") as stream:
-            parts += [name, str(size), stream.read(_END)]
-            if size > _END:
-                stream.seek(max(size - _END, _END))
-                parts.append(stream.read(_END))
+            parts += [name, str(size), stream.read(_PART_BYTES)]
+            if size > _PART_BYTES:
+                stream.seek(max(size - _PART_BYTES, _PART_BYTES))
+                parts.append(stream.read(_PART_BYTES))
     return digest(*parts)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a model's JSON file, or ``{}`` where there is none to read."""
+    """Return the content of a model's JSON file, or ``{}`` where it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         value = json.loads(path.read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else {}
     return {}
 
 
-def of_the_hub(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it came from, says that the hub could not be asked."""
+def is_hub_error(error: BaseException | None) -> bool:
+    """Return whether an error, or one that caused it, is of a client of the hub."""
     while error is not None:
         if type(error).__module__.split(".")[0] in ("huggingface_hub", "httpx", "requests"):
             return True

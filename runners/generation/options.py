@@ -1,4 +1,4 @@
-"""What ``main.py generate`` can be told, checked as far as it can be without loading a model."""
+"""The options of ``main.py generate``, checked as far as possible without loading a model."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class Options:
 
     Attributes:
         dataset: name or YAML file of the dataset.
-        method: whose needs to serve.
+        method: that the output is for.
         out: the folder that is filled.
         settings: ``key=value`` words, as those of ``train``.
         model: diffusers folder, ``.safetensors`` or ``.ckpt`` file, tag on the model hub, or
-            ``creatures``; None paints nothing.
-        model_config: diffusers folder with the settings of a single-file model; None asks the hub.
-        captioner: BLIP folder or tag; None captions nothing.
-        prompt: template; None takes the method's own.
-        negative_prompt: what pictures should not show.
+            ``creatures``; None generates no images.
+        model_config: diffusers folder with the settings of a single file; None takes the hub's.
+        captioner: BLIP folder or tag; None generates no captions.
+        prompt: template; None takes the method's.
+        negative_prompt: what images should not show.
         steps: denoising steps.
         guidance: scale of classifier-free guidance.
-        size: side of the pictures, px; None takes the model's own.
-        seed: of the pictures.
-        count: pictures per class: ``100``, ``seen=5``, ``unseen=100``, ``<class>=40``, and
-            ``seen=each``, as many as there are training rows of the class; later wins.
-        condition: what pictures start from: nothing, a training picture of the class
-            (image-to-image), or its mosaic of 8×8 colours (through a T2I-Adapter).
-        strength: of ``condition=image``, 0..1: how much of the picture is painted anew.
-        adapter: T2I-Adapter for colours, folder or tag; needed by ``condition=mosaic``.
-        features: also encode the pictures, with the backbone of the settings.
-        limit: at most so many rows (or pictures per class) of each part; None for all.
-        batch_size: to begin with; halved when memory runs out. None chooses by device.
+        size: side of the images, px; None takes the model's.
+        seed: of the images.
+        count: images per class: ``100``, ``seen=5``, ``unseen=100``, ``<class>=40``, and
+            ``seen=each``, one for each training row of the class; later words win.
+        condition: what images start from: noise, a training image of the class
+            (image-to-image), or its mosaic of 8×8 colors (through a T2I-Adapter).
+        strength: of ``condition=image``, 0..1: how much of the image is generated anew.
+        adapter: T2I-Adapter for colors, folder or tag; needed by ``condition=mosaic``.
+        features: also encode the images, by the backbone of the settings.
+        limit: maximum of rows (or images per class) of each part; None for all.
+        batch_size: at first; halved when memory runs out. None chooses by device.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         dtype: one of :data:`DTYPES`; ``auto`` is float16 on a GPU and float32 elsewhere.
-        dry_run: only say what would be done.
+        dry_run: only print what would be done.
     """
 
     dataset: str
@@ -74,10 +74,10 @@ class Options:
     dry_run: bool = False
 
     def check(self) -> None:
-        """Refuse numbers and names that no model could take.
+        """Refuse numbers and names that no model accepts.
 
         Raises:
-            UserError: says which, and what is accepted.
+            UserError: names the option and what is accepted.
         """
         for name, value in {
             "steps": self.steps, "limit": self.limit, "batch-size": self.batch_size,
@@ -105,17 +105,15 @@ class Options:
             )
 
     def torch_device(self) -> torch.device:
-        """Return the device asked for.
+        """Return the device of ``--device``.
 
         Raises:
-            UserError: no such device, or no GPU where one is asked for.
+            UserError: no such device.
         """
         return find_device(self.device, "--device ")
 
     def number_type(self) -> torch.dtype:
-        """Return the number type asked for."""
+        """Return the number type of ``--dtype``."""
         if self.dtype == "auto":
             return torch.float16 if self.torch_device().type == "cuda" else torch.float32
-        return {
-            "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
-        }[self.dtype]  # fmt: skip
+        return getattr(torch, self.dtype)

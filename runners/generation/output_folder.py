@@ -1,8 +1,8 @@
-"""The folder that ``generate`` fills: pictures, lines of JSON, and a manifest of what made them.
+"""The folder that ``generate`` fills: images, lines of JSON, and a manifest of what produced them.
 
-A picture is renamed into place when it is whole, a line is appended when its item is done, so after
-a kill at any instant the same command goes on with what is missing. The manifest names for each
-part of the folder all that decides its content; a part is only added to by a command that agrees.
+An image is written under another name and renamed, a line is appended when its item is done, so
+after a kill at any time the same command resumes with what is missing. The manifest names for each
+part of the folder everything that decides its content; a command that differs is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from utils.files import atomic_path, saying_why, write_json
 
 FORMAT = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
-BYTES_PER_PIXEL = 3  # of a PNG, at most: noise; photos take about half of it
+BYTES_PER_PIXEL = 3  # upper bound for a PNG (noise); photos take about half
 BYTES_PER_LINE = 250
 
 
@@ -36,41 +36,41 @@ class Lines:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        """Read what is there; a last line that was cut off is passed over.
+        """Read the file; an incomplete last line is skipped.
 
         Raises:
-            UserError: another line is broken.
+            UserError: another line is damaged.
         """
         self.path, self.key = path, key
         self.entries: dict[Any, dict[str, Any]] = {}
-        self._whole = 0  # bytes up to the end of the last whole line
+        self._complete_bytes = 0  # up to the end of the last complete line
         data = path.read_bytes() if path.is_file() else b""
         lines = data.splitlines(keepends=True)
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
-                whole = line.endswith(b"\n")
-                self.entries.update({entry[key]: entry} if whole else {})
+                complete = line.endswith(b"\n")
+                self.entries.update({entry[key]: entry} if complete else {})
             except (ValueError, KeyError, TypeError) as error:
                 if number < len(lines):
                     raise UserError(
                         f"'{path}' line {number} is not an object with '{key}'; delete the line or "
                         "the file, and the same command makes it again."
                     ) from error
-                whole = False
-            self._whole += len(line) if whole else 0
-        self._cut = self._whole < len(data)
+                complete = False
+            self._complete_bytes += len(line) if complete else 0
+        self._is_cut = self._complete_bytes < len(data)
 
     def repair(self) -> None:
-        """Remove a last line that was cut off, if there is one; needed before :meth:`append`."""
-        if self._cut:
+        """Remove an incomplete last line; needed before :meth:`append`."""
+        if self._is_cut:
             with saying_why(self.path), open(self.path, "ab") as stream:
-                stream.truncate(self._whole)
-            self._cut = False
+                stream.truncate(self._complete_bytes)
+            self._is_cut = False
 
     def append(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Add lines and see them onto the disk."""
-        assert not self._cut
+        """Add lines and flush them to the disk."""
+        assert not self._is_cut
         with saying_why(self.path), open(self.path, "ab") as stream:
             for entry in entries:
                 stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
@@ -80,18 +80,18 @@ class Lines:
 
 
 class OutputFolder:
-    """``DIR`` of one method and one dataset."""
+    """``--out`` of one method and one dataset."""
 
     def __init__(self, path: Path, method: str, dataset: dict[str, Any]) -> None:
-        """Read the manifest, if there is one.
+        """Read the manifest, if the folder has one.
 
         Args:
-            path: the folder; need not be there.
-            method: whose needs it serves.
+            path: the folder; need not exist.
+            method: that it is for.
             dataset: what the rows are: JSON values.
 
         Raises:
-            UserError: the folder belongs to another method or dataset, or is none of ours.
+            UserError: the folder is of another method or dataset, or not of ``generate``.
         """
         self.path = path
         self.manifest_file = path / "manifest.json"
@@ -101,7 +101,7 @@ class OutputFolder:
         }  # fmt: skip
         if self.manifest_file.is_file():
             self._read(method, dataset)
-        elif path.exists() and (not path.is_dir() or _visible(path)):
+        elif path.exists() and (not path.is_dir() or _has_visible_files(path)):
             raise UserError(
                 f"--out: '{path}' is not empty and has no manifest.json, so it was not filled by "
                 "generate; give another folder."
@@ -109,79 +109,90 @@ class OutputFolder:
 
     def _read(self, method: str, dataset: dict[str, Any]) -> None:
         try:
-            found = json.loads(self.manifest_file.read_text(encoding="utf-8"))
-            known = found["format"] == FORMAT
-            theirs = {"method": found["method"], **found["dataset"]}
-            parts = dict(found["parts"])
+            manifest = json.loads(self.manifest_file.read_text(encoding="utf-8"))
+            is_known = manifest["format"] == FORMAT
+            source = {"method": manifest["method"], **manifest["dataset"]}
+            parts = dict(manifest["parts"])
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
                 f"'{self.manifest_file}' cannot be read ({error}); give another --out."
             ) from error
-        if not known:
+        if not is_known:
             raise UserError(f"'{self.manifest_file}' has another format; give another --out.")
-        self._agree("pictures and captions", theirs, {"method": method, **dataset})
+        self._compare("pictures and captions", source, {"method": method, **dataset})
         self.manifest["parts"] = parts
 
     def check(self, part: str, identity: dict[str, Any]) -> None:
-        """Refuse to add to ``part`` what is made otherwise.
+        """Refuse to add to ``part`` what has another identity.
 
         Raises:
             UserError: names what differs.
         """
         if part in self.manifest["parts"]:
-            self._agree(part, self.manifest["parts"][part]["made_by"], identity)
+            self._compare(part, self.manifest["parts"][part]["made_by"], identity)
 
-    def _agree(self, what: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-        for key in {**theirs, **ours}:
-            if key in ("model", "captioner") and "fingerprint" in theirs and "fingerprint" in ours:
-                continue  # the same model may lie elsewhere
-            if theirs.get(key) != ours.get(key):
+    def _compare(self, what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        for key in {**old, **new}:
+            if key in ("model", "captioner") and "fingerprint" in old and "fingerprint" in new:
+                continue  # the same model may have another path
+            if old.get(key) != new.get(key):
                 raise UserError(
-                    f"'{self.path}' holds {what} with {key}={_told(theirs.get(key))}, and this "
-                    f"command has {key}={_told(ours.get(key))}; give the same, or another --out."
+                    f"'{self.path}' holds {what} with {key}={_shown(old.get(key))}, and this "
+                    f"command has {key}={_shown(new.get(key))}; give the same, or another --out."
                 )
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the folder for this process alone; clear what a killed one left half-done."""
+        """Lock the folder for this process; remove incomplete files of a killed one."""
         with locked(self.path / ".lock"):
-            for left in self.path.rglob(".*.png.*"):
-                shutil.rmtree(left, ignore_errors=True)
+            for temporary in self.path.rglob(".*.png.*"):
+                shutil.rmtree(temporary, ignore_errors=True)
             yield
 
     def record(
-        self, part: str, identity: dict[str, Any], done: int, wanted: int, **more: Any
+        self, part: str, identity: dict[str, Any], done: int, total: int, **more: Any
     ) -> None:
-        """Write into the manifest what makes ``part``, how far it is, and ``more`` about it."""
-        told = {"made_by": identity, "done": done, "wanted": wanted, **more}
-        self.manifest["parts"][part] = told
+        """Write into the manifest what produces ``part``, its progress, and ``more`` fields."""
+        record = {"made_by": identity, "done": done, "wanted": total, **more}
+        self.manifest["parts"][part] = record
         write_json(self.manifest_file, self.manifest)
 
+    @contextlib.contextmanager
+    def recording(
+        self, part: str, identity: dict[str, Any], done: Callable[[], int], total: int, **more: Any
+    ) -> Iterator[None]:
+        """Record ``part`` before the block and after it, also after an error."""
+        self.record(part, identity, done(), total, **more)
+        try:
+            yield
+        finally:
+            self.record(part, identity, done(), total, **more)
+
     def made_by(self, part: str) -> dict[str, Any] | None:
-        """Return what made ``part``, or None when nothing did yet."""
+        """Return the identity of what produced ``part``, or None before."""
         return self.manifest["parts"].get(part, {}).get("made_by")
 
 
-def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a PNG so that nobody ever sees half of it."""
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG atomically."""
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 
 
 def space(path: Path) -> int:
-    """Return the free bytes where ``path`` is or will be."""
-    there = path.absolute()
-    while not there.is_dir() and there != there.parent:
-        there = there.parent
+    """Return the free bytes of the disk of ``path``, which need not exist."""
+    folder = path.absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
     with saying_why(path, "look at"):
-        return shutil.disk_usage(there).free
+        return shutil.disk_usage(folder).free
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Refuse to start what the disk cannot hold.
+    """Refuse what the disk cannot hold.
 
     Raises:
-        UserError: says how much is needed and how much is free.
+        UserError: names the needed and the free space.
     """
     free = space(path)
     if needed > free:
@@ -203,9 +214,9 @@ def readable(size: int) -> str:
     return f"{size} bytes"
 
 
-def _visible(path: Path) -> bool:
+def _has_visible_files(path: Path) -> bool:
     return any(not entry.name.startswith(".") for entry in path.iterdir())
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "nothing" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Templates of prompts: words with places like ``<label>`` to be filled in."""
+"""Templates of prompts: words with placeholders such as ``<label>``."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Collection
 
 from utils.errors import UserError
 
-_PLACE = re.compile(r"<(\w+)>")
+_PLACEHOLDER = re.compile(r"<(\w+)>")
 
 
 def check_template(template: str, needed: str, allowed: Collection[str]) -> None:
-    """Refuse a template that cannot do.
+    """Refuse a template without a required placeholder.
 
     Raises:
-        UserError: it lacks ``<needed>``, or has a place that nothing fills.
+        UserError: it lacks ``<needed>``, or has an unknown placeholder.
 
     >>> check_template("A photo of a <label>", "label", ("label", "attributes"))
     """
-    places = _PLACE.findall(template)
+    names = _PLACEHOLDER.findall(template)
     listed = ", ".join(f"<{name}>" for name in allowed)
-    unknown = [name for name in places if name not in allowed]
+    unknown = [name for name in names if name not in allowed]
     if unknown:
         raise UserError(
             f"--prompt '{template}' has <{unknown[0]}>, which nothing fills; known are {listed}."
         )
-    if needed not in places:
+    if needed not in names:
         raise UserError(
             f"--prompt '{template}' has no <{needed}>, so all pictures would be of the same; "
             f"put <{needed}> where the words belong."
@@ -33,14 +33,14 @@ def check_template(template: str, needed: str, allowed: Collection[str]) -> None
 
 
 def fill(template: str, words: dict[str, str]) -> str:
-    """Return the template with its places filled; places side by side leave single blanks.
+    """Return the template with its placeholders filled; repeated blanks become one.
 
     >>> fill("A photo of a <attributes> <label>", {"attributes": "", "label": "zebra"})
     'A photo of a zebra'
     """
-    return " ".join(_PLACE.sub(lambda place: words[place[1]], template).split())
+    return " ".join(_PLACEHOLDER.sub(lambda match: words[match[1]], template).split())
 
 
 def uses(template: str, name: str) -> bool:
-    """Tell whether the template has ``<name>``."""
-    return name in _PLACE.findall(template)
+    """Return whether the template has ``<name>``."""
+    return name in _PLACEHOLDER.findall(template)

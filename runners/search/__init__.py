@@ -1,5 +1,5 @@
-"""Codes of one's own pictures and texts by a finished run, and search among them.
+"""Codes of new images and texts by the model of a finished run, and search among them.
 
-``encoder`` rebuilds the model of a run, ``collection`` keeps codes with their ids and the index
-beside them, ``command`` is what ``main.py encode`` and ``main.py search`` do.
+``encoder`` restores the model of a run, ``collection`` stores codes with their ids and an index,
+``search`` is what ``main.py encode`` and ``main.py search`` call.
 """

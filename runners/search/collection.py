@@ -1,9 +1,9 @@
-"""Codes with ids: files of them, the index beside a file, and the nearest rows.
+"""Codes with ids: their files, the index beside a file, and nearest neighbors.
 
 ``codes.h5`` of ``main.py encode``: ``packed`` uint8 [N,⌈K/8⌉], ``ids`` (paths below the folder, or
-the texts); attributes ``bits``, ``bit_order`` (``little``), ``modality``, ``folder`` (of pictures,
-else empty) and ``run``. The same names are arrays in an npz. ``main.py metrics`` and ``export``
-read both.
+the texts); attributes ``bits``, ``bit_order`` (``little``), ``modality``, ``folder`` (of images,
+else empty) and ``run``. An npz file has arrays of the same names. ``main.py metrics`` and
+``export`` read both.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """N coded rows.
+    """Codes of N rows.
 
     Attributes:
         packed: uint8 [N,⌈K/8⌉], LSB first.
         bits: K.
-        ids: N words: paths, or the texts themselves.
+        ids: N strings: paths, or the texts.
         modality: ``image`` or ``text``.
-        folder: where relative paths start; empty for texts.
-        run: name of the run that coded them.
-        file: where they are kept, if they are.
+        folder: base of relative paths; empty for texts.
+        run: name of the run whose model encoded them.
+        file: that holds them, or None.
     """
 
     packed: np.ndarray
@@ -53,44 +53,44 @@ class Collection:
     def __len__(self) -> int:
         return len(self.packed)
 
-    def pictures(self) -> ImageSource | None:
-        """Return the pictures by row, or None for texts."""
+    def images(self) -> ImageSource | None:
+        """Return the images by row, or None for texts."""
         return FileImages(self.ids, self.folder) if self.modality == "image" else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-    """The nearest rows, nearest first, and the seconds that the search took."""
+    """The nearest rows, nearest first, and the duration of the search."""
 
     rows: list[int]
     distances: list[int]
     seconds: float
 
 
-def picture_files(folder: str | Path) -> list[str]:
-    """Return the paths of all pictures below a folder, relative to it, in order.
+def image_files(folder: str | Path) -> list[str]:
+    """Return the sorted paths of all images below a folder, relative to it.
 
     Raises:
-        UserError: no folder, or no picture in it.
+        UserError: no folder, or no image in it.
     """
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"--images: '{folder}' is no folder; give one with pictures in it.")
-    found = [
+    files = [
         path.relative_to(root).as_posix()
         for path in sorted(root.rglob("*"))
         if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
-    if not found:
+    if not files:
         raise UserError(f"--images: no picture in '{folder}' ({', '.join(SUFFIXES)}).")
-    return found
+    return files
 
 
 def text_lines(file: str | Path) -> list[str]:
-    """Return the texts of a file, one a line; empty lines are left out.
+    """Return the texts of a file, one per line; empty lines are skipped.
 
     Raises:
-        UserError: it cannot be read, or holds none.
+        UserError: it cannot be read, or has no text.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
@@ -103,27 +103,27 @@ def text_lines(file: str | Path) -> list[str]:
 
 
 def write_collection(collection: Collection, path: Path) -> None:
-    """Write a collection as HDF5, or as npz where the name ends so, atomically.
+    """Write a collection atomically, as HDF5 or npz by the suffix of the name.
 
     Raises:
-        UserError: another ending, or it cannot be written there.
+        UserError: another suffix, or it cannot be written.
     """
-    about = {
+    attributes = {
         "bits": collection.bits, "modality": collection.modality, "folder": collection.folder,
         "run": collection.run,
     }  # fmt: skip
     if path.suffix.lower() == ".npz":
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            words = {name: np.array(value) for name, value in about.items()}
+            values = {name: np.array(value) for name, value in attributes.items()}
             ids = np.array(collection.ids, dtype=np.str_)
-            np.savez(stream, packed=collection.packed, ids=ids, **words)  # type: ignore[arg-type]
+            np.savez(stream, packed=collection.packed, ids=ids, **values)  # type: ignore[arg-type]
         return
     if path.suffix.lower() not in (".h5", ".hdf5"):
         raise UserError(f"--out: '{path}' ends in neither .h5 nor .npz.")
     import h5py
 
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({**about, "bit_order": "little"})
+        file.attrs.update({**attributes, "bit_order": "little"})
         file["packed"] = collection.packed
         file.create_dataset("ids", data=collection.ids, dtype=h5py.string_dtype())
 
@@ -132,7 +132,7 @@ def read_collection(path: Path) -> Collection:
     """Return what :func:`write_collection` wrote.
 
     Raises:
-        UserError: no such file, or of other content.
+        UserError: no such file, or with other content.
     """
     import h5py
 
@@ -140,13 +140,13 @@ def read_collection(path: Path) -> Collection:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 packed, bits = arrays["packed"], int(arrays["bits"])
-                ids = [str(one) for one in arrays["ids"]]
-                told = {name: str(arrays[name]) for name in ("modality", "folder", "run")}
+                ids = [str(value) for value in arrays["ids"]]
+                attributes = {name: str(arrays[name]) for name in ("modality", "folder", "run")}
         else:
             with h5py.File(path, "r") as file:
                 packed, bits = file["packed"][:], int(file.attrs["bits"])
                 ids = list(file["ids"].asstr()[:])
-                told = {name: str(file.attrs[name]) for name in ("modality", "folder", "run")}
+                attributes = {name: str(file.attrs[name]) for name in ("modality", "folder", "run")}
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"--codes: '{path}' is missing or is no file of `main.py encode` ({error})."
@@ -154,11 +154,11 @@ def read_collection(path: Path) -> Collection:
     unpack_codes(packed[:1], bits)  # refuses another width
     if len(ids) != len(packed):
         raise UserError(f"--codes: '{path}' has {len(packed)} codes and {len(ids)} ids.")
-    return Collection(packed, bits, ids, **told, file=path)
+    return Collection(packed, bits, ids, **attributes, file=path)
 
 
 def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
-    """Return the ``top`` rows nearest to a code of ±1 [K]; the index is kept beside the codes.
+    """Return the ``top`` rows nearest to a code of ±1 [K]; the index is cached beside the codes.
 
     Raises:
         UserError: codes of another length, or ``top`` below 1.
@@ -176,24 +176,22 @@ def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
 
 
 def _index(collection: Collection) -> faiss.IndexBinary:
-    """Return the index of a collection, from the file beside it where that is not older."""
+    """Return the index of a collection, from the file beside it unless that is older."""
     if collection.file is None:
         return build_index(collection.packed, "flat", collection.bits)
-    place = collection.file.with_name(f"{collection.file.name}.faiss")
+    file = collection.file.with_name(f"{collection.file.name}.faiss")
     try:
-        fresh = place.stat().st_mtime_ns >= collection.file.stat().st_mtime_ns
+        fresh = file.stat().st_mtime_ns >= collection.file.stat().st_mtime_ns
     except OSError:
         fresh = False
     if fresh:
         try:
-            index = load_index(place)
+            index = load_index(file)
             if index.ntotal == len(collection) and index.d == collection.packed.shape[1] * 8:
                 return index
         except UserError:
-            pass  # damaged: it is made again
+            pass  # damaged: it is built again
     index = build_index(collection.packed, "flat", collection.bits)
-    with contextlib.suppress(
-        UserError
-    ):  # a folder that nobody may write to is searched all the same
-        save_index(index, place)
+    with contextlib.suppress(UserError):  # a read-only folder can be searched too
+        save_index(index, file)
     return index

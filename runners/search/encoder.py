@@ -1,4 +1,4 @@
-"""The model of a finished run, for pictures and texts that it has not seen."""
+"""The model of a finished run, for new images and texts."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from utils.progress import progress_bar
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Codes of what could be encoded, in order.
+    """Codes of the readable inputs, in order.
 
     Attributes:
         codes: int8 [n,K] of ±1.
-        kept: int64 [n], the positions that they belong to.
-        bad: position → what is wrong with it.
+        positions: int64 [n], the inputs that the codes belong to.
+        errors: position → why the input cannot be read.
     """
 
     codes: np.ndarray
-    kept: np.ndarray
-    bad: dict[int, str]
+    positions: np.ndarray
+    errors: dict[int, str]
 
 
 class Encoder:
-    """A trained model with its encoder, as a run left it."""
+    """The trained model of a run with its encoder."""
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
-        """Rebuild the model of the run at ``path``; its dataset has to be at hand.
+        """Restore the model of the run at ``path``; its dataset must be available.
 
         Raises:
-            UserError: not a finished run, its checkpoint or its dataset is gone, or either differs.
+            UserError: not a finished run, or its checkpoint or dataset is missing or differs.
         """
         self.folder = RunFolder.existing(path)
         if not self.folder.is_done:
@@ -61,7 +61,7 @@ class Encoder:
         self.config = compose_layers([read_layer(self.folder.config_file)])
         make_deterministic()
         self.device = loading.choose_device(self.config, device)
-        self.model, self.mark = _rebuilt(self.folder, self.config, self.device)
+        self.model, self.fingerprint = _restore_model(self.folder, self.config, self.device)
         self.model.eval()
 
     @property
@@ -69,11 +69,11 @@ class Encoder:
         """Code length K."""
         return self.config.bits
 
-    def needs(self, modality: str) -> None:
+    def require(self, modality: str) -> None:
         """Refuse a modality that the run does not hash.
 
         Raises:
-            UserError: naming those that it does.
+            UserError: names the modalities of the run.
         """
         if modality not in self.model.modalities:
             raise UserError(
@@ -81,28 +81,28 @@ class Encoder:
                 f"{modality} cannot be encoded; choose a run of a dataset with both."
             )
 
-    def pictures(self, source: ImageSource) -> Encoded:
-        """Encode pictures; those that cannot be read are left out and told.
+    def encode_images(self, source: ImageSource) -> Encoded:
+        """Encode images; those that cannot be read are left out and listed in ``errors``.
 
         Raises:
-            UserError: the run hashes no pictures, or none can be read.
+            UserError: the run does not hash images, or none can be read.
         """
-        self.needs("image")
-        bad: dict[int, str] = {}
+        self.require("image")
+        errors: dict[int, str] = {}
         with progress_bar("encoding pictures", len(source)) as advance:
-            codes = self._codes(self._picture_batches(source, bad, advance), "image")
-        if len(source) and len(bad) == len(source):
-            raise UserError(f"None of {len(source)} pictures can be read; the first: {bad[0]}")
-        kept = np.array([row for row in range(len(source)) if row not in bad], np.int64)
-        return Encoded(codes, kept, bad)
+            codes = self._codes(self._image_batches(source, errors, advance), "image")
+        if len(source) and len(errors) == len(source):
+            raise UserError(f"None of {len(source)} pictures can be read; the first: {errors[0]}")
+        positions = np.array([row for row in range(len(source)) if row not in errors], np.int64)
+        return Encoded(codes, positions, errors)
 
-    def texts(self, texts: list[str]) -> Encoded:
+    def encode_texts(self, texts: list[str]) -> Encoded:
         """Encode texts.
 
         Raises:
-            UserError: the run hashes no texts.
+            UserError: the run does not hash texts.
         """
-        self.needs("text")
+        self.require("text")
         return Encoded(self._codes(self._text_batches(texts), "text"), np.arange(len(texts)), {})
 
     def _codes(self, batches: Iterator[Batch], modality: str) -> np.ndarray:
@@ -114,8 +114,8 @@ class Encoder:
                 "reads further inputs that only the dataset of its run has."
             ) from error
 
-    def _picture_batches(
-        self, source: ImageSource, bad: dict[int, str], advance: Callable[[int], None]
+    def _image_batches(
+        self, source: ImageSource, errors: dict[int, str], advance: Callable[[int], None]
     ) -> Iterator[Batch]:
         image_input = self.model.backbone.image_input
         assert image_input is not None
@@ -129,15 +129,14 @@ class Encoder:
 
         with ThreadPoolExecutor() as pool:
             for rows in self._steps(len(source)):
-                found = list(pool.map(read, rows))
-                whole = [picture for picture in found if not isinstance(picture, str)]
-                told = zip(rows, found, strict=True)
-                bad.update({row: reason for row, reason in told if isinstance(reason, str)})
-                if whole:
-                    blank = np.zeros((len(whole), self.model.problem.n_classes), np.float32)
-                    inputs = ViewInputs(np.stack(whole), image_input)
-                    view = SplitView(np.arange(len(whole)), blank, inputs)
-                    yield view.__getitems__(range(len(whole)))
+                results = dict(zip(rows, pool.map(read, rows), strict=True))
+                errors.update({row: r for row, r in results.items() if isinstance(r, str)})
+                images = [image for image in results.values() if not isinstance(image, str)]
+                if images:
+                    labels = np.zeros((len(images), self.model.problem.n_classes), np.float32)
+                    inputs = ViewInputs(np.stack(images), image_input)
+                    view = SplitView(np.arange(len(images)), labels, inputs)
+                    yield view.__getitems__(range(len(images)))
                 advance(len(rows))
 
     def _text_batches(self, texts: list[str]) -> Iterator[Batch]:
@@ -151,12 +150,12 @@ class Encoder:
         return (range(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def _rebuilt(
+def _restore_model(
     folder: RunFolder, config: RunConfig, device: torch.device
 ) -> tuple[HashModel, str]:  # fmt: skip
-    """Return the model with its encoder in the state whose codes the run kept, and a mark of it."""
+    """Return the model in the state that produced the codes of the run, and a fingerprint."""
     selected = folder.metrics()["protocol"]["selected"]["on"]
-    if selected == "fit":  # such runs keep no checkpoint: fitting again takes seconds
+    if selected == "fit":  # no checkpoint is kept: fitting again takes seconds
         experiment = Experiment.build(config, device)
         experiment.fit_model()
         model = experiment.model
@@ -174,12 +173,12 @@ def _rebuilt(
     request = loading.input_request(config, dataset)
     if request.generated_rows:  # they count among the rows that it was trained on
         dataset = loading.add_generated(config, dataset)
-    saved = folder.path / "split.npz"
-    split = SplitManifest.load(saved) if saved.is_file() else dataset.split
+    split_file = folder.path / "split.npz"
+    split = SplitManifest.load(split_file) if split_file.is_file() else dataset.split
     backbone = loading.load_encoder(config, request)
     seed_everything(config.seed)
     problem = problem_of(config, dataset, split)
     model = config.model.entry.target(config.model.config, problem, backbone).to(device)
     checkpoint.load_modules(state, {"model": model})
-    changed = (state / "model.safetensors").stat().st_mtime_ns
-    return model, digest((state / "state.json").read_text(), str(changed))
+    modified = (state / "model.safetensors").stat().st_mtime_ns
+    return model, digest((state / "state.json").read_text(), str(modified))

@@ -1,14 +1,14 @@
-"""The store of runs as workers see it: what a sweep asks for, who takes what, how each run ended.
+"""The queue of a sweep: which runs it has, which worker takes which run, how each run ended.
 
-What is true of a run stands in its own folder (``status.json``) and in its lease
-(:mod:`common.storage.leases`): done is skipped, leased is left alone, a stale lease is taken over
-and the run resumes from its checkpoint, failed is tried again up to ``retries`` times. So any
-number of workers, of one sweep or of several, on one host or on many that share the folder, drain
-it.
+The state of a run is in its own folder (``status.json``) and in its lease
+(:mod:`common.storage.leases`). A run that is done or leased is skipped, a run with a stale lease is
+taken over and resumed from its checkpoint, and a failed run is retried up to ``retries`` times. So
+any number of workers can share the runs, of one sweep or of several, on one host or on many that
+share the folder.
 
-A :class:`Session` is one call of ``sweep``: a folder ``<output>/.sweep/<id>`` with the runs that it
-asks for (``runs.json``), one small file per run that has ended (``outcomes/``), and, to end it
-early, a file ``stop`` with the reason. It is removed at the end; runs do not depend on it.
+A :class:`Queue` belongs to one call of ``sweep``: a folder ``<output>/.sweep/<id>`` with its runs
+(``runs.json``), one small file per run that has ended (``outcomes/``), and, to stop early, a file
+``stop`` with the reason. It is removed at the end; runs do not depend on it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 from common.config.layers import Layer
 from common.config.run_config import RunConfig, compose_layers
-from common.storage.leases import Leases, is_alive, this_process
+from common.storage.leases import Lease, Leases, is_alive, this_process
 from common.storage.run_folder import RunFolder
 from utils.errors import UserError
 from utils.files import saying_why, write_json, write_text
@@ -42,11 +42,10 @@ class Rules:
     """How workers treat runs.
 
     Attributes:
-        retries: how often a run is tried again that failed, or whose worker was lost without a
-            checkpoint in between.
-        lease_s: seconds without a beat after which a worker of another host counts as gone.
-        hang_after_s: seconds without a step, batch or file after which a worker ends itself, for
-            another to resume the run; 0 = never.
+        retries: of a run that failed, or whose worker was lost without a new checkpoint.
+        lease_s: seconds without a renewal after which a worker of another host counts as lost.
+        hang_after_s: seconds without a heartbeat after which a worker ends itself, so that another
+            one resumes the run; 0 = never.
     """
 
     retries: int = 1
@@ -54,16 +53,16 @@ class Rules:
     hang_after_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        for name, least in (("retries", 0), ("lease_s", 0.1), ("hang_after_s", 0)):
-            if getattr(self, name) < least:
+        for name, minimum in (("retries", 0), ("lease_s", 0.1), ("hang_after_s", 0)):
+            if getattr(self, name) < minimum:
                 raise UserError(
-                    f"{name}={getattr(self, name)} is not accepted; at least {least} is needed."
+                    f"{name}={getattr(self, name)} is not accepted; at least {minimum} is needed."
                 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How one run of a sweep ended: ``done``, ``skipped`` (was done before) or ``failed``."""
+    """How one run of a sweep ended: ``done``, ``skipped`` (done before) or ``failed``."""
 
     config: RunConfig
     state: str
@@ -75,46 +74,46 @@ def folder_of(config: RunConfig) -> RunFolder:
     return RunFolder(Path(config.output) / config.run_name)
 
 
-def is_given_up(status: dict[str, Any], retries: int) -> bool:
-    """Return whether a run has failed too often, or for a reason that does not pass."""
+def is_final_failure(status: dict[str, Any], retries: int) -> bool:
+    """Return whether a failed run is not retried: too many failures, or a permanent reason."""
     return status.get("state") == "failed" and (
         bool(status.get("final")) or status.get("failures", 0) > retries
     )
 
 
-class Session:
-    """One call of ``sweep``, as its workers see it."""
+class Queue:
+    """The runs of one call of ``sweep``, in a folder that its workers share."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a session; ``runs.json`` is read when it is needed."""
+        """Open a queue; ``runs.json`` is read at first use."""
         self.folder = folder
         self._content: dict[str, Any] = {}
 
     @classmethod
-    def create(cls, output: Path, configs: Sequence[RunConfig], rules: Rules) -> Session:
-        """Write the session of a sweep whose runs go below ``output``."""
+    def create(cls, output: Path, configs: Sequence[RunConfig], rules: Rules) -> Queue:
+        """Create the queue of a sweep with output folder ``output``."""
         _remove_abandoned(output / ".sweep")
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-        session = cls(output.resolve() / ".sweep" / name)
-        with saying_why(session.folder, "create the sweep's folder"):
-            (session.folder / "outcomes").mkdir(parents=True)
+        queue = cls(output.resolve() / ".sweep" / name)
+        with saying_why(queue.folder, "create the sweep's folder"):
+            (queue.folder / "outcomes").mkdir(parents=True)
         content = {
             "owner": this_process(), "cwd": os.getcwd(), "rules": dataclasses.asdict(rules),
             "runs": {config.run_name: dict(config.resolved) for config in configs},
         }  # fmt: skip
-        write_json(session.folder / "runs.json", content)
-        return session
+        write_json(queue.folder / "runs.json", content)
+        return queue
 
     @property
     def content(self) -> dict[str, Any]:
-        """What ``runs.json`` says: ``owner``, ``cwd``, ``rules``, ``runs`` by name."""
+        """Content of ``runs.json``: ``owner``, ``cwd``, ``rules``, ``runs`` by name."""
         if not self._content:
             self._content = json.loads((self.folder / "runs.json").read_text(encoding="utf-8"))
         return self._content
 
     @property
     def names(self) -> list[str]:
-        """The runs, in the order in which they are to be done."""
+        """The names of the runs, in the order of their execution."""
         return list(self.content["runs"])
 
     @property
@@ -143,130 +142,129 @@ class Session:
         return content["state"], content["reason"]
 
     def stop(self, reason: str = "") -> None:
-        """Tell all workers to end; the first reason stays."""
-        if self.stopped() is None:
+        """Ask all workers to end; the first reason is kept."""
+        if self.stop_reason() is None:
             write_text(self.folder / "stop", reason)
 
-    def stopped(self) -> str | None:
-        """Return the reason why the session is to end, or None while it goes on."""
+    def stop_reason(self) -> str | None:
+        """Return why the workers must end, or None."""
         try:
             return (self.folder / "stop").read_text(encoding="utf-8")
         except OSError:
             return None if self.folder.is_dir() else "the sweep has ended"
 
     def remove(self) -> None:
-        """Remove the session's folder."""
+        """Remove the folder of the queue."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
 
 
-def _remove_abandoned(sessions: Path) -> None:
-    """Remove sessions of this host whose process is gone."""
-    for folder in sessions.glob("*"):
+def _remove_abandoned(queues: Path) -> None:
+    """Remove queues of dead processes of this host."""
+    for folder in queues.glob("*"):
         with contextlib.suppress(OSError, ValueError, KeyError):
             if not is_alive(json.loads((folder / "runs.json").read_text())["owner"]):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def drain(
-    session: Session, ended: Callable[[str], None] = lambda name: None,
+def run_queue(
+    queue: Queue, ended: Callable[[str], None] = lambda name: None,
     configs: Sequence[RunConfig] = (),
 ) -> None:  # fmt: skip
-    """Work until every run of the session has an outcome, or the session is stopped.
+    """Execute runs until all have an outcome or the queue is stopped.
 
     Args:
-        session: what is to be done.
-        ended: called with the name of each run that this worker has ended.
+        queue: of the sweep.
+        ended: called with the name of each run that ended in this worker.
         configs: configurations that this process has already composed.
     """
-    ready = {config.run_name: config for config in configs}
-    leases = Leases(session.rules.lease_s)
-    left, wait = session.names, 0.02
-    while left and session.stopped() is None:
-        began = False
-        for name in left:
-            if session.stopped() is not None:
+    composed = {config.run_name: config for config in configs}
+    leases = Leases(queue.rules.lease_s)
+    remaining, wait = queue.names, 0.02
+    while remaining and queue.stop_reason() is None:
+        progress = False
+        for name in remaining:
+            if queue.stop_reason() is not None:
                 return
-            if _try_run(session, name, leases, ready.get(name)):
+            if _try_run(queue, name, leases, composed.get(name)):
                 ended(name)
-                began, wait = True, 0.02
-        done = session.ended()
-        left = [name for name in left if name not in done]
-        if left and not began:  # others are at the rest: wait, and take over if they vanish
+                progress, wait = True, 0.02
+        done = queue.ended()
+        remaining = [name for name in remaining if name not in done]
+        if remaining and not progress:  # other workers have the rest: wait, in case one is lost
             time.sleep(wait)
             wait = min(wait * 1.5, 1.0)
 
 
-def _try_run(session: Session, name: str, leases: Leases, config: RunConfig | None) -> bool:
-    """Do a run, if nobody else has it; return whether it now has an outcome of ours."""
-    folder = session.run_folder(name)
-    if (session.folder / "outcomes" / f"{name}.json").exists():
+def _try_run(queue: Queue, name: str, leases: Leases, config: RunConfig | None) -> bool:
+    """Execute a run that no other worker has; return whether this worker wrote its outcome."""
+    folder = queue.run_folder(name)
+    if (queue.folder / "outcomes" / f"{name}.json").exists():
         return False
-    if folder.is_done:  # by a worker of another sweep, or of one that was killed right after
-        session.end(name, "done")
+    if folder.is_done:  # by another sweep, or its worker was killed before writing the outcome
+        queue.end(name, "done")
         return True
     lease = leases.take(folder.path, folder.mark)
     if lease is None:
         return False
     with lease:
-        retries = session.rules.retries
-        if name in session.ended():  # while we looked
+        retries = queue.rules.retries
+        if name in queue.ended():  # in the meantime
             return False
         if lease.losses > retries:
             reason = f"{DIED} {lease.losses} times at it; sweep again to go on"
-            session.end(name, "failed", reason)
+            queue.end(name, "failed", reason)
             return True
-        if is_given_up(folder.status(), retries):
-            session.end(name, "failed", folder.status().get("error", ""))
+        if is_final_failure(folder.status(), retries):
+            queue.end(name, "failed", folder.status().get("error", ""))
             return True
-        return _attempt(session, name, config, lease)
+        return _execute(queue, name, config, lease)
 
 
-def _attempt(session: Session, name: str, config: RunConfig | None, lease: Any) -> bool:
-    """Run one configuration; whatever goes wrong is its outcome, not the sweep's end."""
+def _execute(queue: Queue, name: str, config: RunConfig | None, lease: Lease) -> bool:
+    """Execute one configuration; an error is its outcome and does not end the sweep."""
     from runners.base import run_config
 
-    folder = session.run_folder(name)
+    folder = queue.run_folder(name)
     try:
-        resolved = session.content["runs"][name]
+        resolved = queue.content["runs"][name]
         run_config(config or compose_layers([Layer("sweep", resolved)]), lease)
     except Exception as error:  # noqa: BLE001 - the sweep goes on; the run's folder has the log
-        return _failed(session, folder, error, lease)
-    session.end(name, "done")
+        return _record_failure(queue, folder, error, lease)
+    queue.end(name, "done")
     return True
 
 
-def _failed(session: Session, folder: RunFolder, error: Exception, lease: Any) -> bool:
+def _record_failure(queue: Queue, folder: RunFolder, error: Exception, lease: Lease) -> bool:
     name = folder.path.name
-    told = isinstance(error, UserError)
-    reason = str(error) if told else f"{type(error).__name__}: {error}"
+    is_user_error = isinstance(error, UserError)
+    reason = str(error) if is_user_error else f"{type(error).__name__}: {error}"
     lease.beat()
     if lease.lost:
         log.warning("%s: another worker goes on with it", name)
         return False
-    if disk_is_full(error):  # every other run would fail for it too
-        session.stop(f"The disk of '{folder.path.parent}' is full; free some space and sweep again")
+    if disk_is_full(error):  # every other run would fail too
+        queue.stop(f"The disk of '{folder.path.parent}' is full; free some space and sweep again")
         return False
-    if folder.status().get("state") != "failed":  # refused before it began, nothing is kept
-        session.end(name, "failed", reason)
+    if folder.status().get("state") != "failed":  # refused before it began: there is no folder
+        queue.end(name, "failed", reason)
         return True
-    if told and not isinstance(error.__cause__, OSError):
-        folder.set_status("failed", final=True)  # the same again would end the same
-    if not is_given_up(folder.status(), session.rules.retries):
+    if is_user_error and not isinstance(error.__cause__, OSError):
+        folder.set_status("failed", final=True)  # a retry would fail equally
+    if not is_final_failure(folder.status(), queue.rules.retries):
         log.warning("%s failed and will be tried again: %s", name, reason)
         return False
-    session.end(name, "failed", reason)
+    queue.end(name, "failed", reason)
     return True
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Return whether a full disk or quota is behind an error."""
-    full = (errno.ENOSPC, errno.EDQUOT)
+    """Return whether a full disk or quota caused an error."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in full:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if os.strerror(errno.ENOSPC) in str(error):  # libraries of other languages wrap it
+        if os.strerror(errno.ENOSPC) in str(error):  # libraries in other languages wrap it
             return True
         error = error.__cause__ or error.__context__
     return False

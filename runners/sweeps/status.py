@@ -1,4 +1,4 @@
-"""What a sweep would do: which runs are done, running, failed, left, and the time they take."""
+"""The status of a sweep: which runs are done, running, failed or to do, and how long they take."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 from common.config.run_config import RunConfig
 from common.storage.leases import Leases
 from common.storage.run_folder import RunFolder
-from runners.sweeps.queue import folder_of, is_given_up
+from runners.sweeps.queue import folder_of, is_final_failure
 
 
 @dataclasses.dataclass(frozen=True)
-class RunState:
-    """Where a run stands.
+class RunStatus:
+    """The status of one run.
 
     Attributes:
         config: of the run.
-        state: ``done``, ``running`` (leased), ``failed`` (given up), or why it is to do: ``to
-            do``, ``interrupted`` (resumes), ``retry`` (failed, and will be tried again).
+        state: ``done``, ``running`` (leased), ``failed`` (not retried), ``to do``,
+            ``interrupted`` (will be resumed) or ``retry`` (failed, will be retried).
         reason: of a failure.
-        seconds: that a done run took, or None where it does not say.
+        seconds: duration of a done run, or None where it is not recorded.
     """
 
     config: RunConfig
@@ -35,35 +35,35 @@ class RunState:
 
     @property
     def is_open(self) -> bool:
-        """Whether a worker may have to do something about it."""
+        """Whether a worker may have to execute it."""
         return self.state not in ("done", "failed")
 
 
-def plan(configs: Sequence[RunConfig], retries: int, again: bool = False) -> list[RunState]:
-    """Return where every run stands, in order; ``again`` gives no failed run up."""
+def statuses(configs: Sequence[RunConfig], retries: int, again: bool = False) -> list[RunStatus]:
+    """Return the status of every run, in order; with ``again``, failed runs are retried."""
     leased = _leased_runs({Path(config.output) for config in configs})
-    states = []
+    result = []
     for config in configs:
         name = config.run_name
         folder = RunFolder(Path(config.output) / name)
         status = folder.status()
         state = status.get("state", "to do")
         if folder.is_done:
-            states.append(RunState(config, "done", seconds=_seconds(folder, status)))
-        elif is_given_up(status, retries) and not again:
+            result.append(RunStatus(config, "done", seconds=_seconds(folder, status)))
+        elif is_final_failure(status, retries) and not again:
             reason = f"{status.get('error', '')} (given up before)"
-            states.append(RunState(config, "failed", reason))
+            result.append(RunStatus(config, "failed", reason))
         elif name in leased:
-            states.append(RunState(config, "running"))
+            result.append(RunStatus(config, "running"))
         elif state == "failed":
-            states.append(RunState(config, "retry", status.get("error", "")))
+            result.append(RunStatus(config, "retry", status.get("error", "")))
         else:
-            states.append(RunState(config, "interrupted" if status else "to do"))
-    return states
+            result.append(RunStatus(config, "interrupted" if status else "to do"))
+    return result
 
 
 def _leased_runs(outputs: set[Path]) -> set[str]:
-    """Return the names of runs that somebody has, as far as can be seen at a glance."""
+    """Return the names of runs whose lease has a holder that is not known to be gone."""
     leases, names = Leases(), set()
     for output in outputs:
         for file in output.joinpath(".claim").glob("*"):
@@ -77,41 +77,41 @@ def _leased_runs(outputs: set[Path]) -> set[str]:
 def _seconds(folder: RunFolder, status: dict[str, Any]) -> float | None:
     if "seconds" in status:
         return float(status["seconds"])
-    try:  # of an earlier version, which kept no total
+    try:  # an earlier version recorded no total
         timing = json.loads(folder.metrics_file.read_text(encoding="utf-8"))["timing"]
     except (OSError, ValueError, KeyError):
         return None
     return float(sum(seconds for seconds in timing.values() if isinstance(seconds, float)))
 
 
-def estimate(states: Sequence[RunState]) -> tuple[float | None, int]:
-    """Return the seconds that the runs still to do take one after the other, and a count.
+def estimate(states: Sequence[RunStatus]) -> tuple[float | None, int]:
+    """Return the seconds that the open runs take one after the other, and a count.
 
-    A run is taken to last as long as the finished ones most like it: of the same method, dataset
+    A run is estimated by the mean of the most similar finished runs: of the same method, dataset
     and bits; the same method and dataset; method; dataset; any. The count is of finished runs.
     """
     known: dict[tuple[Any, ...], list[float]] = {}
     finished = [s for s in states if s.seconds is not None]
     for state in finished:
-        for key in _likeness(state.config):
+        for key in _similarity_keys(state.config):
             known.setdefault(key, []).append(state.seconds or 0.0)
     if not finished:
         return None, 0
     total = 0.0
     for state in states:
         if state.is_open:
-            key = next(key for key in _likeness(state.config) if key in known)
+            key = next(key for key in _similarity_keys(state.config) if key in known)
             total += statistics.fmean(known[key])
     return total, len(finished)
 
 
-def _likeness(config: RunConfig) -> list[tuple[Any, ...]]:
+def _similarity_keys(config: RunConfig) -> list[tuple[Any, ...]]:
     method, dataset = config.method, config.dataset_name
     return [(method, dataset, config.bits), (method, dataset), (method,), ("", dataset), ()]
 
 
-def summary(states: Sequence[RunState], workers: int | str) -> str:
-    """Return in a line how many runs there are of each kind, and how long the rest takes."""
+def summary(states: Sequence[RunStatus], workers: int | str) -> str:
+    """Return a line with the number of runs by state and the time that the open ones take."""
     counts = Counter("to do" if s.state == "interrupted" else s.state for s in states)
     parts = [f"{count} {state}" for state, count in counts.items()]
     line = f"{len(states)} runs: {', '.join(parts)}"
@@ -121,8 +121,8 @@ def summary(states: Sequence[RunState], workers: int | str) -> str:
     if seconds is None:
         return f"{line}; no finished run to estimate the time from"
     count = workers if isinstance(workers, int) and workers > 0 else 1
-    spent = f"{duration(seconds / count)} with {count} worker{'s' * (count > 1)}"
-    return f"{line}; about {spent} (from {finished} finished runs)"
+    estimated = f"{duration(seconds / count)} with {count} worker{'s' * (count > 1)}"
+    return f"{line}; about {estimated} (from {finished} finished runs)"
 
 
 def duration(seconds: float) -> str:
@@ -141,21 +141,21 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def together(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    """Return the runs with those of one dataset and encoder in a row: they share what is loaded."""
+def group_by_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Return the runs grouped by dataset and encoder, which consecutive runs share in memory."""
     keys = [repr((c.resolved["dataset"], c.resolved["backbone"])) for c in configs]
     first = {key: number for number, key in reversed(list(enumerate(keys)))}
     order = sorted(range(len(configs)), key=lambda number: first[keys[number]])
     return [configs[number] for number in order]
 
 
-def forget_failures(folder: RunFolder) -> None:
-    """Let a run that was given up be tried anew."""
+def reset_failures(folder: RunFolder) -> None:
+    """Reset the failures of a run, so that it is retried."""
     if folder.status().get("state") == "failed":
         folder.set_status("failed", failures=0, final=False)
 
 
-def print_plan(states: Sequence[RunState]) -> None:
+def print_statuses(states: Sequence[RunStatus]) -> None:
     """Print a line for each run."""
     for state in states:
         reason = f"  ({state.reason})" if state.reason else ""

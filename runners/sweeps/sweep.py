@@ -1,26 +1,26 @@
-"""Sweeps: a grid of runs from one YAML, drained by one process or by many.
+"""Sweeps: a grid of runs from one YAML file, executed by one process or by many.
 
 ::
 
     grid: {method: [dcmht, dsph, itq], dataset: [flickr8k], bits: [16, 32, 64], seed: [0, 1, 2]}
     set: {runner.epochs: 30}                      # for every run
-    overrides:                                    # for some: the first keys choose, the rest is set
-      - {where: {method: itq}, set: {seed: 0}}    # runs that become equal are run once
+    overrides:                                    # for the runs that match ``where``
+      - {where: {method: itq}, set: {seed: 0}}    # equal runs are run once
     output: runs/flickr8k
-    workers: 2                                    # side by side; 1 = here; auto = one for each GPU
-    retries: 1                                    # of a run that fails, or whose worker dies
-    lease_s: 90                                   # without a beat: a worker elsewhere is gone
-    hang_after_s: 3600                            # without a step: a worker is stuck; 0 = never
+    workers: 2                                    # in parallel; 1 = here; auto = one per GPU
+    retries: 1                                    # of a run that fails or whose worker dies
+    lease_s: 90                                   # without a renewal: a worker elsewhere is lost
+    hang_after_s: 3600                            # without a heartbeat: it is stuck; 0 = never
     launch:                                       # options of the launchers
       local: {slots_per_gpu: 1, pin_cpus: true}
       ray: {address: auto, cpus: 4, gpus: 0.5}
       submitit: {minutes: 600, cpus: 8, gpus: 1, slurm: {slurm_partition: gpu}}
 
-``grid`` may also be a list of such grids, whose runs are added up.
+``grid`` may also be a list of grids, whose runs are concatenated.
 
-A run that is done is not run again, a run that was killed resumes, a run that fails does not stop
-the others. The same sweep may be started on several hosts that share the output folder: each takes
-what nobody has (:mod:`runners.sweeps.queue`).
+A run that is done is skipped, a run that was killed is resumed, a run that fails does not stop the
+others. The same sweep may be started on several hosts that share the output folder: each worker
+takes runs that no other has (:mod:`runners.sweeps.queue`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from common.config import schema
 from common.config.layers import Layer, config_file, parse_overrides, read_layer
 from common.config.run_config import RunConfig, compose_layers
 from runners.sweeps.launchers.base import Launcher, supervise
-from runners.sweeps.queue import Outcome, Rules, Session, drain, folder_of
-from runners.sweeps.status import forget_failures, plan, together
+from runners.sweeps.queue import Outcome, Queue, Rules, folder_of, run_queue
+from runners.sweeps.status import group_by_data, reset_failures, statuses
 from utils.errors import UserError, unknown_name
 from utils.progress import progress_bar
 
@@ -49,7 +49,7 @@ DEFAULT_RULES = Rules()
 
 @dataclasses.dataclass(frozen=True)
 class Override:
-    """Settings for the runs whose grid values equal those of ``where``."""
+    """Settings for the runs whose values equal those of ``where``."""
 
     where: dict[str, Any]
     set: dict[str, Any]
@@ -57,7 +57,7 @@ class Override:
 
 @dataclasses.dataclass(frozen=True)
 class SweepFile:
-    """Schema of a sweep file; keys of grid and set are dotted config keys."""
+    """Schema of a sweep file; keys of ``grid`` and ``set`` are dotted config keys."""
 
     grid: dict[str, Any] | list[dict[str, Any]]
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -72,12 +72,12 @@ class SweepFile:
 
     @property
     def rules(self) -> Rules:
-        """How workers treat its runs."""
+        """How its workers treat runs."""
         return Rules(self.retries, self.lease_s, self.hang_after_s)
 
 
 def sweep_file(name: str) -> Path:
-    """Return the file that ``name`` means: a path, or a name in ``configs/sweep``."""
+    """Return the file of a sweep: ``name`` is a path or a name in ``configs/sweep``."""
     path = Path(name)
     return path if path.suffix in (".yaml", ".yml") or path.exists() else config_file("sweep", name)
 
@@ -86,7 +86,7 @@ def read_sweep(path: Path) -> SweepFile:
     """Read and check a sweep file.
 
     Raises:
-        UserError: unknown keys, an empty grid, no lists.
+        UserError: unknown keys, an empty grid, values that are no lists.
     """
     layer = read_layer(path)
     sweep = schema.build(SweepFile, layer.values, "", lambda _: str(path))
@@ -102,14 +102,14 @@ def read_sweep(path: Path) -> SweepFile:
 
 
 def grids(sweep: SweepFile) -> list[dict[str, Any]]:
-    """Return the grids of a sweep, one or several, as a list."""
+    """Return the grids of a sweep as a list."""
     return sweep.grid if isinstance(sweep.grid, list) else [sweep.grid]
 
 
 def expand(
     sweep: SweepFile, path: Path, extra: Sequence[str] = (), output: str | None = None
 ) -> list[RunConfig]:
-    """Return the configurations of all runs of the grid, equal ones once, in grid order.
+    """Return the distinct configurations of the runs of all grids, in grid order.
 
     Args:
         sweep: the file's content.
@@ -141,130 +141,130 @@ def _points(sweep: SweepFile) -> Iterator[dict[str, Any]]:
 
 
 def _nested(words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted keys as nested mappings; ``dataset`` and ``dataset.root`` may both be there."""
+    """Return dotted keys as nested mappings; both ``dataset`` and ``dataset.root`` may occur."""
     nested: dict[str, Any] = {}
     for key, value in sorted(words.items(), key=lambda item: item[0].count(".")):
         part: Any = value
         for name in reversed(key.split(".")):
             part = {name: part}
-        _join(nested, part)
+        _merge(nested, part)
     return nested
 
 
-def _join(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+def _merge(target: dict[str, Any], other: Mapping[str, Any]) -> None:
     for key, value in other.items():
-        present = into.get(key)
+        present = target.get(key)
         if isinstance(value, Mapping) and isinstance(present, str):
             present = {"config" if key in ("dataset", "backbone") else "name": present}
-            into[key] = present
+            target[key] = present
         if isinstance(value, Mapping) and isinstance(present, dict):
-            _join(present, value)
+            _merge(present, value)
         else:
-            into[key] = value
+            target[key] = value
 
 
 def run_sweep(
     configs: Sequence[RunConfig], workers: int | Literal["auto"] = 1, *, launcher: str = "local",
     rules: Rules = DEFAULT_RULES, launch: Mapping[str, Any] | None = None, again: bool = False,
 ) -> list[Outcome]:  # fmt: skip
-    """Run what is not done yet; return how every run ended, in their order.
+    """Execute the runs that are not done; return the outcomes of all, in their order.
 
     Args:
         configs: the runs.
-        workers: side by side; 1 with the local launcher is this process, ``auto`` is one for each
-            slot of the GPUs (1 where there is none).
+        workers: in parallel; 1 with the local launcher is this process, ``auto`` is one for each
+            slot of the GPUs (1 without a GPU).
         launcher: ``local``, ``ray`` or ``submitit``.
-        rules: how often a run is tried again, and when a worker counts as gone.
-        launch: options by launcher.
-        again: try failed runs again that were given up.
+        rules: number of retries, and when a worker counts as lost.
+        launch: options of each launcher.
+        again: also retry runs that failed too often.
 
     Raises:
-        UserError: options that are not accepted, a library that is missing, a full disk.
+        UserError: invalid options, a missing library, a full disk.
         KeyboardInterrupt: after Ctrl-C, when the workers have ended.
     """
     if workers != "auto" and workers < 1:
         raise UserError(f"workers={workers} is not accepted; at least 1 is needed, or auto.")
-    states = plan(configs, rules.retries, again)
+    states = statuses(configs, rules.retries, again)
     outcomes = {
         s.config.run_name: Outcome(s.config, "skipped" if s.state == "done" else "failed", s.reason)
         for s in states
         if not s.is_open
     }
-    left = [s.config for s in states if s.is_open]
-    given_up = sum(outcome.state == "failed" for outcome in outcomes.values())
+    remaining = [s.config for s in states if s.is_open]
+    failed = sum(outcome.state == "failed" for outcome in outcomes.values())
     log.info(
-        "%d runs: %d done before, %d to do%s", len(configs), len(outcomes) - given_up, len(left),
-        f", {given_up} failed before (--retry-failed tries them again)" if given_up else "",
+        "%d runs: %d done before, %d to do%s", len(configs), len(outcomes) - failed, len(remaining),
+        f", {failed} failed before (--retry-failed tries them again)" if failed else "",
     )  # fmt: skip
-    if not left:
+    if not remaining:
         return [outcomes[s.config.run_name] for s in states]
     if again:
-        for config in left:
-            forget_failures(folder_of(config))
-    session = Session.create(Path(left[0].output), together(left), rules)
-    by_name = {config.run_name: config for config in left}
+        for config in remaining:
+            reset_failures(folder_of(config))
+    queue = Queue.create(Path(remaining[0].output), group_by_data(remaining), rules)
+    by_name = {config.run_name: config for config in remaining}
     try:
-        with _reporting(session, by_name, outcomes) as ended:
+        with _reporting(queue, by_name, outcomes) as ended:
             if launcher == "local" and workers == 1:
-                drain(session, ended, left)
+                run_queue(queue, ended, remaining)
             else:
-                supervise(make_launcher(launcher, session, left, workers, launch or {}), ended)
-        reason = session.stopped()
+                supervise(make_launcher(launcher, queue, remaining, workers, launch or {}), ended)
+        reason = queue.stop_reason()
         if reason is not None and len(outcomes) < len(states):
             raise UserError(f"{reason}; the runs that have not ended are resumed then.")
     finally:
-        session.remove()
+        queue.remove()
     return [outcomes[s.config.run_name] for s in states]
 
 
 @contextlib.contextmanager
 def _reporting(
-    session: Session, runs: Mapping[str, RunConfig], outcomes: dict[str, Outcome]
+    queue: Queue, runs: Mapping[str, RunConfig], outcomes: dict[str, Outcome]
 ) -> Iterator[Callable[[str], None]]:
-    """Yield what is to be called with the name of each run that has ended."""
+    """Yield the function to call with the name of each run that has ended."""
     start, total = time.perf_counter(), len(runs)
     numbers = itertools.count(1)
     with progress_bar("sweep", total) as advance:
 
         def ended(name: str) -> None:
-            state, reason = session.outcome(name)
+            state, reason = queue.outcome(name)
             outcomes[name] = Outcome(runs[name], state, reason)
             number = next(numbers)
             left_s = (time.perf_counter() - start) / number * (total - number)
-            told = f": {reason}" if reason else ""
-            log.info("[%d/%d] %s %s%s (%.0f s left)", number, total, name, state, told, left_s)
+            shown = f": {reason}" if reason else ""
+            log.info("[%d/%d] %s %s%s (%.0f s left)", number, total, name, state, shown, left_s)
             advance(1)
 
         yield ended
 
 
 def make_launcher(
-    name: str, session: Session, configs: Sequence[RunConfig], workers: int | Literal["auto"],
+    name: str, queue: Queue, configs: Sequence[RunConfig], workers: int | Literal["auto"],
     launch: Mapping[str, Any],
 ) -> Launcher:  # fmt: skip
-    """Return the launcher ``name`` with its part of ``launch``.
+    """Return the launcher ``name`` with its options from ``launch``.
 
     Raises:
-        UserError: an unknown launcher or option, a library that is missing.
+        UserError: an unknown launcher or option, a missing library.
     """
     from runners.sweeps.launchers.local import LocalLauncher, LocalOptions
     from runners.sweeps.launchers.on_ray import RayLauncher, RayOptions
     from runners.sweeps.launchers.on_submitit import SubmititLauncher, SubmititOptions
 
-    known: dict[str, tuple[Any, type]] = {
+    launchers: dict[str, tuple[Any, type]] = {
         "local": (LocalLauncher, LocalOptions),
         "ray": (RayLauncher, RayOptions),
         "submitit": (SubmititLauncher, SubmititOptions),
     }
-    for given in (name, *launch):
-        if given not in known:
-            raise unknown_name("launcher", given, known)
-    make, options = known[name]
+    for launcher in (name, *launch):
+        if launcher not in launchers:
+            raise unknown_name("launcher", launcher, launchers)
+    create, options = launchers[name]
     values = schema.convert(dict, launch.get(name) or {}, f"launch.{name}", lambda _: "sweep file")
     chosen: Any = schema.build(options, values, f"launch.{name}", lambda _: "sweep file")
     gpus = _gpus() if any(_wants_gpu(config) for config in configs) else 0
     slots = getattr(chosen, "slots_per_gpu", 1) or 1
-    return make(session, max(gpus * slots, 1) if workers == "auto" else workers, chosen, gpus)
+    return create(queue, max(gpus * slots, 1) if workers == "auto" else workers, chosen, gpus)
 
 
 def _wants_gpu(config: RunConfig) -> bool:

@@ -1,7 +1,7 @@
-"""What every launcher does: start workers, start those anew that died, stop them all.
+"""The base of the launchers: start workers, replace those that died, stop all of them.
 
-A launcher starts workers and says whether they live; nothing else is known of them here. Each
-worker calls :func:`work`, which drains the session.
+A launcher starts workers and reports whether they are alive; everything else is in the queue. Each
+worker calls :func:`work`, which executes the runs of the queue.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from runners.sweeps.queue import DIED, Session, drain
+from runners.sweeps.queue import DIED, Queue, run_queue
 from utils.errors import UserError
 from utils.heartbeat import quiet_for, watchdog
 
 log = logging.getLogger("hashing")
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE_S = 30.0  # for workers to end when asked
+PATIENCE_S = 30.0  # for workers to end by themselves
 
 
 class Worker(ABC):
-    """A worker that was started."""
+    """A started worker."""
 
     @abstractmethod
     def is_alive(self) -> bool:
-        """Return whether it is at work, or waits to be."""
+        """Return whether it works or waits to be started."""
 
-    @abstractmethod
-    def stop(self) -> None:
-        """Ask it to end, in addition to the session's word."""
+    def stop(self) -> None:  # noqa: B027 - optional
+        """Ask it to end; by default, it sees the stop file of the queue at its next step."""
 
     @abstractmethod
     def kill(self) -> None:
-        """End it at once; nothing happens if it has ended."""
+        """End it at once, if it is alive."""
 
 
 class Launcher(ABC):
-    """Starts workers for one session."""
+    """Starts workers for one queue."""
 
-    session: Session
-    workers: int
+    def __init__(self, queue: Queue, workers: int) -> None:
+        """Keep the queue and the number of workers."""
+        self.queue, self.workers = queue, workers
 
     @abstractmethod
     def start(self, number: int) -> Worker:
@@ -55,12 +55,12 @@ class Launcher(ABC):
         """Start all workers."""
         return [self.start(number) for number in range(self.workers)]
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """Give back what the launcher holds."""
+    def close(self) -> None:  # noqa: B027 - optional
+        """Release the resources of the launcher."""
 
 
 def worker_environment() -> dict[str, str]:
-    """Return the variables with which a Python on another host finds this code and its cache."""
+    """Return the environment with which Python on another host finds this code and its cache."""
     variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     if "HASHING_CACHE" in os.environ:
         variables["HASHING_CACHE"] = str(Path(os.environ["HASHING_CACHE"]).expanduser().resolve())
@@ -77,13 +77,13 @@ def missing(package: str, launcher: str) -> UserError:
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables while the block runs, for what it starts."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Set environment variables during the block, for the processes that it starts."""
+    previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:
@@ -91,18 +91,18 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def supervise(launcher: Launcher, ended: Callable[[str], None]) -> None:
-    """Keep the workers going until all runs of the session have an outcome, or it is stopped.
+    """Start workers and replace dead ones until all runs have an outcome or the queue is stopped.
 
-    Ctrl-C asks the workers to end, which leaves their runs resumable; a second one kills them.
+    Ctrl-C asks the workers to end, so their runs can be resumed; a second one kills them.
 
     Args:
-        launcher: of the session.
+        launcher: of the queue.
         ended: called with the name of each run that ends.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, when all workers have ended.
     """
-    session = launcher.session
+    queue = launcher.queue
     workers: list[Worker] = []
     try:
         workers += launcher.start_all()
@@ -110,7 +110,7 @@ def supervise(launcher: Launcher, ended: Callable[[str], None]) -> None:
         _wait(workers, 5.0)
     except KeyboardInterrupt:
         log.warning("stopping; interrupt again to stop at once")
-        session.stop("interrupted")
+        queue.stop("interrupted")
         for worker in workers:
             worker.stop()
         with contextlib.suppress(KeyboardInterrupt):
@@ -123,36 +123,36 @@ def supervise(launcher: Launcher, ended: Callable[[str], None]) -> None:
 
 
 def _watch(launcher: Launcher, workers: list[Worker], ended: Callable[[str], None]) -> None:
-    session, told, deaths = launcher.session, set[str](), 0
-    left, marks = set(session.names), set[str]()
-    limit = launcher.workers * (session.rules.retries + 2) + 3
-    while left and session.stopped() is None:
-        for name in sorted(session.ended() - told):
-            told.add(name)
-            left.discard(name)
+    queue, reported, deaths = launcher.queue, set[str](), 0
+    remaining, marks = set(queue.names), set[str]()
+    limit = launcher.workers * (queue.rules.retries + 2) + 3
+    while remaining and queue.stop_reason() is None:
+        for name in sorted(queue.ended() - reported):
+            reported.add(name)
+            remaining.discard(name)
             ended(name)
             deaths = 0
-        if not left:
+        if not remaining:
             return
         for number, worker in enumerate(workers):
             if worker.is_alive():
                 continue
             deaths += 1
-            new = {session.run_folder(name).mark for name in left} - marks
-            if new:  # something got on
+            new = {queue.run_folder(name).mark for name in remaining} - marks
+            if new:  # a run has progressed
                 marks, deaths = marks | new, 1
             if deaths > limit:
-                _give_up(session, left, ended)
+                _give_up(queue, remaining, ended)
                 return
             log.warning("worker %d died; another one takes its place", number)
             workers[number] = launcher.start(number)
         time.sleep(0.05)
 
 
-def _give_up(session: Session, left: set[str], ended: Callable[[str], None]) -> None:
-    session.stop(DIED)
-    for name in sorted(left - session.ended()):
-        session.end(name, "failed", f"{DIED}; sweep again to go on")
+def _give_up(queue: Queue, remaining: set[str], ended: Callable[[str], None]) -> None:
+    queue.stop(DIED)
+    for name in sorted(remaining - queue.ended()):
+        queue.end(name, "failed", f"{DIED}; sweep again to go on")
         ended(name)
 
 
@@ -162,42 +162,42 @@ def _wait(workers: list[Worker], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def work(session_folder: str, threads: int = 0) -> None:
-    """Drain a session, in a process of its own: what every worker of every launcher does.
+def work(queue_folder: str, threads: int = 0) -> None:
+    """Execute the runs of a queue in this process; every worker of every launcher calls this.
 
     Args:
-        session_folder: of the session.
-        threads: for PyTorch on the CPU; 0 = its own choice.
+        queue_folder: of the queue.
+        threads: of PyTorch on the CPU; 0 = its default.
     """
     from utils.logs import log_to_stderr
 
     log_to_stderr(logging.WARNING)
-    session = Session(Path(session_folder))
-    os.chdir(session.content["cwd"])  # paths in settings are relative to it
+    queue = Queue(Path(queue_folder))
+    os.chdir(queue.content["cwd"])  # paths in settings are relative to it
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    with _supervised(session):
-        drain(session)
+    with _stopped_by(queue):
+        run_queue(queue)
 
 
 @contextlib.contextmanager
-def _supervised(session: Session) -> Iterator[None]:
-    """Watch over this process: end it when it is told to stop, orphaned, or stuck."""
-    ending, over = threading.Event(), threading.Event()
-    parent, hang = os.getppid(), session.rules.hang_after_s
+def _stopped_by(queue: Queue) -> Iterator[None]:
+    """End this process when the queue is stopped, the parent is gone, or no heartbeat comes."""
+    must_end, is_over = threading.Event(), threading.Event()
+    parent, hang = os.getppid(), queue.rules.hang_after_s
 
     def watch() -> None:
-        while not over.wait(0.5):
-            if session.stopped() is not None or os.getppid() != parent:
-                ending.set()
+        while not is_over.wait(0.5):
+            if queue.stop_reason() is not None or os.getppid() != parent:
+                must_end.set()
             if hang and quiet_for() > hang:
                 log.error("no sign of life for %.0f s; this worker ends itself", hang)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def guard() -> None:
-        if ending.is_set():
+        if must_end.is_set():
             raise KeyboardInterrupt
 
     threading.Thread(target=watch, daemon=True, name="supervision").start()
@@ -205,4 +205,4 @@ def _supervised(session: Session) -> Iterator[None]:
         with watchdog(guard):
             yield
     finally:
-        over.set()
+        is_over.set()

@@ -1,4 +1,4 @@
-"""Workers on this machine: processes with CPU cores and a place on a GPU of their own."""
+"""Workers on this machine: processes, each with its CPU cores and a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from runners.sweeps.launchers.base import Launcher, Worker, environment, work
-from runners.sweeps.queue import Session
+from runners.sweeps.queue import Queue
 from utils.errors import UserError
 
 log = logging.getLogger("hashing")
@@ -23,9 +23,9 @@ class LocalOptions:
     """Keys of ``launch.local`` in a sweep file.
 
     Attributes:
-        slots_per_gpu: workers on one GPU at most; 0 = no bound, they are dealt round.
-        pin_cpus: give each worker cores of its own, so that threads of two never share one. Say
-            no when several sweeps run on the machine, which would choose the same cores.
+        slots_per_gpu: maximum of workers on one GPU; 0 = no limit, GPUs are assigned in turn.
+        pin_cpus: pin each worker to separate cores. Use false when several sweeps run on the
+            machine, because they would choose the same cores.
     """
 
     slots_per_gpu: int = 0
@@ -42,12 +42,11 @@ class LocalOptions:
 class LocalLauncher(Launcher):
     """Starts processes."""
 
-    def __init__(self, session: Session, workers: int, options: LocalOptions, gpus: int) -> None:
-        """Take the number of GPUs that the workers share; 0 where they use none."""
-        self.session = session
+    def __init__(self, queue: Queue, workers: int, options: LocalOptions, gpus: int) -> None:
+        """Assign ``gpus`` GPUs (0 = none) and the cores to the workers."""
+        super().__init__(queue, workers)
         self.options = options
         self.gpus = visible_gpus(gpus)
-        self.workers = workers
         if self.gpus and options.slots_per_gpu:
             self.workers = min(workers, len(self.gpus) * options.slots_per_gpu)
             if self.workers < workers:
@@ -63,26 +62,25 @@ class LocalLauncher(Launcher):
             variables["CUDA_VISIBLE_DEVICES"] = self.gpus[number % len(self.gpus)]
         pinned = cores if self.options.pin_cpus and self.workers > 1 else []
         process = multiprocessing.get_context("spawn").Process(
-            target=_work, args=(str(self.session.folder), len(cores), pinned), daemon=False
+            target=_work, args=(str(self.queue.folder), len(cores), pinned), daemon=False
         )
-        with environment(variables):  # libraries read it when they are loaded
+        with environment(variables):  # libraries read it at import
             process.start()
         return LocalWorker(process)
 
 
+@dataclasses.dataclass
 class LocalWorker(Worker):
-    """A process."""
+    """A started process."""
 
-    def __init__(self, process: SpawnProcess) -> None:
-        """Take a process that was started."""
-        self.process = process
+    process: SpawnProcess
 
     def is_alive(self) -> bool:
         """Return whether it runs."""
         return self.process.is_alive()
 
     def stop(self) -> None:
-        """Send SIGTERM, which a worker takes like Ctrl-C."""
+        """Send SIGTERM, which a worker treats like Ctrl-C."""
         self.process.terminate()
 
     def kill(self) -> None:
@@ -93,9 +91,9 @@ class LocalWorker(Worker):
 
 
 def visible_gpus(count: int) -> list[str]:
-    """Return how ``count`` GPUs are called in CUDA_VISIBLE_DEVICES."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(n) for n in range(count)] if named is None else named.split(",")
+    """Return the names of ``count`` GPUs for CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(n) for n in range(count)] if visible is None else visible.split(",")
     return [name.strip() for name in names if name.strip()][:count]
 
 
@@ -107,7 +105,7 @@ def available_cores() -> list[int]:
 
 
 def shares(cores: list[int], workers: int) -> list[list[int]]:
-    """Return each worker's cores: distinct where there are enough, else dealt round.
+    """Return each worker's cores: distinct if there are enough, else assigned in turn.
 
     >>> shares([0, 1, 2, 3, 4], 2)
     [[0, 1], [2, 3, 4]]
@@ -120,15 +118,15 @@ def shares(cores: list[int], workers: int) -> list[list[int]]:
     return [cores[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
-def _work(session: str, threads: int, cores: list[int]) -> None:
+def _work(queue: str, threads: int, cores: list[int]) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent passes it on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent forwards it
     signal.signal(signal.SIGTERM, stop)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     try:
-        work(session, threads)
+        work(queue, threads)
     except KeyboardInterrupt:
         sys.exit(130)

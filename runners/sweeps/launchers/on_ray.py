@@ -1,4 +1,4 @@
-"""Workers as tasks of Ray Core, on this machine or on a cluster that shares the folders."""
+"""Workers as tasks of Ray Core, on this machine or on a cluster with shared folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from runners.sweeps.launchers.base import Launcher, Worker, missing, work, worker_environment
-from runners.sweeps.queue import Session
+from runners.sweeps.queue import Queue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class RayOptions:
 
     Attributes:
         address: of a cluster, such as ``auto`` or ``ray://host:10001``; empty starts one here,
-            with as many CPUs as the workers ask for.
+            with the CPUs that the workers need.
         cpus: per worker.
         gpus: per worker; 0.5 puts two on one GPU. Empty: 1 where this machine has one, else 0.
     """
@@ -28,11 +28,11 @@ class RayOptions:
 class RayLauncher(Launcher):
     """Starts tasks.
 
-    Ray's own retries are off: who is started anew, and when, is decided by the supervision, and
-    what a lost worker had begun goes on from its checkpoint.
+    Ray's own retries are off: :func:`~runners.sweeps.launchers.base.supervise` replaces lost
+    workers, and their runs are resumed from their checkpoints.
     """
 
-    def __init__(self, session: Session, workers: int, options: RayOptions, gpus: int) -> None:
+    def __init__(self, queue: Queue, workers: int, options: RayOptions, gpus: int) -> None:
         """Connect to the cluster, or start one.
 
         Raises:
@@ -42,14 +42,13 @@ class RayLauncher(Launcher):
             import ray
         except ImportError as error:
             raise missing("Ray", "ray") from error
-        self.session = session
-        self.workers = workers
+        super().__init__(queue, workers)
         self.options = options
         self.gpus = (1.0 if gpus else 0.0) if options.gpus is None else options.gpus
         self.ray: Any = ray
         ray.init(
             address=options.address or "local",
-            num_cpus=None if options.address else workers * options.cpus,  # a cluster has its own
+            num_cpus=None if options.address else workers * options.cpus,  # a cluster has CPUs
             include_dashboard=False,
             log_to_driver=True,
             runtime_env={"env_vars": worker_environment()},
@@ -60,28 +59,24 @@ class RayLauncher(Launcher):
         task = self.ray.remote(max_retries=0)(work).options(
             num_cpus=self.options.cpus, num_gpus=self.gpus, name=f"sweep worker {number}"
         )
-        return RayWorker(self.ray, task.remote(str(self.session.folder), self.options.cpus))
+        return RayWorker(self.ray, task.remote(str(self.queue.folder), self.options.cpus))
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Disconnect from the cluster; one that was started here ends."""
         self.ray.shutdown()
 
 
+@dataclasses.dataclass
 class RayWorker(Worker):
-    """A task."""
+    """A submitted task."""
 
-    def __init__(self, ray: Any, task: Any) -> None:
-        """Take a task that was submitted."""
-        self.ray = ray
-        self.task = task
+    ray: Any
+    task: Any
 
     def is_alive(self) -> bool:
         """Return whether it runs or waits."""
         done, _ = self.ray.wait([self.task], timeout=0)
         return not done
-
-    def stop(self) -> None:
-        """Do nothing: the session's word reaches it at its next step."""
 
     def kill(self) -> None:
         """Kill the task's process."""

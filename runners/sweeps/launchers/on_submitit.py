@@ -13,7 +13,7 @@ from runners.sweeps.launchers.base import (
     work,
     worker_environment,
 )
-from runners.sweeps.queue import Session
+from runners.sweeps.queue import Queue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class SubmititOptions:
     """Keys of ``launch.submitit`` in a sweep file.
 
     Attributes:
-        cluster: ``slurm``, or ``local`` for processes here; empty: Slurm where it is installed.
-        minutes: after which Slurm ends a job; its run goes on in a new one, from its checkpoint.
+        cluster: ``slurm``, or ``local`` for processes here; empty: Slurm if it is installed.
+        minutes: time limit of a job; its run is resumed from its checkpoint in a new job.
         cpus: per worker.
         gpus: per worker; empty: 1.
         slurm: further parameters of submitit, such as ``{slurm_partition: gpu}``.
@@ -36,10 +36,10 @@ class SubmititOptions:
 
 
 class SubmititLauncher(Launcher):
-    """Submits jobs, the first ones as one array; their output goes to ``<output>/workers``."""
+    """Submits jobs, the first ones as one array, with their logs in ``<output>/workers``."""
 
-    def __init__(self, session: Session, workers: int, options: SubmititOptions, gpus: int) -> None:
-        """Make an executor.
+    def __init__(self, queue: Queue, workers: int, options: SubmititOptions, gpus: int) -> None:
+        """Create an executor.
 
         Raises:
             UserError: submitit is not installed.
@@ -48,17 +48,16 @@ class SubmititLauncher(Launcher):
             import submitit
         except ImportError as error:
             raise missing("submitit", "submitit") from error
-        self.session = session
-        self.workers = workers
+        super().__init__(queue, workers)
         self.threads = options.cpus
-        folder = session.folder.parent.parent / "workers"
+        folder = queue.folder.parent.parent / "workers"
         self.executor: Any = submitit.AutoExecutor(folder, cluster=options.cluster or None)
-        here = self.executor.cluster in ("local", "debug")
-        asked = {
+        is_local = self.executor.cluster in ("local", "debug")
+        parameters = {
             "name": "sweep", "timeout_min": options.minutes, "cpus_per_task": options.cpus,
-            "gpus_per_node": min(options.gpus, gpus) if here else options.gpus, **options.slurm,
+            "gpus_per_node": min(options.gpus, gpus) if is_local else options.gpus, **options.slurm,
         }  # fmt: skip
-        self.executor.update_parameters(**asked)
+        self.executor.update_parameters(**parameters)
 
     def start_all(self) -> list[Worker]:
         """Submit an array of jobs."""
@@ -72,22 +71,18 @@ class SubmititLauncher(Launcher):
             return SubmititWorker(self._submit())
 
     def _submit(self) -> Any:
-        return self.executor.submit(work, str(self.session.folder), self.threads)
+        return self.executor.submit(work, str(self.queue.folder), self.threads)
 
 
+@dataclasses.dataclass
 class SubmititWorker(Worker):
-    """A job."""
+    """A submitted job."""
 
-    def __init__(self, job: Any) -> None:
-        """Take a job that was submitted."""
-        self.job = job
+    job: Any
 
     def is_alive(self) -> bool:
         """Return whether it runs or waits."""
         return not self.job.done()
-
-    def stop(self) -> None:
-        """Do nothing: the session's word reaches it at its next step."""
 
     def kill(self) -> None:
         """Cancel it."""

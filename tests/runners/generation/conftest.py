@@ -15,6 +15,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     tiny.write_pipeline(root / "sd")
     tiny.write_pipeline(root / "other", seed=1)
-    tiny.write_captioner(root / "blip")
+    tiny.write_caption_model(root / "blip")
     tiny.write_adapter(root / "adapter")
     return root

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.generation.caption_model import Captioner
+from runners.generation.caption_model import CaptionModel
 from runners.generation.options import Options
 from tests.runners.generation.tiny import WORDS
 from utils.errors import UserError
@@ -28,14 +28,14 @@ def photos() -> dict[int, np.ndarray]:
     return {i: rng.integers(0, 256, (*s, 3), dtype=np.uint8) for i, s in enumerate(sizes)}
 
 
-def captions(captioner: Captioner, photos: dict) -> dict[int, str | None]:
-    return dict(pair for batch in captioner.caption(list(photos), photos.get) for pair in batch)
+def captions(model: CaptionModel, photos: dict) -> dict[int, str | None]:
+    return dict(pair for batch in model.caption(list(photos), photos.get) for pair in batch)
 
 
 def test_a_caption_depends_on_its_picture_only(options, photos):
-    together = captions(Captioner(options), photos)
+    together = captions(CaptionModel(options), photos)
     alone = captions(
-        Captioner(dataclasses.replace(options, batch_size=1)), dict(reversed(photos.items()))
+        CaptionModel(dataclasses.replace(options, batch_size=1)), dict(reversed(photos.items()))
     )
     assert together == alone
     assert len(set(together.values())) > 1
@@ -60,15 +60,15 @@ def test_it_is_greedy(options, photos):
             ).logits
             ids.append(int(scores[0, -1].argmax()))
     expected = processor.tokenizer.decode(ids, skip_special_tokens=True)
-    assert captions(Captioner(options), {0: photos[0]}) == {0: expected}
+    assert captions(CaptionModel(options), {0: photos[0]}) == {0: expected}
 
 
 def test_pictures_left_out(options, photos):
     some = {**photos, 1: None, 4: None}
-    told = captions(Captioner(options), some)
-    assert [key for key, text in told.items() if text is None] == [1, 4]
-    assert told[2] == captions(Captioner(options), photos)[2]
-    assert captions(Captioner(options), {0: None}) == {0: None}
+    texts = captions(CaptionModel(options), some)
+    assert [key for key, text in texts.items() if text is None] == [1, 4]
+    assert texts[2] == captions(CaptionModel(options), photos)[2]
+    assert captions(CaptionModel(options), {0: None}) == {0: None}
 
 
 def test_models_of_the_wrong_kind(options, models, tmp_path):
@@ -77,6 +77,6 @@ def test_models_of_the_wrong_kind(options, models, tmp_path):
         str(models / "sd"): "is not a BLIP captioner",
         str(models / "sd" / "text_encoder"): "holds a model of type 'clip_text_model'",
     }.items():
-        with pytest.raises(UserError, match="--captioner") as told:
-            Captioner(dataclasses.replace(options, captioner=model))
-        assert part in str(told.value)
+        with pytest.raises(UserError, match="--captioner") as error:
+            CaptionModel(dataclasses.replace(options, captioner=model))
+        assert part in str(error.value)

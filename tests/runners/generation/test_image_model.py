@@ -1,4 +1,4 @@
-"""Painting: what a picture depends on, memory, and models of the wrong kind."""
+"""Generated images: what they depend on, memory, and models of the wrong kind."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from runners.generation.image_model import DiffusionPainter, Painting, mosaic, own_seed
+from runners.generation.image_model import DiffusionImageGenerator, ImageRequest, image_seed, mosaic
 from runners.generation.options import Options
 from tests.runners.generation.tiny import SIDE, write_adapter, write_single_file
 from utils.errors import UserError
 
-PAINTINGS = [Painting(("row", row, 0), f"a photo of {row}") for row in range(3)]
+REQUESTS = [ImageRequest(("row", row, 0), f"a photo of {row}") for row in range(3)]
 
 
 @pytest.fixture
@@ -26,28 +26,29 @@ def options(models) -> Options:
     )
 
 
-def pictures(painter: DiffusionPainter, paintings=PAINTINGS) -> dict[tuple, np.ndarray]:
-    return {p.key: np.asarray(image) for b in painter.paint(paintings) for p, image in b}
+def generated(generator: DiffusionImageGenerator, requests=REQUESTS) -> dict[tuple, np.ndarray]:
+    return {p.key: np.asarray(image) for b in generator.generate(requests) for p, image in b}
 
 
 def test_a_picture_depends_on_its_key_and_prompt_only(options):
-    together = pictures(DiffusionPainter(options))
-    alone = pictures(DiffusionPainter(dataclasses.replace(options, batch_size=1)), PAINTINGS[::-1])
+    together = generated(DiffusionImageGenerator(options))
+    one = dataclasses.replace(options, batch_size=1)
+    alone = generated(DiffusionImageGenerator(one), REQUESTS[::-1])
     assert together.keys() == alone.keys() and together[("row", 0, 0)].shape == (SIDE, SIDE, 3)
-    for key, picture in together.items():  # batches may round differently, never more than that
-        assert np.abs(picture.astype(int) - alone[key]).max() <= 1
+    for key, image in together.items():  # batches may round differently, never more than that
+        assert np.abs(image.astype(int) - alone[key]).max() <= 1
     assert not np.array_equal(together[("row", 0, 0)], together[("row", 1, 0)])
 
 
 def test_seed_prompt_and_guidance_matter(options):
-    painter = DiffusionPainter(options)
-    first = pictures(painter)[("row", 0, 0)]
-    elsewhere = pictures(painter, [Painting(("row", 0, 0), "cow cow cow")])[("row", 0, 0)]
+    generator = DiffusionImageGenerator(options)
+    first = generated(generator)[("row", 0, 0)]
+    elsewhere = generated(generator, [ImageRequest(("row", 0, 0), "cow cow cow")])[("row", 0, 0)]
     assert not np.array_equal(first, elsewhere)
     for change in ({"seed": 7}, {"guidance": 1.0}, {"negative_prompt": "bee"}, {"steps": 3}):
-        other = DiffusionPainter(dataclasses.replace(options, **change))
-        assert not np.array_equal(first, pictures(other)[("row", 0, 0)]), change
-        assert other.identity != painter.identity
+        other = DiffusionImageGenerator(dataclasses.replace(options, **change))
+        assert not np.array_equal(first, generated(other)[("row", 0, 0)]), change
+        assert other.identity != generator.identity
 
 
 def test_the_generator_is_the_stated_one(options):
@@ -56,19 +57,19 @@ def test_the_generator_is_the_stated_one(options):
 
     pipeline = StableDiffusionPipeline.from_pretrained(options.model)
     pipeline.set_progress_bar_config(disable=True)
-    painting = PAINTINGS[1]
-    generator = torch.Generator().manual_seed(own_seed(42, painting.key))
+    request = REQUESTS[1]
+    random = torch.Generator().manual_seed(image_seed(42, request.key))
     image = pipeline(
-        painting.prompt, num_inference_steps=2, guidance_scale=7.5, generator=generator
+        request.prompt, num_inference_steps=2, guidance_scale=7.5, generator=random
     ).images[0]
-    ours = pictures(DiffusionPainter(options), [painting])[painting.key]
+    ours = generated(DiffusionImageGenerator(options), [request])[request.key]
     assert np.array_equal(ours, np.asarray(image))
 
 
 def test_size(options):
-    painter = DiffusionPainter(dataclasses.replace(options, size=32))
-    assert painter.side == 32
-    assert pictures(painter, PAINTINGS[:1])[("row", 0, 0)].shape == (32, 32, 3)
+    generator = DiffusionImageGenerator(dataclasses.replace(options, size=32))
+    assert generator.side == 32
+    assert generated(generator, REQUESTS[:1])[("row", 0, 0)].shape == (32, 32, 3)
 
 
 def test_pictures_that_start_from_others(options, models):
@@ -79,24 +80,24 @@ def test_pictures_that_start_from_others(options, models):
         {"condition": "image", "strength": 0.5},
         {"condition": "mosaic", "adapter": str(models / "adapter")},
     ):
-        painter = DiffusionPainter(dataclasses.replace(options, **change))
-        made = [
-            pictures(painter, [Painting(("row", 0, 0), "a", lambda p=p: p)])[("row", 0, 0)]
+        generator = DiffusionImageGenerator(dataclasses.replace(options, **change))
+        images = [
+            generated(generator, [ImageRequest(("row", 0, 0), "a", lambda p=p: p)])[("row", 0, 0)]
             for p in (light, dark, noise)
         ]
-        assert {p.shape for p in made} == {(SIDE, SIDE, 3)}
-        assert not np.array_equal(made[0], made[1]) and not np.array_equal(made[1], made[2])
-        assert painter.identity["condition"] == change["condition"]
+        assert {p.shape for p in images} == {(SIDE, SIDE, 3)}
+        assert not np.array_equal(images[0], images[1]) and not np.array_equal(images[1], images[2])
+        assert generator.identity["condition"] == change["condition"]
 
 
 def test_an_adapter_of_another_model(options, models, tmp_path):
     write_adapter(tmp_path, channels=(4, 8))
-    asked = {"condition": "mosaic", "adapter": str(tmp_path)}
+    change = {"condition": "mosaic", "adapter": str(tmp_path)}
     with pytest.raises(UserError, match=r"of \[4, 8\] channels, and --model .* has \[8, 16\]"):
-        pictures(DiffusionPainter(dataclasses.replace(options, **asked)))
-    asked["adapter"] = str(models / "sd")
+        generated(DiffusionImageGenerator(dataclasses.replace(options, **change)))
+    change["adapter"] = str(models / "sd")
     with pytest.raises(UserError, match="is not a T2I-Adapter"):
-        DiffusionPainter(dataclasses.replace(options, **asked))
+        DiffusionImageGenerator(dataclasses.replace(options, **change))
 
 
 def test_a_pipeline_that_does_not_take_an_option(options, monkeypatch):
@@ -104,10 +105,10 @@ def test_a_pipeline_that_does_not_take_an_option(options, monkeypatch):
         def __call__(self, prompt, num_inference_steps, guidance_scale, generator):
             pass
 
-    painter = DiffusionPainter(dataclasses.replace(options, negative_prompt="bee"))
-    monkeypatch.setattr(painter, "_load", Plain)
+    generator = DiffusionImageGenerator(dataclasses.replace(options, negative_prompt="bee"))
+    monkeypatch.setattr(generator, "_load", Plain)
     with pytest.raises(UserError, match="is a Plain, which takes no negative_prompt; leave that"):
-        pictures(painter)
+        generated(generator)
 
 
 def test_mosaic():
@@ -121,7 +122,7 @@ def test_mosaic():
 
 
 def test_the_batch_is_halved_when_memory_runs_out(options, monkeypatch):
-    painter = DiffusionPainter(options)
+    generator = DiffusionImageGenerator(options)
     tried = []
 
     def work(batch):
@@ -130,23 +131,23 @@ def test_the_batch_is_halved_when_memory_runs_out(options, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return [Image.new("RGB", (8, 8)) for _ in batch]
 
-    monkeypatch.setattr(painter, "_batch", work)
-    assert list(pictures(painter)) == [p.key for p in PAINTINGS]
+    monkeypatch.setattr(generator, "_batch", work)
+    assert list(generated(generator)) == [p.key for p in REQUESTS]
     assert tried == [3, 1, 1, 1]
 
     def never(batch):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
 
-    monkeypatch.setattr(painter, "_batch", never)
+    monkeypatch.setattr(generator, "_batch", never)
     with pytest.raises(UserError, match="not hold even one of the pictures"):
-        pictures(painter)
+        generated(generator)
 
 
 def test_the_fingerprint_is_of_the_weights_not_of_the_place(options, models, tmp_path):
     shutil.copytree(models / "sd", tmp_path / "moved")
-    moved = DiffusionPainter(dataclasses.replace(options, model=str(tmp_path / "moved")))
-    other = DiffusionPainter(dataclasses.replace(options, model=str(models / "other")))
-    prints = [p.identity["fingerprint"] for p in (DiffusionPainter(options), moved, other)]
+    moved = DiffusionImageGenerator(dataclasses.replace(options, model=str(tmp_path / "moved")))
+    other = DiffusionImageGenerator(dataclasses.replace(options, model=str(models / "other")))
+    prints = [p.identity["fingerprint"] for p in (DiffusionImageGenerator(options), moved, other)]
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -176,25 +177,25 @@ def test_models_of_the_wrong_kind(options, models, tmp_path):
         str(tmp_path / "evil.ckpt"): "cannot be loaded as a text-to-image model",
         str(broken): "cannot be loaded as a text-to-image model",
     }.items():
-        with pytest.raises(UserError) as told:
-            pictures(DiffusionPainter(dataclasses.replace(options, model=model)))
-        assert part in str(told.value) and "\n" not in str(told.value), model
+        with pytest.raises(UserError) as error:
+            generated(DiffusionImageGenerator(dataclasses.replace(options, model=model)))
+        assert part in str(error.value) and "\n" not in str(error.value), model
 
     assert not (tmp_path / "executed").exists(), "a pickle was executed"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_a_single_file_paints_what_its_folder_paints(suffix, options, models, tmp_path):
+def test_a_single_file_generates_what_its_folder_does(suffix, options, models, tmp_path):
     file = write_single_file(models / "sd", tmp_path / f"sd{suffix}")
-    single = DiffusionPainter(
+    single = DiffusionImageGenerator(
         dataclasses.replace(options, model=str(file), model_config=str(models / "sd"))
     )
     assert single.side == SIDE
-    expected = pictures(DiffusionPainter(options))
-    for key, picture in pictures(single).items():
-        assert np.array_equal(picture, expected[key])
+    expected = generated(DiffusionImageGenerator(options))
+    for key, image in generated(single).items():
+        assert np.array_equal(image, expected[key])
     with pytest.raises(UserError, match="--model-config: .* is not a diffusers folder"):
-        DiffusionPainter(dataclasses.replace(single.options, model_config=str(tmp_path)))
+        DiffusionImageGenerator(dataclasses.replace(single.options, model_config=str(tmp_path)))
 
 
 def test_a_single_file_whose_settings_cannot_be_fetched(options, models, tmp_path, monkeypatch):
@@ -207,7 +208,7 @@ def test_a_single_file_whose_settings_cannot_be_fetched(options, models, tmp_pat
     monkeypatch.setattr(single_file, "snapshot_download", fail)
     file = write_single_file(models / "sd", tmp_path / "sd.safetensors")
     with pytest.raises(UserError, match="holds no settings, .* give --model-config DIR"):
-        pictures(DiffusionPainter(dataclasses.replace(options, model=str(file))))
+        generated(DiffusionImageGenerator(dataclasses.replace(options, model=str(file))))
 
 
 def test_a_hub_that_does_not_answer(options, monkeypatch):
@@ -218,4 +219,4 @@ def test_a_hub_that_does_not_answer(options, monkeypatch):
 
     monkeypatch.setattr(DiffusionPipeline, "download", fail)
     with pytest.raises(UserError, match=r"the model hub does not give it .*somebody/model\); give"):
-        DiffusionPainter(dataclasses.replace(options, model="somebody/model"))
+        DiffusionImageGenerator(dataclasses.replace(options, model="somebody/model"))

@@ -15,11 +15,11 @@ from PIL import Image
 import main
 from common.config.run_config import compose
 from dataset.creatures.world import KINDS
-from runners.experiment import load_dataset
-from runners.generation import pzsh
-from runners.generation.image_model import DiffusionPainter, own_seed
+from runners.generation import base, pzsh
+from runners.generation.image_model import DiffusionImageGenerator, image_seed
 from runners.generation.options import Options
 from runners.generation.output_folder import Lines
+from runners.inputs.loading import load_dataset
 from tests.runners.generation.tiny import SIDE
 from utils.errors import UserError
 
@@ -35,16 +35,16 @@ def cache(toy_root, monkeypatch):
 
 @pytest.fixture
 def generate(models, tmp_path, capfd):
-    """Return a function that runs the command and returns (exit code, what it said)."""
+    """Return a function that runs the command and returns (exit code, output)."""
 
     def run(*words: str, model: str = "creatures", data=ZEROSHOT, out="out") -> tuple[int, str]:
-        given = ["generate", *data, "--method", "pzsh", "--out", str(tmp_path / out)]
+        command = ["generate", *data, "--method", "pzsh", "--out", str(tmp_path / out)]
         if model:
-            given += ["--model", model if model == "creatures" else str(models / model)]
-        code = main.main([*given, "--device", "cpu", "--steps", "2", *words])
-        told = capfd.readouterr()
-        assert "Traceback" not in told.err
-        return code, told.out if code == 0 else told.err.strip().splitlines()[-1]
+            command += ["--model", model if model == "creatures" else str(models / model)]
+        code = main.main([*command, "--device", "cpu", "--steps", "2", *words])
+        output = capfd.readouterr()
+        assert "Traceback" not in output.err
+        return code, output.out if code == 0 else output.err.strip().splitlines()[-1]
 
     return run
 
@@ -61,18 +61,18 @@ def pictures(out: Path) -> dict[str, bytes]:
 
 
 def test_unseen_creatures(generate, tmp_path):
-    code, told = generate("--count", "unseen=3")
+    code, output = generate("--count", "unseen=3")
     out = tmp_path / "out"
-    assert code == 0 and told.strip().splitlines()[-1] == str(out)
-    made = pictures(out)
-    assert set(made) == {f"{name}/{n:05d}.png" for name in UNSEEN for n in range(3)}
-    assert len(set(made.values())) == len(made)
+    assert code == 0 and output.strip().splitlines()[-1] == str(out)
+    files = pictures(out)
+    assert set(files) == {f"{name}/{n:05d}.png" for name in UNSEEN for n in range(3)}
+    assert len(set(files.values())) == len(files)
     listed = entries(out)
-    assert set(listed) == set(made)
+    assert set(listed) == set(files)
     name = UNSEEN[3]
     assert listed[f"{name}/00002.png"] == {
         "file": f"{name}/00002.png", "class": name, "number": 2, "prompt": f"A photo of a {name}",
-        "seed": own_seed(42, ("class", name, 2)), "model": "creatures",
+        "seed": image_seed(42, ("class", name, 2)), "model": "creatures",
     }  # fmt: skip
     assert {f.stem for f in (out / "contact_sheets").iterdir()} == set(UNSEEN)
     manifest = json.loads((out / "manifest.json").read_text())
@@ -81,10 +81,9 @@ def test_unseen_creatures(generate, tmp_path):
 
 
 def test_a_creature_is_drawn_from_its_attributes_with_its_seed(generate, tmp_path):
-    from dataset.creatures.views import render_class_images
 
     generate("--count", f"{UNSEEN[0]}=2")
-    seed = own_seed(42, ("class", UNSEEN[0], 1))
+    seed = image_seed(42, ("class", UNSEEN[0], 1))
     expected = render_class_images(KINDS[UNSEEN[0]].attributes(), 1, seed)[0]
     picture = Image.open(tmp_path / "out" / UNSEEN[0] / "00001.png")
     assert np.array_equal(np.asarray(picture), expected)
@@ -100,7 +99,7 @@ def test_more_later_and_after_a_kill(generate, tmp_path, monkeypatch):
     generate("--count", "unseen=5")
     assert pictures(out) == pictures(tmp_path / "whole")
     assert entries(out) == entries(tmp_path / "whole")
-    monkeypatch.setattr(pzsh, "save_picture", lambda *_: pytest.fail("painted again"))
+    monkeypatch.setattr(base, "save_image", lambda *_: pytest.fail("generated again"))
     assert generate("--count", "unseen=5")[0] == 0
 
 
@@ -111,10 +110,10 @@ def _killed_at(number: int, words: tuple[str, ...], target: object, name: str) -
         try:
             real, calls = getattr(target, name), iter(range(number + 1))
 
-            def dying(*given, **named):
+            def dying(*args, **named):
                 if next(calls) == number:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return real(*given, **named)
+                return real(*args, **named)
 
             setattr(target, name, dying)
             main.main(list(words))
@@ -132,11 +131,11 @@ def test_killed_at_a_random_picture(target, name, seed, generate, tmp_path):
     words = ("--count", "unseen=2")
     generate(*words, out="whole")
     whole, listed = pictures(tmp_path / "whole"), entries(tmp_path / "whole")
-    given = ["generate", *ZEROSHOT, "--method", "pzsh", "--out", str(out), "--model", "creatures",
+    command = ["generate", *ZEROSHOT, "--method", "pzsh", "--out", str(out), "--model", "creatures",
              "--device", "cpu", *words]  # fmt: skip
     last = len(whole) // 2 - 1 if name == "save" else 0
     for _ in range(2):
-        _killed_at(int(rng.integers(0, last + 1)), tuple(given), target, name)
+        _killed_at(int(rng.integers(0, last + 1)), tuple(command), target, name)
     there = {file: (out / file).stat().st_mtime_ns for file in pictures(out)}
     assert all(whole[file] == content for file, content in pictures(out).items())
     assert len(there) < len(whole)
@@ -152,19 +151,19 @@ def test_as_many_as_there_are_training_rows(generate, tmp_path):
     assert "Nothing to paint" in generate("--count", "unseen=each", out="none")[1]
 
 
-def test_features_of_a_wrong_encoder_are_told_before_painting(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr(pzsh, "save_picture", lambda *_: pytest.fail("painted"))
+def test_a_wrong_encoder_is_refused_before_images_are_generated(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "save_image", lambda *_: pytest.fail("generated"))
     words = ("backbone.name=blip", "backbone.config=null", "backbone.weights=none/there.pth")
-    code, told = generate("--features", data=[*ZEROSHOT, *words])
-    assert code == 2 and "'none/there.pth' does not exist" in told
+    code, output = generate("--features", data=[*ZEROSHOT, *words])
+    assert code == 2 and "'none/there.pth' does not exist" in output
     assert not (tmp_path / "out").exists()
 
 
 def test_another_seed_or_model_is_refused(generate, tmp_path):
     generate("--count", "unseen=1")
     for words, model in ((("--seed", "1"), "creatures"), ((), "sd")):
-        code, told = generate("--count", "unseen=2", *words, model=model)
-        assert code == 2 and "holds pictures with" in told
+        code, output = generate("--count", "unseen=2", *words, model=model)
+        assert code == 2 and "holds pictures with" in output
     assert len(pictures(tmp_path / "out")) == 10
 
 
@@ -192,11 +191,11 @@ def test_pictures_of_seen_classes_start_from_training_pictures(
     train = [int(r) for r in dataset.split.train if dataset.labels[r, 2]]
     started: list[np.ndarray] = []
 
-    def note(self, paintings, real=DiffusionPainter._batch):
-        started.extend(p.source() for p in paintings)
-        return real(self, paintings)
+    def note(self, requests, real=DiffusionImageGenerator._batch):
+        started.extend(p.source() for p in requests)
+        return real(self, requests)
 
-    monkeypatch.setattr(DiffusionPainter, "_batch", note)
+    monkeypatch.setattr(DiffusionImageGenerator, "_batch", note)
     words = ("--count", f"{name}=3", "--condition", condition)
     words += ("--adapter", str(models / "adapter")) if condition == "mosaic" else ()
     assert generate(*words, model="sd")[0] == 0
@@ -217,7 +216,7 @@ def test_captions_in_prompts(generate, captioned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "model", "said"),
+    ("words", "model", "message"),
     [
         ((), "", "generate --method pzsh needs --model PATH"),
         (("--prompt", "a photo"), "sd", "--prompt 'a photo' has no <label>"),
@@ -233,9 +232,9 @@ def test_captions_in_prompts(generate, captioned, tmp_path):
         ((), "blip", "is not a text-to-image model"),
     ],
 )
-def test_bad_input(words, model, said, generate, tmp_path):
-    code, told = generate(*words, model=model)
-    assert code == 2 and said in told
+def test_bad_input(words, model, message, generate, tmp_path):
+    code, output = generate(*words, model=model)
+    assert code == 2 and message in output
     assert not (tmp_path / "out").exists()
 
 
@@ -243,13 +242,15 @@ def test_datasets_without_what_is_needed(generate, captioned):
     data = ["folder", *captioned[1:3]]
     assert "Nothing to paint: dataset 'folder' has 0 unseen" in generate(data=data, model="sd")[1]
     assert "draws classes from the attributes" in generate("--count", "1", data=data)[1]
-    code, told = generate("--count", "1", "--prompt", "<attributes> <label>", data=data, model="sd")
-    assert code == 2 and "--prompt has <attributes>, and dataset 'folder' has none" in told
+    code, output = generate(
+        "--count", "1", "--prompt", "<attributes> <label>", data=data, model="sd"
+    )
+    assert code == 2 and "--prompt has <attributes>, and dataset 'folder' has none" in output
 
 
 def test_dry_run(generate, tmp_path):
-    code, told = generate("--dry-run")
-    lines = told.splitlines()
+    code, output = generate("--dry-run")
+    lines = output.splitlines()
     assert code == 0 and len(lines) == 11 and not (tmp_path / "out").exists()
     assert lines[0].split()[:6] == [UNSEEN[0], "100", "to", "make", "of", "100:"]
     assert "12.5 MB at most" in lines[-1]
@@ -291,7 +292,8 @@ def test_degrees_of_attributes():
 
 
 def test_a_source_that_cannot_be_read(tmp_path, models):
-    dataset = load_dataset(compose([f"dataset={ZEROSHOT[0]}", *ZEROSHOT[1:]]))
+    config = compose([f"dataset={ZEROSHOT[0]}", *ZEROSHOT[1:]])
+    dataset = load_dataset(config)
 
     class Broken:
         fingerprint = "broken"
@@ -306,6 +308,6 @@ def test_a_source_that_cannot_be_read(tmp_path, models):
         "x", "pzsh", tmp_path / "out", model=str(models / "sd"), count=("mobbit=1",),
         condition="image", steps=2, device="cpu",
     )  # fmt: skip
-    work = pzsh.Generation(options, dataclasses.replace(dataset, images=Broken()))
+    work = pzsh.PZSHGeneration(options, dataclasses.replace(dataset, images=Broken()), config)
     with pytest.raises(UserError, match="A picture to start from cannot be read: picture"):
         work.run()

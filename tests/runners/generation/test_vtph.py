@@ -12,10 +12,9 @@ from PIL import Image
 
 import main
 from common.config.run_config import compose
-from runners.experiment import load_dataset
-from runners.generation import caption_model as captioner
-from runners.generation import image_model as painter
-from runners.generation import vtph
+from runners.generation import base, caption_model, image_model, vtph
+from runners.generation.output_folder import Lines
+from runners.inputs.loading import load_dataset
 from tests.helpers import write_captioned
 from tests.runners.generation.tiny import SIDE
 
@@ -36,18 +35,18 @@ def data(tmp_path_factory, monkeypatch) -> list[str]:
 
 @pytest.fixture
 def generate(data, models, tmp_path, capfd):
-    """Return a function that runs the command and returns (exit code, what it said)."""
+    """Return a function that runs the command and returns (exit code, output)."""
 
     def run(*words: str, parts: str = "sd blip", out: str = "out") -> tuple[int, str]:
-        given = ["generate", *data, "--method", "vtph", "--out", str(tmp_path / out), *QUICK]
+        command = ["generate", *data, "--method", "vtph", "--out", str(tmp_path / out), *QUICK]
         if "blip" in parts:
-            given += ["--captioner", str(models / "blip")]
+            command += ["--captioner", str(models / "blip")]
         for model in {"sd", "other"} & set(parts.split()):
-            given += ["--model", str(models / model)]
-        code = main.main([*given, *words])
-        told = capfd.readouterr()
-        assert "Traceback" not in told.err
-        return code, told.out if code == 0 else told.err.strip().splitlines()[-1]
+            command += ["--model", str(models / model)]
+        code = main.main([*command, *words])
+        output = capfd.readouterr()
+        assert "Traceback" not in output.err
+        return code, output.out if code == 0 else output.err.strip().splitlines()[-1]
 
     return run
 
@@ -67,14 +66,20 @@ def texts(file: Path) -> dict[int, str]:
 
 
 @pytest.fixture
-def dataset(data):
-    return load_dataset(compose([f"dataset={data[0]}", *data[1:]]))
+def config(data):
+    """Return a function that composes the settings of the toy pictures and further words."""
+    return lambda *words: compose([f"dataset={data[0]}", *data[1:], *words])
+
+
+@pytest.fixture
+def dataset(config):
+    return load_dataset(config())
 
 
 def test_the_whole_folder(generate, dataset, tmp_path, models):
-    code, told = generate()
+    code, output = generate()
     out, query = tmp_path / "out", set(dataset.split.query.tolist())
-    assert code == 0 and told.strip().splitlines()[-1] == str(out)
+    assert code == 0 and output.strip().splitlines()[-1] == str(out)
     assert set(texts(out / "captions.jsonl")) == set(range(ROWS))
     assert set(texts(out / "query_captions.jsonl")) == query
     assert {int(f.stem) for f in (out / "query_images").iterdir()} == query
@@ -104,14 +109,14 @@ def test_pictures_are_of_the_query_texts_and_captions_of_the_pictures(
     )  # fmt: skip
     row = int(dataset.split.query[1])
     prompt = f"a photo of {dataset.texts[row][0]}"
-    painting = painter.Painting(("row", row, 0), prompt)
-    ((_, image),) = next(iter(painter.DiffusionPainter(options).paint([painting])))
+    request = image_model.ImageRequest(("row", row, 0), prompt)
+    ((_, image),) = next(iter(image_model.DiffusionImageGenerator(options).generate([request])))
     picture = np.asarray(Image.open(out / "query_images" / f"{row}.png"))
     assert np.abs(picture.astype(int) - np.asarray(image)).max() <= 1
-    teller = captioner.Captioner(options)
+    model = caption_model.CaptionModel(options)
     sources = {"captions": dataset.images.decode(row), "query_captions": picture}
     for file, source in sources.items():
-        ((_, text),) = next(iter(teller.caption([row], lambda _, source=source: source)))
+        ((_, text),) = next(iter(model.caption([row], lambda _, source=source: source)))
         assert texts(out / f"{file}.jsonl")[row] == text
 
 
@@ -123,7 +128,7 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(generate, tmp_path, monke
     generate(out="whole")
     whole = content(tmp_path / "whole")
     out = tmp_path / "out"
-    for target, name in ((vtph, "save_picture"), (vtph.Lines, "append")):
+    for target, name in ((base, "save_image"), (Lines, "append")):
         calls, real = [], getattr(target, name)
 
         def dying(*args, calls=calls, real=real):
@@ -146,8 +151,8 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(generate, tmp_path, monke
 def test_a_second_run_makes_nothing_and_loads_nothing(generate, tmp_path, monkeypatch):
     generate()
     before = content(tmp_path / "out")
-    for maker in (painter.DiffusionPainter, captioner.Captioner):
-        monkeypatch.setattr(maker, "_batch", lambda *_: pytest.fail("worked again"))
+    for model in (image_model.DiffusionImageGenerator, caption_model.CaptionModel):
+        monkeypatch.setattr(model, "_batch", lambda *_: pytest.fail("worked again"))
     assert generate()[0] == 0
     assert content(tmp_path / "out") == before
 
@@ -180,15 +185,15 @@ def test_limit_and_parts(generate, dataset, tmp_path):
     assert not (out / "captions.jsonl").exists()
     assert generate("--limit", "4", parts="blip")[0] == 0
     assert list(texts(out / "captions.jsonl")) == [0, 1, 2, 3]
-    painted = [int(row) for row in dataset.split.query[:3]]
-    assert list(texts(out / "query_captions.jsonl")) == painted
+    generated = [int(row) for row in dataset.split.query[:3]]
+    assert list(texts(out / "query_captions.jsonl")) == generated
     generate()
     generate(out="whole")
     assert content(out) == content(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
-    ("words", "parts", "said"),
+    ("words", "parts", "message"),
     [
         ((), "other blip", "holds query_images with fingerprint="),
         (("--seed", "1"), "sd blip", "with seed=42, and this command has seed=1; give the same"),
@@ -197,19 +202,19 @@ def test_limit_and_parts(generate, dataset, tmp_path):
         (("dataset.split.seed=9",), "blip", "with split_hash="),
     ],
 )
-def test_what_is_made_otherwise_is_not_mixed(words, parts, said, generate, tmp_path):
+def test_what_is_made_otherwise_is_not_mixed(words, parts, message, generate, tmp_path):
     generate("--limit", "2")
     before = content(tmp_path / "out")
-    code, told = generate(*words, parts=parts)
-    assert code == 2 and said in told and "or another --out." in told
+    code, output = generate(*words, parts=parts)
+    assert code == 2 and message in output and "or another --out." in output
     assert content(tmp_path / "out") == before
 
 
 def test_dry_run(generate, tmp_path, dataset):
-    code, told = generate("--dry-run")
+    code, output = generate("--dry-run")
     n = len(dataset.split.query)
     assert code == 0 and not (tmp_path / "out").exists()
-    numbers = {line[:15].strip(): line[15:].split() for line in told.splitlines()}
+    numbers = {line[:15].strip(): line[15:].split() for line in output.splitlines()}
     assert numbers["query images"][0] == numbers["query images"][-1] == str(n)
     assert numbers["captions"][0] == str(ROWS)
     most = n * SIDE * SIDE * 3 + (n + ROWS) * 250
@@ -217,7 +222,7 @@ def test_dry_run(generate, tmp_path, dataset):
 
 
 @pytest.mark.parametrize(
-    ("words", "parts", "said"),
+    ("words", "parts", "message"),
     [
         ((), "", "needs --model PATH (it paints pictures from query texts), --captioner PATH"),
         (("--prompt", "a photo"), "sd", "--prompt 'a photo' has no <text>"),
@@ -235,30 +240,30 @@ def test_dry_run(generate, tmp_path, dataset):
         (("dataset.csv=null",), "sd", "'folder' has no"),
     ],
 )  # fmt: skip
-def test_bad_input(words, parts, said, generate, tmp_path, toy_root):
+def test_bad_input(words, parts, message, generate, tmp_path, toy_root):
     if words == ("dataset.csv=null",):
         words = (*words, f"dataset.root={toy_root / 'pictures'}")
-    code, told = generate(*words, parts=parts)
-    assert code == 2 and said in told
+    code, output = generate(*words, parts=parts)
+    assert code == 2 and message in output
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk(generate, tmp_path, monkeypatch):
     monkeypatch.setattr("runners.generation.output_folder.space", lambda path: 100)
-    code, told = generate()
-    assert code == 2 and "free; make room" in told and not (tmp_path / "out").exists()
+    code, output = generate()
+    assert code == 2 and "free; make room" in output and not (tmp_path / "out").exists()
 
 
-def test_an_empty_query_text(dataset, models, tmp_path):
+def test_an_empty_query_text(dataset, config, models, tmp_path):
     row = int(dataset.split.query[0])
     hurt = list(dataset.texts)
     hurt[row] = (" ",)
     options = vtph.Options("x", "vtph", tmp_path / "out", model=str(models / "sd"), device="cpu")
     with pytest.raises(vtph.UserError, match=f"the text of query row {row} is empty"):
-        vtph.Generation(options, dataclasses.replace(dataset, texts=hurt))
+        vtph.VTPHGeneration(options, dataclasses.replace(dataset, texts=hurt), config())
 
 
-def test_a_picture_that_cannot_be_read(dataset, models, tmp_path):
+def test_a_picture_that_cannot_be_read(dataset, config, models, tmp_path):
     class Broken:
         fingerprint = "broken"
 
@@ -275,6 +280,6 @@ def test_a_picture_that_cannot_be_read(dataset, models, tmp_path):
         "x", "vtph", tmp_path / "out", captioner=str(models / "blip"), device="cpu"
     )
     with pytest.raises(vtph.UserError, match=r"'5.png': broken. data.on_bad_image=skip"):
-        vtph.Generation(options, hurt).run()
-    vtph.Generation(options, hurt, "skip").run()
+        vtph.VTPHGeneration(options, hurt, config()).run()
+    vtph.VTPHGeneration(options, hurt, config("data.on_bad_image=skip")).run()
     assert set(texts(tmp_path / "out" / "captions.jsonl")) == set(range(ROWS)) - {5}

@@ -11,7 +11,7 @@ SIDE = 16  # px of a picture
 
 
 def write_pipeline(folder: Path, seed: int = 0) -> Path:
-    """Write a Stable Diffusion pipeline that paints 16 px."""
+    """Write a Stable Diffusion pipeline that generates 16 px."""
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
@@ -61,7 +61,7 @@ def clip_tokenizer():
     )
 
 
-def write_captioner(folder: Path, seed: int = 0) -> Path:
+def write_caption_model(folder: Path, seed: int = 0) -> Path:
     """Write a BLIP captioner that knows ten words."""
     from transformers import (
         BertTokenizer,
@@ -140,7 +140,7 @@ def write_single_file(pipeline: Path, file: Path) -> Path:
             rest = f"{layers[layer]}.{kind}"
         state[f"model.diffusion_model.{blocks[start]}.{rest}"] = value
     for name, value in load_file(pipeline / "vae/diffusion_pytorch_model.safetensors").items():
-        for pattern, instead in (
+        for pattern, replacement in (
             (r"down_blocks\.(\d)\.resnets", r"down.\1.block"),
             (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
             (r"up_blocks\.0\.resnets", "up.1.block"), (r"up_blocks\.1\.resnets", "up.0.block"),
@@ -150,13 +150,13 @@ def write_single_file(pipeline: Path, file: Path) -> Path:
             (r"attn_1\.to_([qkv])", r"attn_1.\1"), (r"attn_1\.to_out\.0", "attn_1.proj_out"),
             ("conv_norm_out", "norm_out"), ("conv_shortcut", "nin_shortcut"),
         ):  # fmt: skip
-            name = re.sub(pattern, instead, name)
+            name = re.sub(pattern, replacement, name)
         if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name):
             value = value[:, :, None, None]
         state[f"first_stage_model.{name}"] = value.contiguous()
     for name, value in load_file(pipeline / "text_encoder/model.safetensors").items():
-        own = name.removeprefix("text_model.")
-        state[f"cond_stage_model.transformer.text_model.{own}"] = value
+        short = name.removeprefix("text_model.")
+        state[f"cond_stage_model.transformer.text_model.{short}"] = value
     if file.suffix == ".ckpt":
         torch.save({"state_dict": state}, file)
     else:

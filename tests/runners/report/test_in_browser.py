@@ -15,7 +15,7 @@ from runners.report.page import write_page
 from runners.report.study import study_of
 from runners.results.leaderboard import collect, find_runs, summarize
 from runners.search.collection import Collection, Hits
-from runners.search.search import Found, write_search_page
+from runners.search.search import SearchResult, write_search_page
 from tests.runners.report.conftest import ATTACK
 
 READY = "return document.documentElement.dataset.ready === 'yes'"
@@ -177,7 +177,7 @@ def test_a_page_of_a_search(browser, tmp_path):
         Image.new("RGB", (300, 200), "teal").save(folder / name)
     codes = Collection(np.zeros((3, 1), np.uint8), 8, ["one.png", "two.png", ATTACK[:20]], "image")
     hits = Hits([1, 0, 2], [0, 3, 4], 0.001)
-    found = Found(ATTACK, "text", codes, hits, FileImages(codes.ids, folder))
+    found = SearchResult(ATTACK, "text", codes, hits, FileImages(codes.ids, folder))
     write_search_page(found, tmp_path / "page.html")
     page = show(browser, tmp_path / "page.html", 360)
     time.sleep(0.2)

@@ -17,8 +17,8 @@ from common.codes import pack_codes, unpack_codes
 from dataset.images import FileImages
 from runners.search.collection import (
     Collection,
+    image_files,
     nearest,
-    picture_files,
     read_collection,
     write_collection,
 )
@@ -31,14 +31,14 @@ from utils.errors import UserError
 @pytest.fixture(scope="session")
 def trained(toy_root, tmp_path_factory):
     """Return a function: method → folder of its finished run, trained once."""
-    output, made = tmp_path_factory.mktemp("runs"), {}
+    output, folders = tmp_path_factory.mktemp("runs"), {}
 
     def folder(method: str, words: list[str]) -> Path:
-        if method not in made:
+        if method not in folders:
             quick = () if method in ("lsh", "itq") else QUICK
             words = [*words, *quick, f"method={method}", f"output={output}", "eval.val_size=6"]
-            made[method] = run(*words).path
-        return made[method]
+            folders[method] = run(*words).path
+        return folders[method]
 
     return folder
 
@@ -49,10 +49,10 @@ def test_codes_are_those_of_the_run(method, captioned, trained, toy_root):
     encoder = Encoder(folder)
     query, database, _ = read_codes(folder / "codes.h5")
     files = [f"{row}.png" for row in query.rows]
-    found = encoder.pictures(FileImages(files, toy_root / "captioned"))
-    assert found.codes.tolist() == query.codes["image"].tolist() and not found.bad
+    images = encoder.encode_images(FileImages(files, toy_root / "captioned"))
+    assert images.codes.tolist() == query.codes["image"].tolist() and not images.errors
     dataset_texts = main_texts(toy_root)
-    texts = encoder.texts([dataset_texts[row] for row in database.rows])
+    texts = encoder.encode_texts([dataset_texts[row] for row in database.rows])
     assert texts.codes.tolist() == database.codes["text"].tolist()
 
 
@@ -66,9 +66,9 @@ def main_texts(toy_root: Path) -> list[str]:
 def test_pictures_only(pictures, trained, toy_root):
     folder = trained("cosine_proxy", pictures)
     with pytest.raises(UserError, match="hashes image only, so a text cannot be encoded"):
-        Encoder(folder).texts(["an ant"])
-    found = search_run(str(folder), image=str(toy_root / "pictures" / "ant" / "0.png"), top=3)
-    assert len(found.hits.rows) == 3 and found.collection.ids[0].endswith(".png")
+        Encoder(folder).encode_texts(["an ant"])
+    result = search_run(str(folder), image=str(toy_root / "pictures" / "ant" / "0.png"), top=3)
+    assert len(result.hits.rows) == 3 and result.collection.ids[0].endswith(".png")
 
 
 @pytest.mark.parametrize("name", ["codes.h5", "codes.npz"])
@@ -79,13 +79,13 @@ def test_encode_a_folder(name, captioned, trained, toy_root, tmp_path, capsys):
     words = ["encode", str(folder), "--images", str(tmp_path / "mine")]
     assert main.main([*words, "--out", str(tmp_path / name)]) == 0
     assert "48 codes of 16 bits" in capsys.readouterr().out
-    found = read_collection(tmp_path / name)
-    assert len(found) == 48 and "broken.png" not in found.ids
-    assert found.modality == "image" and found.pictures().decode(0).shape == (8, 8, 3)
+    result = read_collection(tmp_path / name)
+    assert len(result) == 48 and "broken.png" not in result.ids
+    assert result.modality == "image" and result.images().decode(0).shape == (8, 8, 3)
     query, _, _ = read_codes(folder / "codes.h5")
-    own = dict(zip(found.ids, unpack_codes(found.packed, 16).tolist(), strict=True))
+    codes = dict(zip(result.ids, unpack_codes(result.packed, 16).tolist(), strict=True))
     for row, code in zip(query.rows, query.codes["image"].tolist(), strict=True):
-        assert own[f"deep/{row}.png"] == code
+        assert codes[f"deep/{row}.png"] == code
     assert open_codes(tmp_path / name, labelled=False).rows == 48  # as metrics and export read it
 
 
@@ -94,30 +94,32 @@ def test_encode_a_file_of_texts(captioned, trained, tmp_path):
     (tmp_path / "texts.txt").write_text("an ant\n\na bee in a meadow\n")
     out = tmp_path / "codes.h5"
     encode_files(str(folder), None, str(tmp_path / "texts.txt"), str(out))
-    found = read_collection(out)
-    assert found.ids == ["an ant", "a bee in a meadow"] and found.pictures() is None
+    result = read_collection(out)
+    assert result.ids == ["an ant", "a bee in a meadow"] and result.images() is None
 
 
-@pytest.mark.parametrize("asked", ["text", "image"])
-def test_search_finds_the_nearest(asked, captioned, trained, toy_root, tmp_path):
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_search_finds_the_nearest(modality, captioned, trained, toy_root, tmp_path):
     folder = trained("lsh", captioned)
     root = toy_root / "captioned"
-    query = "a bee in a meadow" if asked == "text" else str(root / "3.png")
-    found = search_run(str(folder), query=query, images=str(root), top=5)
-    assert found.modality == asked
+    query = "a bee in a meadow" if modality == "text" else str(root / "3.png")
+    result = search_run(str(folder), query=query, images=str(root), top=5)
+    assert result.modality == modality
     encoder = Encoder(folder)
-    if asked == "text":
-        code = encoder.texts([query]).codes[0]
+    if modality == "text":
+        code = encoder.encode_texts([query]).codes[0]
     else:
-        code = encoder.pictures(FileImages(["3.png"], root)).codes[0]
-    files = picture_files(root)
-    distances = (encoder.pictures(FileImages(files, root)).codes != code).sum(1)
-    assert found.hits.distances == sorted(distances)[:5]
-    assert [distances[files.index(found.collection.ids[r])] for r in found.hits.rows] == (
-        found.hits.distances
+        code = encoder.encode_images(FileImages(["3.png"], root)).codes[0]
+    files = image_files(root)
+    distances = (encoder.encode_images(FileImages(files, root)).codes != code).sum(1)
+    assert result.hits.distances == sorted(distances)[:5]
+    assert [distances[files.index(result.collection.ids[r])] for r in result.hits.rows] == (
+        result.hits.distances
     )
-    write_search_page(found, tmp_path / "page.html")
-    assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 5 + (asked == "image")
+    write_search_page(result, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 5 + (
+        modality == "image"
+    )
 
 
 def test_the_database_of_the_run_is_searched_when_nothing_else_is_named(
@@ -139,8 +141,8 @@ def test_the_index_is_kept_and_made_again_when_the_codes_change(tmp_path):
         ids = [f"{i}.png" for i in range(count)]
         write_collection(Collection(pack_codes(codes), 12, ids, "image"), path)
         for _ in range(2):
-            found = nearest(read_collection(path), codes[7], 4)
-            assert found.distances == sorted((codes != codes[7]).sum(1))[:4]
+            result = nearest(read_collection(path), codes[7], 4)
+            assert result.distances == sorted((codes != codes[7]).sum(1))[:4]
         assert (tmp_path / "codes.h5.faiss").is_file()
     (tmp_path / "codes.h5.faiss").write_bytes(b"damaged")
     assert nearest(read_collection(path), codes[7], 1).distances == [0]
@@ -155,13 +157,13 @@ def test_100000_codes_are_searched_in_well_under_a_second(tmp_path):
     code = unpack_codes(packed[777:778], 64)[0]
     nearest(read_collection(path), code, 10)
     start = time.perf_counter()
-    found = nearest(read_collection(path), code, 10)
-    assert found.rows[0] == 777 and found.distances[0] == 0
-    assert found.seconds < 0.1 and time.perf_counter() - start < 1
+    result = nearest(read_collection(path), code, 10)
+    assert result.rows[0] == 777 and result.distances[0] == 0
+    assert result.seconds < 0.1 and time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ({}, "one of --query, --text and --image"),
         ({"text": "a", "image": "b"}, "one of --query, --text and --image"),
@@ -173,8 +175,8 @@ def test_100000_codes_are_searched_in_well_under_a_second(tmp_path):
         ({"text": "a", "texts": "gone"}, "cannot be read as UTF-8"),
     ],
 )
-def test_what_search_refuses(more, told, captioned, trained):
-    with pytest.raises(UserError, match=told):
+def test_what_search_refuses(more, message, captioned, trained):
+    with pytest.raises(UserError, match=message):
         search_run(str(trained("lsh", captioned)), **more)
 
 
@@ -208,5 +210,5 @@ def test_other_code_lengths_do_not_compare(tmp_path):
 def test_one_picture(captioned, trained, tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("L", (5, 9)).save(tmp_path / "one" / "grey.png")
-    found = search_run(str(trained("dcmht", captioned)), text="bee", images=str(tmp_path / "one"))
-    assert found.hits.rows == [0]
+    result = search_run(str(trained("dcmht", captioned)), text="bee", images=str(tmp_path / "one"))
+    assert result.hits.rows == [0]

@@ -1,4 +1,4 @@
-"""Launchers: the same runs whoever starts the workers; a sentence where a library is missing."""
+"""Launchers: equal results of all of them; the message when a library is missing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from common.storage.leases import Leases
 from common.storage.run_folder import RunFolder
 from runners.sweeps.launchers import local
 from runners.sweeps.launchers.local import LocalLauncher, LocalOptions, shares, visible_gpus
-from runners.sweeps.queue import Rules, Session
-from runners.sweeps.status import plan
+from runners.sweeps.queue import Queue, Rules
+from runners.sweeps.status import statuses
 from runners.sweeps.sweep import expand, make_launcher, read_sweep, run_sweep
 from tests.helpers import QUICK, ROOT, outcome
 from utils.errors import UserError
@@ -73,16 +73,16 @@ def test_gpus_by_the_names_that_are_visible(named, count, names, monkeypatch):
 
 
 class Recorded:
-    """Stands in for a process: remembers what it would have been started with."""
+    """Replaces a process and records its arguments and environment."""
 
-    made: list[dict] = []
+    started: list[dict] = []
 
     def __init__(self, target, args, daemon) -> None:
         self.args = args
 
     def start(self) -> None:
         names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-        self.made.append({"args": self.args[1:], **{n: os.environ.get(n) for n in names}})
+        self.started.append({"args": self.args[1:], **{n: os.environ.get(n) for n in names}})
 
 
 def test_places_on_gpus_and_cores(runs, tmp_path, monkeypatch):
@@ -93,32 +93,32 @@ def test_places_on_gpus_and_cores(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "available_cores", lambda: list(range(8)))
     for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Recorded, "made", [])
-    session = Session.create(tmp_path / "out", runs("out", 1), Rules())
-    launcher = LocalLauncher(session, 9, LocalOptions(slots_per_gpu=2), 2)
+    monkeypatch.setattr(Recorded, "started", [])
+    queue = Queue.create(tmp_path / "out", runs("out", 1), Rules())
+    launcher = LocalLauncher(queue, 9, LocalOptions(slots_per_gpu=2), 2)
     assert launcher.workers == 4
     launcher.start_all()
-    assert [m["CUDA_VISIBLE_DEVICES"] for m in Recorded.made] == ["0", "1", "0", "1"]
-    assert [m["OMP_NUM_THREADS"] for m in Recorded.made] == ["2"] * 4
-    assert [m["args"] for m in Recorded.made] == [(2, [2 * i, 2 * i + 1]) for i in range(4)]
+    assert [m["CUDA_VISIBLE_DEVICES"] for m in Recorded.started] == ["0", "1", "0", "1"]
+    assert [m["OMP_NUM_THREADS"] for m in Recorded.started] == ["2"] * 4
+    assert [m["args"] for m in Recorded.started] == [(2, [2 * i, 2 * i + 1]) for i in range(4)]
     assert "CUDA_VISIBLE_DEVICES" not in os.environ and "OMP_NUM_THREADS" not in os.environ
-    LocalLauncher(session, 2, LocalOptions(pin_cpus=False), 0).start(1)
-    assert Recorded.made[-1] == {
+    LocalLauncher(queue, 2, LocalOptions(pin_cpus=False), 0).start(1)
+    assert Recorded.started[-1] == {
         "args": (4, []), "CUDA_VISIBLE_DEVICES": None, "OMP_NUM_THREADS": "4",
     }  # fmt: skip
 
 
-def test_slips(runs, tmp_path):
+def test_invalid_options(runs, tmp_path):
     configs = runs("out", 1)
-    session = Session.create(tmp_path / "out", configs, Rules())
-    for name, launch, told in (
+    queue = Queue.create(tmp_path / "out", configs, Rules())
+    for name, launch, message in (
         ("rya", {}, "Unknown launcher 'rya'. Did you mean 'ray'?"),
         ("local", {"lokal": {}}, "Unknown launcher 'lokal'. Did you mean 'local'?"),
         ("local", {"local": {"slots": 1}}, "key 'launch.local.slots' is not known"),
         ("local", {"local": {"slots_per_gpu": -1}}, "launch.local.slots_per_gpu=-1 is not"),
     ):
-        with pytest.raises(UserError, match=told):
-            make_launcher(name, session, configs, 2, launch)
+        with pytest.raises(UserError, match=message):
+            make_launcher(name, queue, configs, 2, launch)
 
 
 @pytest.mark.parametrize(("launcher", "library"), [("ray", "Ray"), ("submitit", "submitit")])
@@ -135,49 +135,49 @@ def test_a_library_that_is_missing(launcher, library, runs, tmp_path, monkeypatc
 
 def test_submitit_with_its_local_executor(runs, tmp_path):
     pytest.importorskip("submitit")
-    calm, configs = runs("calm", 1), runs("out", 1)
-    run_sweep(calm)
+    reference, configs = runs("calm", 1), runs("out", 1)
+    run_sweep(reference)
     launch = {"submitit": {"cluster": "local", "cpus": 1}}
     ended = run_sweep(configs, 2, launcher="submitit", launch=launch)
     assert [o.state for o in ended] == ["done"] * 2
-    assert results(configs) == results(calm)
+    assert results(configs) == results(reference)
     assert list((tmp_path / "out" / "workers").glob("*_result.pkl"))
 
 
 def holders(output: Path, configs: list) -> set[int]:
-    """Return the processes that have a run."""
+    """Return the processes that hold the lease of a run."""
     leases = Leases()
-    found = (leases.holder(output / config.run_name) for config in configs)
-    return {holder.told["pid"] for holder in found if holder and "pid" in holder.told}
+    current = (leases.holder(output / config.run_name) for config in configs)
+    return {holder.record["pid"] for holder in current if holder and "pid" in holder.record}
 
 
 def test_ray_with_workers_killed_at_random(runs, tmp_path):
     pytest.importorskip("ray")
-    calm, configs = runs("calm", 6, 12), runs("out", 6, 12)
-    run_sweep(calm)
-    over, kills, rng = threading.Event(), [], random.Random(1)
+    reference, configs = runs("calm", 6, 12), runs("out", 6, 12)
+    run_sweep(reference)
+    is_over, kills, rng = threading.Event(), [], random.Random(1)
 
-    def shoot() -> None:
-        while not over.wait(rng.uniform(0.1, 0.6)) and len(kills) < 4:
+    def kill_workers() -> None:
+        while not is_over.wait(rng.uniform(0.1, 0.6)) and len(kills) < 4:
             for pid in list(holders(tmp_path / "out", configs))[:1]:
                 kills.append(pid)
                 with contextlib.suppress(ProcessLookupError):  # it ended by itself
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(3)
 
-    shooter = threading.Thread(target=shoot)
-    shooter.start()
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
     try:
         ended = run_sweep(configs, 2, launcher="ray", rules=Rules(retries=20))
     finally:
-        over.set()
-        shooter.join()
+        is_over.set()
+        killer.join()
     assert [o.state for o in ended] == ["done"] * len(configs)
-    assert kills, "nobody was hit"
-    assert results(configs) == results(calm)
-    assert {s.state for s in plan(configs, 1)} == {"done"}
-    said = json.loads((tmp_path / "out" / configs[0].run_name / "status.json").read_text())
-    assert said["attempts"] >= 1
+    assert kills, "no worker was killed"
+    assert results(configs) == results(reference)
+    assert {s.state for s in statuses(configs, 1)} == {"done"}
+    status = json.loads((tmp_path / "out" / configs[0].run_name / "status.json").read_text())
+    assert status["attempts"] >= 1
 
 
 def is_running(pid: int) -> bool:
@@ -198,11 +198,11 @@ def test_a_sweep_that_is_terminated_stops_its_workers(runs, tmp_path):
                 assert sweep.poll() is None and time.monotonic() < limit
                 time.sleep(0.1)
             sweep.terminate()
-            told = sweep.communicate(timeout=60)[1]
+            errors = sweep.communicate(timeout=60)[1]
         finally:
             sweep.kill()
     assert sweep.returncode == 130
-    assert "interrupted; the same command goes on where it stopped" in told
+    assert "interrupted; the same command goes on where it stopped" in errors
     assert not any(is_running(pid) for pid in workers)
-    assert {s.state for s in plan(configs, 1)} <= {"interrupted", "to do"}
-    assert list((tmp_path / "out").glob(".*")) == []  # of the session
+    assert {s.state for s in statuses(configs, 1)} <= {"interrupted", "to do"}
+    assert list((tmp_path / "out").glob(".*")) == []  # of the queue

@@ -1,4 +1,4 @@
-"""Sweeps under fire: workers that are killed, stuck or elsewhere lose no run and do none twice."""
+"""Queues of sweeps: killed, stuck and remote workers lose no run and execute none twice."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import main
 from common.storage.run_folder import RunFolder
 from runners.sweeps.launchers import local
 from runners.sweeps.launchers.base import Launcher, Worker, supervise
-from runners.sweeps.queue import Rules, Session, disk_is_full, drain, folder_of
-from runners.sweeps.status import duration, estimate, plan, summary, together
+from runners.sweeps.queue import Queue, Rules, disk_is_full, folder_of, run_queue
+from runners.sweeps.status import duration, estimate, group_by_data, statuses, summary
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
 from tests.helpers import QUICK, ROOT, outcome
 from utils.errors import UserError
@@ -33,14 +33,14 @@ fork = multiprocessing.get_context("fork")
 class ForkedWorker(Worker):
     """A worker that needs no start-up: a copy of this process."""
 
-    def __init__(self, session: Session) -> None:
-        self.process = fork.Process(target=self._work, args=(str(session.folder),))
+    def __init__(self, queue: Queue) -> None:
+        self.process = fork.Process(target=self._work, args=(str(queue.folder),))
         self.process.start()
 
     @staticmethod
-    def _work(session: str) -> None:
+    def _work(queue: str) -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the process ends with it
-        local._work(session, 1, [])
+        local._work(queue, 1, [])
 
     def is_alive(self) -> bool:
         return self.process.is_alive()
@@ -54,14 +54,14 @@ class ForkedWorker(Worker):
 
 
 class Forking(Launcher):
-    """Starts such workers, and remembers them."""
+    """Starts such workers and keeps a list of them."""
 
-    def __init__(self, session: Session, workers: int) -> None:
-        self.session, self.workers = session, workers
+    def __init__(self, queue: Queue, workers: int) -> None:
+        super().__init__(queue, workers)
         self.started: list[ForkedWorker] = []
 
     def start(self, number: int) -> ForkedWorker:
-        self.started.append(ForkedWorker(self.session))
+        self.started.append(ForkedWorker(self.queue))
         return self.started[-1]
 
 
@@ -85,7 +85,7 @@ def configs_of(file: Path, output: Path | None = None) -> list:
 
 
 def finished(configs: list) -> list[dict]:
-    """Return what the runs came to; each must be done, and have been so only once."""
+    """Return the results of the runs; each must have been done exactly once."""
     for config in configs:
         folder = folder_of(config)
         assert folder.status()["state"] == "done"
@@ -93,7 +93,7 @@ def finished(configs: list) -> list[dict]:
     return [outcome(folder_of(config)) for config in configs]
 
 
-def quiet_folder(output: Path) -> bool:
+def holds_only_runs(output: Path) -> bool:
     """Return whether a sweep has left nothing but runs."""
     return not [p.name for p in output.glob(".*")]
 
@@ -103,39 +103,39 @@ TWELVE = {"method": ["hashnet"], "bits": [8, 16], "seed": list(range(6))}
 
 def test_workers_killed_at_random_lose_nothing(sweep_file, tmp_path):
     file = sweep_file(TWELVE, "runner.epochs=12")
-    calm = configs_of(file, tmp_path / "calm")
-    assert {o.state for o in run_sweep(calm)} == {"done"}
+    reference = configs_of(file, tmp_path / "calm")
+    assert {o.state for o in run_sweep(reference)} == {"done"}
     configs = configs_of(file)
-    session = Session.create(tmp_path / "out", configs, Rules(retries=100))
-    launcher, rng, kills, over = Forking(session, 3), random.Random(0), [], threading.Event()
+    queue = Queue.create(tmp_path / "out", configs, Rules(retries=100))
+    launcher, rng, kills, is_over = Forking(queue, 3), random.Random(0), [], threading.Event()
 
-    def shoot() -> None:
-        while not over.wait(rng.uniform(0.02, 0.25)) and len(kills) < 25:
+    def kill_workers() -> None:
+        while not is_over.wait(rng.uniform(0.02, 0.25)) and len(kills) < 25:
             alive = [w.process.pid for w in launcher.started if w.is_alive()]
             if alive:
                 kills.append(rng.choice(alive))
                 os.kill(kills[-1], signal.SIGKILL)
 
-    shooter = threading.Thread(target=shoot)
-    shooter.start()
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
     ended: list[str] = []
     supervise(launcher, ended.append)
-    over.set()
-    shooter.join()
+    is_over.set()
+    killer.join()
     assert sorted(ended) == sorted(config.run_name for config in configs)
-    assert {session.outcome(name) for name in ended} == {("done", "")}
-    session.remove()
+    assert {queue.outcome(name) for name in ended} == {("done", "")}
+    queue.remove()
     assert len(kills) >= 5 and len(launcher.started) > 3
-    assert finished(configs) == finished(calm)
+    assert finished(configs) == finished(reference)
     assert any(folder_of(c).status()["attempts"] > 1 for c in configs), "no run was ever hit"
 
 
-def test_two_hosts_drain_one_sweep(sweep_file, tmp_path, toy_root):
+def test_two_hosts_share_one_sweep(sweep_file, tmp_path, toy_root):
     """Two commands with homes and caches of their own, one folder of runs."""
     grid = {"method": ["hashnet"], "bits": [8, 16], "seed": [0, 1, 2]}
     file = sweep_file(grid, "runner.epochs=20")
-    calm = configs_of(file, tmp_path / "calm")
-    run_sweep(calm)
+    reference = configs_of(file, tmp_path / "calm")
+    run_sweep(reference)
     code = (
         "import pathlib, sys\nfrom runners.sweeps.sweep import expand, read_sweep, run_sweep\n"
         "from utils.logs import log_to_stderr\nlog_to_stderr()\nfile = pathlib.Path(sys.argv[1])\n"
@@ -145,20 +145,20 @@ def test_two_hosts_drain_one_sweep(sweep_file, tmp_path, toy_root):
     for name in ("one", "two"):
         home = tmp_path / name
         home.mkdir()
-        own = {"HOME": str(home), "HASHING_CACHE": str(home / "cache"), "TMPDIR": str(home)}
+        variables = {"HOME": str(home), "HASHING_CACHE": str(home / "cache"), "TMPDIR": str(home)}
         with open(home / "err", "w") as errors:
             hosts.append(
                 subprocess.Popen(
-                    command, cwd=ROOT, env={**os.environ, **own}, stderr=errors,
+                    command, cwd=ROOT, env={**os.environ, **variables}, stderr=errors,
                     stdout=subprocess.DEVNULL,
                 )
             )  # fmt: skip
     assert [host.wait(120) for host in hosts] == [0, 0]
     configs = configs_of(file)
-    assert finished(configs) == finished(calm)
+    assert finished(configs) == finished(reference)
     started = [(tmp_path / name / "err").read_text().count("\nrun ") for name in ("one", "two")]
     assert sum(started) == len(configs), "a run was done by both, or by none"
-    assert quiet_folder(tmp_path / "out")
+    assert holds_only_runs(tmp_path / "out")
 
 
 def test_only_what_is_new_is_run(sweep_file, capfd):
@@ -167,10 +167,10 @@ def test_only_what_is_new_is_run(sweep_file, capfd):
     grid = {"method": ["lsh", "itq"], "bits": [8, 12]}
     file = sweep_file(grid)
     assert main.main(["sweep", str(file), "--dry-run"]) == 0
-    told = capfd.readouterr()
-    assert [line.split()[0] for line in told.out.splitlines()[-4:]] == ["done", "to", "to", "to"]
-    assert "4 runs: 1 done, 3 to do; about " in told.err
-    assert "with 1 worker (from 1 finished runs)" in told.err
+    output = capfd.readouterr()
+    assert [line.split()[0] for line in output.out.splitlines()[-4:]] == ["done", "to", "to", "to"]
+    assert "4 runs: 1 done, 3 to do; about " in output.err
+    assert "with 1 worker (from 1 finished runs)" in output.err
     assert main.main(["sweep", str(file)]) == 0
     assert "4 runs: 1 done before, 3 to do" in capfd.readouterr().err
 
@@ -230,8 +230,8 @@ def test_a_run_that_was_given_up_is_left_alone_until_asked_for(failing, capfd):
     assert main.main(["sweep", str(file)]) == 1
     assert "RuntimeError: bad luck" in capfd.readouterr().err
     assert main.main(["sweep", str(file)]) == 1
-    told = capfd.readouterr().err
-    assert "0 to do, 1 failed before (--retry-failed tries them again)" in told
+    errors = capfd.readouterr().err
+    assert "0 to do, 1 failed before (--retry-failed tries them again)" in errors
     assert main.main(["sweep", str(file), "--dry-run"]) == 0
     assert capfd.readouterr().out.startswith("failed")
     assert main.main(["sweep", str(file), "--retry-failed"]) == 0
@@ -253,9 +253,9 @@ def test_a_full_disk_stops_the_sweep_and_blames_no_run(failing):
 
 def test_a_full_disk_is_known_behind_other_errors():
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    told = UserError("Cannot write")
-    told.__cause__ = full
-    assert disk_is_full(full) and disk_is_full(told)
+    wrapped = UserError("Cannot write")
+    wrapped.__cause__ = full
+    assert disk_is_full(full) and disk_is_full(wrapped)
     assert disk_is_full(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert not disk_is_full(OSError(errno.EACCES, "no")) and not disk_is_full(None)
 
@@ -279,8 +279,8 @@ def test_a_stuck_worker_ends_itself_and_another_resumes(sweep_file, tmp_path, mo
 
     monkeypatch.setattr(StandardRunner, "_evaluate_epoch", stuck)
     configs = configs_of(sweep_file({"method": ["csq"], "bits": [8]}))
-    session = Session.create(tmp_path / "out", configs, Rules(retries=1, hang_after_s=1.5))
-    launcher = Forking(session, 1)
+    queue = Queue.create(tmp_path / "out", configs, Rules(retries=1, hang_after_s=1.5))
+    launcher = Forking(queue, 1)
     supervise(launcher, lambda name: None)
     assert len(launcher.started) == 2
     log = (folder_of(configs[0]).path / "log.txt").read_text()
@@ -294,18 +294,18 @@ def test_a_run_that_kills_its_workers_is_given_up(sweep_file, tmp_path, monkeypa
 
     monkeypatch.setattr(Runner, "_run", lambda self: os.kill(os.getpid(), signal.SIGKILL))
     configs = configs_of(sweep_file({"method": ["csq"], "bits": [8, 16]}))
-    session = Session.create(tmp_path / "out", configs, Rules(retries=1))
-    launcher = Forking(session, 2)
+    queue = Queue.create(tmp_path / "out", configs, Rules(retries=1))
+    launcher = Forking(queue, 2)
     supervise(launcher, lambda name: None)
     for config in configs:
-        state, reason = session.outcome(config.run_name)
+        state, reason = queue.outcome(config.run_name)
         assert state == "failed" and "a worker process died" in reason
 
 
 def test_interrupting_leaves_runs_that_resume(sweep_file, tmp_path):
     configs = configs_of(sweep_file({"method": ["hashnet"], "bits": [8, 16]}, "runner.epochs=4000"))
-    session = Session.create(tmp_path / "out", configs, Rules())
-    launcher = Forking(session, 2)
+    queue = Queue.create(tmp_path / "out", configs, Rules())
+    launcher = Forking(queue, 2)
 
     def interrupt() -> None:
         limit = time.monotonic() + 30
@@ -323,18 +323,18 @@ def test_interrupting_leaves_runs_that_resume(sweep_file, tmp_path):
     signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 40
     thread.join()
-    session.remove()
+    queue.remove()
     assert not any(worker.is_alive() for worker in launcher.started)
     assert [folder_of(c).status()["state"] for c in configs] == ["interrupted"] * 2
-    assert [s.state for s in plan(configs, 1)] == ["interrupted"] * 2
-    assert quiet_folder(tmp_path / "out")
+    assert [s.state for s in statuses(configs, 1)] == ["interrupted"] * 2
+    assert holds_only_runs(tmp_path / "out")
 
 
-def test_a_session_whose_command_was_killed_is_swept_away(sweep_file, tmp_path):
+def test_a_queue_whose_command_was_killed_is_removed(sweep_file, tmp_path):
     configs = configs_of(sweep_file({"method": ["lsh"], "bits": [8]}))
 
     def abandon() -> None:
-        Session.create(tmp_path / "out", configs, Rules())
+        Queue.create(tmp_path / "out", configs, Rules())
         os._exit(0)
 
     process = fork.Process(target=abandon)
@@ -342,19 +342,19 @@ def test_a_session_whose_command_was_killed_is_swept_away(sweep_file, tmp_path):
     process.join()
     assert list((tmp_path / "out" / ".sweep").iterdir())
     run_sweep(configs)
-    assert quiet_folder(tmp_path / "out")
+    assert holds_only_runs(tmp_path / "out")
 
 
-def test_what_a_worker_does_with_an_orphaned_session(sweep_file, tmp_path):
-    session = Session.create(tmp_path / "o", configs_of(sweep_file({"method": ["lsh"]})), Rules())
-    session.remove()
-    assert session.stopped() == "the sweep has ended"
+def test_a_worker_of_a_removed_queue_stops(sweep_file, tmp_path):
+    queue = Queue.create(tmp_path / "o", configs_of(sweep_file({"method": ["lsh"]})), Rules())
+    queue.remove()
+    assert queue.stop_reason() == "the sweep has ended"
     heartbeat()
 
 
 def test_time_is_estimated_from_runs_alike(sweep_file):
     configs = configs_of(sweep_file({"method": ["lsh", "itq"], "bits": [8, 16]}))
-    states = plan(configs, 1)
+    states = statuses(configs, 1)
     assert estimate(states) == (None, 0)
     assert summary(states, 1) == "4 runs: 4 to do; no finished run to estimate the time from"
     for config, seconds in zip(configs[::3], (100.0, 400.0), strict=True):  # lsh 8, itq 16
@@ -362,7 +362,7 @@ def test_time_is_estimated_from_runs_alike(sweep_file):
         folder.metrics_file.write_text("{}")
         folder.codes_file.write_text("")
         folder.set_status("done", seconds=seconds)
-    states = plan(configs, 1)
+    states = statuses(configs, 1)
     assert estimate(states) == (500.0, 2)  # lsh 16 like lsh 8, itq 8 like itq 16
     assert summary(states, 2) == (
         "4 runs: 2 done, 2 to do; about 4 min with 2 workers (from 2 finished runs)"
@@ -374,7 +374,7 @@ def test_runs_of_one_dataset_are_done_in_a_row(sweep_file):
     grid = {"bits": [8, 16], "dataset.split.seed": [3, 4], "method": ["lsh"]}
     configs = configs_of(sweep_file(grid))
     assert [c.dataset.config.split.seed for c in configs] == [3, 4, 3, 4]
-    assert [c.dataset.config.split.seed for c in together(configs)] == [3, 3, 4, 4]
+    assert [c.dataset.config.split.seed for c in group_by_data(configs)] == [3, 3, 4, 4]
 
 
 def test_a_thousand_runs_are_listed_skipped_and_reported_quickly(sweep_file, tmp_path, capfd):
@@ -383,14 +383,14 @@ def test_a_thousand_runs_are_listed_skipped_and_reported_quickly(sweep_file, tmp
     configs = configs_of(file)
     assert len(configs) == 1000
     run_sweep(configs[:1])
-    real = folder_of(configs[0])
+    example = folder_of(configs[0])
     for config in configs[1:]:
         folder = RunFolder.create(config)
-        metrics = real.metrics_file.read_text().replace('"seed": 0', f'"seed": {config.seed}')
+        metrics = example.metrics_file.read_text().replace('"seed": 0', f'"seed": {config.seed}')
         metrics = metrics.replace('"bits": 8', f'"bits": {config.bits}', 1)
         folder.metrics_file.write_text(metrics.replace('"lsh"', f'"{config.method}"', 1))
         for name in ("codes.h5", "status.json"):
-            os.link(real.path / name, folder.path / name)
+            os.link(example.path / name, folder.path / name)
     start = time.process_time()  # the machine may be busy with other tests
     assert main.main(["sweep", str(file), "--dry-run"]) == 0
     assert len(capfd.readouterr().out.splitlines()) == 1000
@@ -406,9 +406,9 @@ def test_rules_that_are_not_accepted(word, sweep_file):
         assert read_sweep(file).rules
 
 
-def test_a_drained_session_is_drained(sweep_file, tmp_path):
+def test_a_finished_queue_may_be_run_again(sweep_file, tmp_path):
     configs = configs_of(sweep_file({"method": ["lsh"], "bits": [8]}))
-    session = Session.create(tmp_path / "out", configs, Rules())
-    drain(session)
-    drain(session)
-    assert session.outcome(configs[0].run_name) == ("done", "")
+    queue = Queue.create(tmp_path / "out", configs, Rules())
+    run_queue(queue)
+    run_queue(queue)
+    assert queue.outcome(configs[0].run_name) == ("done", "")

@@ -17,7 +17,7 @@ import main
 from common.config.run_config import compose
 from common.storage.run_folder import RunFolder
 from runners import experiment
-from runners.sweeps.status import together
+from runners.sweeps.status import group_by_data
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
 from tests.docs.test_guides import registered_as_before
 from tests.helpers import PIXELS, QUICK, ROOT, outcome, run
@@ -183,9 +183,9 @@ def test_runs_of_a_worker_share_data_and_compute_what_they_would_alone(
 def test_runs_of_the_same_data_follow_each_other(tmp_path):
     grid = {"bits": [8, 16], "dataset.root": ["a", "b"], "method": ["csq", "hashnet"]}
     runs = expanded(write_sweep(tmp_path, ["dataset=folder", *PIXELS[:-1]], grid=grid))
-    order = [run.dataset.config.root for run in together(runs)]
+    order = [run.dataset.config.root for run in group_by_data(runs)]
     assert order == ["a"] * 4 + ["b"] * 4
-    assert {run.run_name for run in together(runs)} == {run.run_name for run in runs}
+    assert {run.run_name for run in group_by_data(runs)} == {run.run_name for run in runs}
 
 
 def test_a_worker_that_dies_fails_its_runs_only(tmp_path, pictures):
