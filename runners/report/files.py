@@ -8,9 +8,10 @@ from pathlib import Path
 from runners.report import published as tables_of_papers
 from runners.report.page import write_page
 from runners.report.published import Published
-from runners.report.study import study_of
-from runners.report.tables import all_tables, as_latex, as_markdown
-from runners.results.leaderboard import Result, Row
+from runners.report.study import Study
+from runners.report.tables import all_tables
+from runners.results.leaderboard import Row
+from runners.results.renderers import as_latex, as_markdown
 from utils.files import write_text
 
 
@@ -20,16 +21,14 @@ def read_published(path: str | None) -> list[Published] | None:
 
 
 def write_report(
-    root: Path, results: Sequence[Result], rows: Sequence[Row], *, html: str | None = None,
-    markdown: str | None = None, latex: str | None = None,
-    published: list[Published] | None = None, queries: int = 6,
+    root: Path, rows: Sequence[Row], *, html: str | None = None, markdown: str | None = None,
+    latex: str | None = None, published: list[Published] | None = None, queries: int = 6,
 ) -> list[Path]:  # fmt: skip
     """Write what is asked for and return the paths.
 
     Args:
         root: the folder of the runs, named on the page.
-        results: of the runs, from :func:`runners.results.leaderboard.collect`.
-        rows: their summary.
+        rows: their summary, from :func:`runners.results.leaderboard.summarize`.
         html: path of the page, if one is wanted.
         markdown: of the tables.
         latex: of the tables.
@@ -41,7 +40,7 @@ def write_report(
     """
     if not (html or markdown or latex):
         return []
-    study = study_of(root, results, rows)
+    study = Study(root, tuple(rows))
     comparison = None if published is None else tables_of_papers.compare(study, published)
     if html:
         write_page(study, Path(html), comparison, queries)

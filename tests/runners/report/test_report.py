@@ -17,16 +17,16 @@ from common.code_files.run_codes import read_codes
 from runners.report.gallery import Thumbnails, gallery
 from runners.report.page import render, report_data
 from runners.report.published import compare, read_published
-from runners.report.study import Study, study_of
-from runners.report.tables import all_tables, as_latex, as_markdown
+from runners.report.study import Study
+from runners.report.tables import all_tables
 from runners.report.training import training_curves
 from runners.results.leaderboard import collect, find_runs, summarize
+from runners.results.renderers import as_latex, as_markdown
 from utils.errors import UserError
 
 
 def study(root: Path) -> Study:
-    results = collect(find_runs(root))
-    return study_of(root, results, summarize(results))
+    return Study(root, tuple(summarize(collect(find_runs(root)))))
 
 
 @pytest.fixture(scope="session")
@@ -242,9 +242,9 @@ def test_tables_escape_what_they_hold(study_root):
 
 def test_zero_shot_measures_are_a_table_of_their_own(study_root):
     plain = study(study_root)
-    line = plain.places["folder", "i2t"][0]
-    row = dataclasses.replace(line.row, all_classes=0.5, all_classes_std=0.1, harmonic=0.25)
-    whole = dataclasses.replace(plain, lines=(dataclasses.replace(line, row=row),))
+    row = plain.tasks["folder", "i2t"][0]
+    row = dataclasses.replace(row, all_classes=0.5, all_classes_std=0.1, harmonic=0.25)
+    whole = dataclasses.replace(plain, rows=(row,))
     markdown = as_markdown(all_tables(whole))
     assert "### folder, i2t, zero-shot mAP@all" in markdown
     told = next(line for line in markdown.splitlines() if "0.5000 ± 0.1000" in line)

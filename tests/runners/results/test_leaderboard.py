@@ -14,15 +14,9 @@ import main
 from common.storage.run_folder import RunFolder
 from dataset.splits import SplitManifest
 from runners.evaluation.query_ap import write_query_ap
-from runners.results.leaderboard import (
-    collect,
-    find_runs,
-    plot_curves,
-    print_tables,
-    rank_methods,
-    summarize,
-    write_csv,
-)
+from runners.results.leaderboard import collect, find_runs, rank_methods, summarize, write_csv
+from runners.results.plots import plot_curves
+from runners.results.renderers import print_tables
 from utils.errors import UserError
 
 
