@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from runners.report.published import Comparison
 from runners.report.study import Study
 from runners.report.zero_shot_section import RUNS_WITH_CLASSES, zero_shot
 from runners.results.leaderboard import Row, rank_methods
-from runners.results.renderers import page_columns, page_values
-from runners.results.tables import ALIKE, COSTS, LEADERBOARD, TERMINAL
+from runners.results.tables import ALIKE, COSTS, LEADERBOARD, PAGE, TERMINAL, Column
 from utils.files import write_text
 
 ASSETS = Path(__file__).parent / "assets"
@@ -73,7 +73,7 @@ def report_data(study: Study, comparison: Comparison | None, queries: int) -> di
         "root": str(study.root), "runs": len(study.folders),
         "made": datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes"),
         "lines": [_line(study, row) for row in study.rows],
-        "columns": {"leaderboard": page_columns(LEADERBOARD), "costs": page_columns(COSTS)},
+        "columns": {"leaderboard": _columns(LEADERBOARD), "costs": _columns(COSTS)},
         "ties": 0.005, "alike": ALIKE[TERMINAL],
         "gallery": retrieved, "pictures": thumbnails.uris,
         "zero_shot": zero_shot(study), "zero_shot_limit": RUNS_WITH_CLASSES,
@@ -95,8 +95,21 @@ def _line(study: Study, row: Row) -> dict[str, Any]:
         "best": statistics.fmean(r.best for r in row.results),
         "splits": list(row.split_hashes),
         "measures": measures(row), **retrieval_curves(row), "epochs": epochs(study, row),
-        "leaderboard": page_values(LEADERBOARD, row), "costs": page_values(COSTS, row),
+        "leaderboard": _values(LEADERBOARD, row), "costs": _values(COSTS, row),
     }  # fmt: skip
+
+
+def _columns(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return what ``assets/tables.js`` must know of the columns that the page shows."""
+    return [
+        {"key": c.key, "heading": c.heading, "digits": c.digits, "over": c.over, **c.page}
+        for c in columns
+        if PAGE in c.shown
+    ]
+
+
+def _values(columns: Sequence[Column], row: Row) -> dict[str, Any]:
+    return {column.key: column.value(row) for column in columns if PAGE in column.shown}
 
 
 def _protocols(study: Study) -> list[dict[str, Any]]:

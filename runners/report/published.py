@@ -20,6 +20,7 @@ from common.registry import DATASETS
 from runners.report.dataset_reader import run_config
 from runners.report.study import Study
 from runners.results.leaderboard import Row
+from runners.results.tables import Table, cells, score
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -176,6 +177,25 @@ def protocol_of(row: Row) -> tuple[Protocol | None, str]:
         if published is not None and ours.get(part) != published:
             return None, f"{ours.get(part)} {part} rows, {protocol.name} has {published}"
     return protocol, ""
+
+
+def published_table(comparison: Comparison) -> Table:
+    """Return the published numbers beside ours."""
+    rows = []
+    for match in comparison.matches:
+        theirs, row = match.published, match.row
+        texts = (
+            row.name, row.dataset, row.direction, str(row.bits), f"mAP@{theirs.cut}",
+            f"{theirs.value:.4f}", score(match.ours, match.std),
+            f"{match.ours - theirs.value:+.4f}", match.protocol.name, theirs.paper, theirs.source,
+        )  # fmt: skip
+        rows.append(cells(*texts))
+    head = (
+        "method", "dataset", "task", "bits", "measure", "published", "ours", "difference",
+        "protocol", "paper", "source",
+    )  # fmt: skip
+    notes = [f"{count} not compared: {reason}" for reason, count in comparison.left_out.items()]
+    return Table("Published and ours, same protocol", head, tuple(rows), tuple(notes))
 
 
 def _dataset(name: str) -> str:

@@ -53,11 +53,6 @@ class Result:
     variant: str = ""
     zero_shot: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    @property
-    def label(self) -> str:
-        """Method and variant."""
-        return f"{self.method} {self.variant}".strip()
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -102,14 +97,9 @@ class Row:
     several_encoders: bool = dataclasses.field(default=False, compare=False)
 
     @property
-    def label(self) -> str:
-        """Method and variant."""
-        return f"{self.method} {self.variant}".strip()
-
-    @property
     def name(self) -> str:
         """Method, variant, and the encoder where the dataset has been run with several."""
-        return self.label + (f" [{self.backbone}]" if self.several_encoders else "")
+        return label(self) + (f" [{self.backbone}]" if self.several_encoders else "")
 
     def over_seeds(self, *keys: str) -> tuple[float | None, float | None]:
         """Return mean and deviation of a number in the reports of this direction."""
@@ -118,6 +108,11 @@ class Row:
     def costs(self, *keys: str) -> list[float | None]:
         """Return a number in each run's ``metrics.json``, None where it is missing."""
         return [_at(result.metrics, keys) for result in self.results]
+
+
+def label(run: Result | Row) -> str:
+    """Return method and variant."""
+    return f"{run.method} {run.variant}".strip()
 
 
 def mean_and_std(values: Iterable[float | None]) -> tuple[float | None, float | None]:
@@ -292,7 +287,7 @@ def rank_methods(rows: Sequence[Row]) -> Ranking | None:
     cells: dict[str, dict[str, dict[tuple[str, int], float]]] = {}
     for row in rows:
         methods = cells.setdefault(row.dataset, {})
-        methods.setdefault(row.label, {})[row.direction, row.bits] = row.mean
+        methods.setdefault(label(row), {})[row.direction, row.bits] = row.mean
     everywhere = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
     scores: dict[str, dict[str, float]] = {}
     for dataset, methods in cells.items():

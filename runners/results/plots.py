@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runners.results.leaderboard import Result
+from runners.results.leaderboard import Result, label
 from runners.results.significance import Ranking
 
 
@@ -20,7 +20,7 @@ def plot_curves(results: Sequence[Result], folder: Path) -> list[Path]:
     for (dataset, direction, bits), members in sorted(panels.items()):
         first_seeds: dict[str, Result] = {}
         for result in sorted(members, key=lambda r: r.seed):
-            first_seeds.setdefault(result.label, result)
+            first_seeds.setdefault(label(result), result)
         curves = {}
         for name, result in sorted(first_seeds.items(), key=lambda item: -item[1].map_all):
             curve = result.report["pr_rank"]

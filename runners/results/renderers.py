@@ -1,22 +1,13 @@
-"""Tables in the terminal, as Markdown, as LaTeX (booktabs), and columns as data of the page."""
+"""Tables in the terminal, as Markdown and as LaTeX (booktabs); the page is in report/page.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runners.results.leaderboard import Row
 from runners.results.significance import Ranking
-from runners.results.tables import (
-    PAGE,
-    TERMINAL,
-    Cell,
-    Column,
-    Table,
-    by_task,
-    leaderboard,
-    zero_shot,
-)
+from runners.results.tables import TERMINAL, Cell, Table, by_task, leaderboard, zero_shot
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,22 +23,26 @@ def console() -> Console:
     return Console(width=None if Console().is_terminal else 120)
 
 
+_WORDS = ("method", "metric", "direction")
+
+
 def print_tables(rows: Sequence[Row]) -> None:
     """Print one table per dataset and direction, the best of each column bold."""
     output = console()
     for task in by_task(rows).values():
         for table in (leaderboard(task, TERMINAL), *zero_shot(task, TERMINAL)):
-            _print(output, table)
+            print_table(output, table)
         output.print()
 
 
-def _print(output: Console, table: Table) -> None:
+def print_table(output: Console, table: Table) -> None:
+    """Print a table and its notes; columns of words are left-aligned, others right-aligned."""
     from rich.markup import escape
     from rich.table import Table as RichTable
 
     printed = RichTable(title=table.title)
     for heading in table.head:
-        printed.add_column(heading, justify="left" if heading == "method" else "right")
+        printed.add_column(heading, justify="left" if heading in _WORDS else "right")
     for row, following in zip(table.rows, (*table.rows[1:], None), strict=True):
         printed.add_row(*(_marked(cell, escape(cell.text), "[bold]{}[/bold]") for cell in row))
         if table.grouped and (following is None or following[0] != row[0]):
@@ -134,20 +129,3 @@ def as_latex(tables: Sequence[Table]) -> str:
 
 def _latex(text: str) -> str:
     return " ".join("".join(_LATEX.get(sign, sign) for sign in text).split())
-
-
-# ---- the page
-
-
-def page_columns(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Return what ``assets/tables.js`` must know of the columns that the page shows."""
-    return [
-        {"key": c.key, "heading": c.heading, "digits": c.digits, "over": c.over, **c.page}
-        for c in columns
-        if PAGE in c.shown
-    ]
-
-
-def page_values(columns: Sequence[Column], row: Row) -> dict[str, Any]:
-    """Return key → value of a row, for the columns that the page shows."""
-    return {column.key: column.value(row) for column in columns if PAGE in column.shown}

@@ -1,8 +1,7 @@
 """The tables of a set of runs: leaderboards, zero-shot measures and costs.
 
-``LEADERBOARD`` lists the leaderboard's columns beside those of the code lengths, ``COSTS`` those of
-the costs: a column added there stands in the terminal, in Markdown, in LaTeX and on the page. How a
-table is written is in :mod:`runners.results.renderers`.
+A column that is added to ``LEADERBOARD`` or ``COSTS`` stands in the terminal, in Markdown, in LaTeX
+and on the page. See :mod:`runners.results.renderers` for how a table is written.
 """
 
 from __future__ import annotations
@@ -56,15 +55,14 @@ class Column:
     """A column with one value for each row.
 
     Attributes:
-        key: of the values in the data of the page.
-        heading: of the column.
+        key: names the values in the data of the page.
+        heading: stands above.
         value: row → number, text, or None where there is none.
         digits: of a number, after the point.
         over: how the values of several code lengths become one: ``mean``, ``max``, ``words``.
-        shown: where.
-        page: what differs on the page: ``heading``, ``digits``; and what only it has: ``title``
-            (shown when the heading is pointed at), ``unit: bytes``, ``optional`` (left out where
-            no row has a value).
+        shown: where the column is shown.
+        page: the page's own ``heading`` and ``digits``, ``title`` (of the heading), ``unit``
+            (``bytes``), ``optional`` (left out where no row has a value).
     """
 
     key: str
@@ -139,6 +137,11 @@ COSTS = (
 )  # fmt: skip
 
 
+def cells(*texts: str) -> tuple[Cell, ...]:
+    """Return a row of texts."""
+    return tuple(map(Cell, texts))
+
+
 def by_task(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """Return (dataset, direction) → its rows."""
     tasks: dict[tuple[str, str], list[Row]] = {}
@@ -162,9 +165,10 @@ def leaderboard(rows: Sequence[Row], medium: str) -> Table:
         methods.setdefault(row.name, {})[row.bits] = row
     body = []
     for name in sorted(methods, key=lambda n: -max(row.mean for row in methods[n].values())):
-        cells = methods[name]
-        scores = [_score_cell(cells.get(k), best[k]) for k in bits]
-        body.append((Cell(name), *scores, *(Cell(c.text(cells.values())) for c in columns)))
+        method = methods[name]
+        scores = [_score_cell(method.get(k), best[k]) for k in bits]
+        summary = cells(*(column.text(method.values()) for column in columns))
+        body.append((Cell(name), *scores, *summary))
     splits = ", ".join(sorted({split for row in rows for split in row.split_hashes}))
     legend = "; mean ± std over seeds; best in bold" if medium == FILE else ""
     notes = [f"split {splits}; expected over tie orders{legend}"]
@@ -193,13 +197,14 @@ def zero_shot(rows: Sequence[Row], medium: str) -> list[Table]:
         return []
     body = []
     for row in sorted(measured, key=lambda row: (row.bits, -(row.all_classes or 0))):
-        cells = [Cell(str(row.bits)), Cell(row.name)]
+        scores = []
         for measure in ZERO_SHOT:
             mean, std = getattr(row, measure), getattr(row, f"{measure}_std")
             values = [getattr(other, measure) for other in measured if other.bits == row.bits]
-            best = medium == TERMINAL and mean == max(v for v in values if v is not None)
-            cells.append(Cell("–") if mean is None else Cell(score(mean, std), best))
-        body.append(tuple(cells))
+            best = max((value for value in values if value is not None), default=None)
+            bold = medium == TERMINAL and mean == best
+            scores.append(Cell("–") if mean is None else Cell(score(mean, std), bold))
+        body.append((*cells(str(row.bits), row.name), *scores))
     title = _title(rows[0], "zero-shot mAP@all", medium)
     head = ("bits", "method", *ZERO_SHOT.values())
     return [Table(title, head, tuple(body), (_ZERO_SHOT_NOTE,), grouped=True)]
@@ -209,9 +214,9 @@ def costs(rows: Iterable[Row], medium: str) -> Table:
     """Return the time of each method, dataset and code length; it is that of all directions."""
     columns = [column for column in COSTS if medium in column.shown]
     runs = {(row.dataset, row.name, row.bits): row for row in rows}
-    body = []
-    for row in runs.values():
-        texts = (row.name, row.dataset, str(row.bits), *(c.text([row]) for c in columns))
-        body.append(tuple(Cell(text) for text in texts))
+    body = [
+        cells(row.name, row.dataset, str(row.bits), *(column.text([row]) for column in columns))
+        for row in runs.values()
+    ]
     head = ("method", "dataset", "bits", *(column.heading for column in columns))
     return Table("Time, means over seeds", head, tuple(body))
