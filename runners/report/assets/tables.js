@@ -50,7 +50,7 @@ function listedColumns(table, rows, linesOf) {
       const values = linesOf(row).map((line) => line[table][key]).filter((one) => one !== null);
       return values.length ? OVER[over](values) : null;
     };
-    if (over === "words") return word(heading, value);
+    if (over === "words") return { ...word(heading, value), title };
     const column = number(heading, value, digits, title);
     if (unit === "bytes") column.cell = (row) => bytes(value(row));
     return optional && rows.every((row) => value(row) === null) ? null : column;
