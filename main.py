@@ -252,7 +252,8 @@ def train_command(options: argparse.Namespace) -> None:
         print(yaml.safe_dump(dict(config.resolved), sort_keys=False), end="")
         return
     from runners.base import run_config
-    from runners.results.leaderboard import collect, print_tables, summarize
+    from runners.results.leaderboard import collect, summarize
+    from runners.results.renderers import print_tables
 
     folder = run_config(config)
     if os.environ.get("RANK", "0") != "0":
@@ -264,8 +265,9 @@ def train_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Recompute the metrics of a run from its codes."""
     from runners.evaluation.reevaluate import reevaluate
-    from runners.results.leaderboard import collect, print_tables, summarize
+    from runners.results.leaderboard import collect, summarize
     from runners.results.metric_table import print_cuts
+    from runners.results.renderers import print_tables
 
     folder = reevaluate(options.run, options.settings)
     print_tables(summarize(collect([folder])))
@@ -407,16 +409,9 @@ def sweep_command(options: argparse.Namespace) -> int:
 
 def _leaderboard(runs: list[Path], output: Path) -> None:
     from common.storage.run_folder import RunFolder
-    from runners.results.leaderboard import (
-        collect,
-        plot_curves,
-        plot_ranks,
-        print_ranks,
-        print_tables,
-        rank_methods,
-        summarize,
-        write_csv,
-    )
+    from runners.results.leaderboard import collect, rank_methods, summarize, write_csv
+    from runners.results.plots import plot_curves, plot_ranks
+    from runners.results.renderers import print_ranks, print_tables
 
     if not runs:
         return
@@ -435,17 +430,9 @@ def _leaderboard(runs: list[Path], output: Path) -> None:
 def report_command(options: argparse.Namespace) -> None:
     """Print the leaderboard of finished runs."""
     from runners.report.files import read_published, write_report
-    from runners.results.leaderboard import (
-        collect,
-        find_runs,
-        plot_curves,
-        plot_ranks,
-        print_ranks,
-        print_tables,
-        rank_methods,
-        summarize,
-        write_csv,
-    )  # fmt: skip
+    from runners.results.leaderboard import collect, find_runs, rank_methods, summarize, write_csv
+    from runners.results.plots import plot_curves, plot_ranks
+    from runners.results.renderers import print_ranks, print_tables
 
     published = read_published(options.published)
     results = collect(find_runs(options.runs))
@@ -461,7 +448,7 @@ def report_command(options: argparse.Namespace) -> None:
         if ranks is not None:
             plot_ranks(ranks, Path(options.plots))
     for path in write_report(
-        Path(options.runs), results, rows, html=options.html, markdown=options.markdown,
+        Path(options.runs), rows, html=options.html, markdown=options.markdown,
         latex=options.latex, published=published, queries=options.queries,
     ):  # fmt: skip
         print(path)

@@ -1,4 +1,4 @@
-"""Curves and further measures of a line of the leaderboard, as means over its seeds."""
+"""Curves and further measures of a row of the leaderboard, as means over its seeds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from runners.report.study import Line, Study
+from runners.report.study import Study
 from runners.report.training import mean_curve
+from runners.results.leaderboard import Row
 
 
 def rounded(values: Any) -> list[float | None]:
@@ -16,9 +17,9 @@ def rounded(values: Any) -> list[float | None]:
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in array.tolist()]
 
 
-def measures(line: Line) -> dict[str, list[float | None]]:
+def measures(row: Row) -> dict[str, list[float | None]]:
     """Return measure → mean and deviation over seeds, for every measure that all seeds have."""
-    report = line.results[0].report
+    report = row.results[0].report
     keys: dict[str, tuple[str, ...]] = {}
     keys |= {f"mAP@{cut}": ("map", cut, "expected") for cut in report.get("map", {})}
     keys |= {f"NDCG@{cut}": ("ndcg", cut) for cut in report.get("ndcg", {})}
@@ -28,29 +29,29 @@ def measures(line: Line) -> dict[str, list[float | None]]:
         "precision within radius 2": ("precision_radius2",),
         "R-precision": ("r_precision",),
     }
-    found = {name: [line.mean(*path), line.deviation(*path)] for name, path in keys.items()}
-    return {name: values for name, values in found.items() if values[0] is not None}
+    values = {name: list(row.over_seeds(*path)) for name, path in keys.items()}
+    return {name: pair for name, pair in values.items() if pair[0] is not None}
 
 
-def retrieval_curves(line: Line) -> dict[str, dict[str, list[float | None]]]:
+def retrieval_curves(row: Row) -> dict[str, dict[str, list[float | None]]]:
     """Return precision and recall by rank and by radius, where all seeds have the same points."""
     curves = {}
-    for name, at in (("pr_rank", "rank"), ("pr_radius", "radius")):
-        parts = [result.report.get(name, {}) for result in line.results]
-        shape = {tuple(part.get(at, ())) for part in parts}
-        if len(shape) != 1 or not (points := shape.pop()):
+    for name, axis in (("pr_rank", "rank"), ("pr_radius", "radius")):
+        parts = [result.report.get(name, {}) for result in row.results]
+        axes = {tuple(part.get(axis, ())) for part in parts}
+        if len(axes) != 1 or not (points := axes.pop()):
             continue
         mean = {
             key: rounded(np.mean([part[key] for part in parts], axis=0))
             for key in ("precision", "recall")
         }
-        curves[name] = {at: list(points), **mean}
+        curves[name] = {axis: list(points), **mean}
     return curves
 
 
-def epochs(study: Study, line: Line) -> dict[str, list[list[float | None]]]:
+def epochs(study: Study, row: Row) -> dict[str, list[list[float | None]]]:
     """Return the training curves as [epochs, values], means over seeds."""
-    kept = [study.training[result.folder] for result in line.results]
-    common = [name for name in ("loss", "val", "query") if all(name in curves for curves in kept)]
-    means = {name: mean_curve([curves[name] for curves in kept]) for name in common}
+    runs = [study.training[result.folder] for result in row.results]
+    common = [name for name in ("loss", "val", "query") if all(name in curves for curves in runs)]
+    means = {name: mean_curve([curves[name] for curves in runs]) for name in common}
     return {name: [list(x), rounded(y)] for name, (x, y) in means.items() if len(x) > 1}

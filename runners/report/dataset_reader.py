@@ -31,8 +31,7 @@ class DatasetReader:
 
     def open(self, run: Path) -> HashDataset | str:
         """Return the dataset of the run in folder ``run``, or the reason why there is none."""
-        config = _config(run)
-        section = config.get("dataset")
+        section = run_config(run).get("dataset")
         section = section if isinstance(section, dict) else {}
         key = repr(sorted(section.items(), key=repr))
         if key in self._missing:
@@ -52,22 +51,13 @@ class DatasetReader:
             return dataset
         rows = codes.rows
         inside = len(rows) == 0 or int(rows.max()) < len(dataset)
-        width = dataset.labels.shape[1] == codes.labels.shape[1]
-        if (
-            not inside
-            or not width
-            or not np.array_equal(dataset.labels[rows] > 0, codes.labels > 0)
-        ):
-            return "the dataset has changed since: its labels are not those of the run"
-        return dataset
+        if inside and np.array_equal(dataset.labels[rows] > 0, codes.labels > 0):
+            return dataset
+        return "the dataset has changed since: its labels are not those of the run"
 
 
 def run_config(run: Path) -> dict[str, Any]:
     """Return ``config.yaml`` of a run as plain mappings, ``{}`` where it cannot be read."""
-    return _config(run)
-
-
-def _config(run: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -77,12 +67,12 @@ def _config(run: Path) -> dict[str, Any]:
 
 def _build(section: dict[str, Any]) -> HashDataset:
     entry = DATASETS.get(str(section.get("name")))
-    own = {key: value for key, value in section.items() if key not in ("name", "config")}
-    config: Any = schema.build(entry.config, own, "dataset", lambda path: "config.yaml")
+    values = {key: value for key, value in section.items() if key not in ("name", "config")}
+    config: Any = schema.build(entry.config, values, "dataset", lambda path: "config.yaml")
     name = short_name(str(section.get("config", section.get("name", "dataset"))))
     return entry.target(config, name)
 
 
 def _reason(error: Exception) -> str:
-    told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return " ".join(told.split())[:300]
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]

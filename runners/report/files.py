@@ -7,10 +7,11 @@ from pathlib import Path
 
 from runners.report import published as tables_of_papers
 from runners.report.page import write_page
-from runners.report.published import Published
-from runners.report.study import study_of
-from runners.report.tables import all_tables, as_latex, as_markdown
-from runners.results.leaderboard import Result, Row
+from runners.report.published import Comparison, Published, published_table
+from runners.report.study import Study
+from runners.results.leaderboard import Row
+from runners.results.renderers import as_latex, as_markdown
+from runners.results.tables import FILE, Table, costs, leaderboard, zero_shot
 from utils.files import write_text
 
 
@@ -19,20 +20,27 @@ def read_published(path: str | None) -> list[Published] | None:
     return None if path is None else tables_of_papers.read_published(path)
 
 
+def all_tables(study: Study, comparison: Comparison | None = None) -> list[Table]:
+    """Return the leaderboards, time, and the comparison with published numbers if there is one."""
+    tasks = study.tasks.values()
+    tables = [leaderboard(rows, FILE) for rows in tasks]
+    tables += [table for rows in tasks for table in zero_shot(rows, FILE)]
+    tables.append(costs(study.rows, FILE))
+    return tables if comparison is None else [*tables, published_table(comparison)]
+
+
 def write_report(
-    root: Path, results: Sequence[Result], rows: Sequence[Row], *, html: str | None = None,
-    markdown: str | None = None, latex: str | None = None,
-    published: list[Published] | None = None, queries: int = 6,
+    root: Path, rows: Sequence[Row], *, html: str | None = None, markdown: str | None = None,
+    latex: str | None = None, published: list[Published] | None = None, queries: int = 6,
 ) -> list[Path]:  # fmt: skip
-    """Write what is asked for and return the paths.
+    """Write the page, Markdown and LaTeX to the paths that are not None, and return these.
 
     Args:
         root: the folder of the runs, named on the page.
-        results: of the runs, from :func:`runners.results.leaderboard.collect`.
-        rows: their summary.
-        html: path of the page, if one is wanted.
-        markdown: of the tables.
-        latex: of the tables.
+        rows: their summary, from :func:`runners.results.leaderboard.summarize`.
+        html: path of the page.
+        markdown: path of the tables.
+        latex: likewise.
         published: numbers to set beside ours.
         queries: shown in the gallery, of each dataset and direction.
 
@@ -41,7 +49,7 @@ def write_report(
     """
     if not (html or markdown or latex):
         return []
-    study = study_of(root, results, rows)
+    study = Study(root, tuple(rows))
     comparison = None if published is None else tables_of_papers.compare(study, published)
     if html:
         write_page(study, Path(html), comparison, queries)

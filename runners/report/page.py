@@ -7,19 +7,22 @@ markup that found its way into the page could neither run nor fetch.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import hashlib
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from runners.report.curves import epochs, measures, retrieval_curves
 from runners.report.gallery import QUERIES, Thumbnails, gallery
 from runners.report.published import Comparison
-from runners.report.study import Line, Study
+from runners.report.study import Study
 from runners.report.zero_shot_section import RUNS_WITH_CLASSES, zero_shot
-from runners.results.leaderboard import rank_methods
+from runners.results.leaderboard import Row, rank_methods
+from runners.results.tables import ALIKE, COSTS, LEADERBOARD, PAGE, TERMINAL, Column
 from utils.files import write_text
 
 ASSETS = Path(__file__).parent / "assets"
@@ -65,70 +68,57 @@ def _hash(text: str) -> str:
 def report_data(study: Study, comparison: Comparison | None, queries: int) -> dict[str, Any]:
     """Return everything that the page shows."""
     thumbnails = Thumbnails()
-    shown = gallery(study, queries, thumbnails)
-    number = {id(line): i for i, line in enumerate(study.lines)}
-    unseen = [{**entry, "line": number[id(entry["line"])]} for entry in zero_shot(study)]
-    made = datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes")
+    retrieved = gallery(study, queries, thumbnails)
     return {
-        "root": str(study.root), "made": made, "runs": len(study.folders),
-        "lines": [_line(study, line) for line in study.lines],
-        "ties": 0.005,
-        "gallery": shown, "pictures": thumbnails.uris,
-        "zero_shot": unseen, "zero_shot_limit": RUNS_WITH_CLASSES,
-        "published": None if comparison is None else _published(comparison, number),
+        "root": str(study.root), "runs": len(study.folders),
+        "made": datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes"),
+        "lines": [_line(study, row) for row in study.rows],
+        "columns": {"leaderboard": _columns(LEADERBOARD), "costs": _columns(COSTS)},
+        "ties": 0.005, "alike": ALIKE[TERMINAL],
+        "gallery": retrieved, "pictures": thumbnails.uris,
+        "zero_shot": zero_shot(study), "zero_shot_limit": RUNS_WITH_CLASSES,
+        "published": None if comparison is None else _published(study, comparison),
         "protocols": _protocols(study), "ranks": _ranks(study),
     }  # fmt: skip
 
 
-def _line(study: Study, line: Line) -> dict[str, Any]:
-    row = line.row
-    results = line.results
+_FIELDS = (
+    "dataset", "direction", "method", "name", "backbone", "variant", "bits", "mean", "std", "ci95",
+    "alike", "p_seeds", "p_queries", "seeds",
+)  # fmt: skip
+
+
+def _line(study: Study, row: Row) -> dict[str, Any]:
     return {
-        "dataset": row.dataset, "direction": row.direction, "method": row.method,
-        "name": line.name, "backbone": row.backbone, "variant": row.variant, "bits": row.bits,
-        "mean": row.mean, "std": row.std, "ci95": row.ci95, "alike": row.alike,
-        "p_seeds": row.p_seeds, "p_queries": row.p_queries, "seeds": row.seeds,
-        "worst": statistics.fmean(r.worst for r in results),
-        "best": statistics.fmean(r.best for r in results),
-        "selected": row.selected_on, "splits": list(row.split_hashes),
-        "measures": measures(line), **retrieval_curves(line), "epochs": epochs(study, line),
-        "costs": _costs(study, line),
+        **{field: getattr(row, field) for field in _FIELDS},
+        "worst": statistics.fmean(r.worst for r in row.results),
+        "best": statistics.fmean(r.best for r in row.results),
+        "splits": list(row.split_hashes),
+        "measures": measures(row), **retrieval_curves(row), "epochs": epochs(study, row),
+        "leaderboard": _values(LEADERBOARD, row), "costs": _values(COSTS, row),
     }  # fmt: skip
 
 
-def _costs(study: Study, line: Line) -> dict[str, Any]:
-    """Return seconds of each phase, bytes of the codes and, where a run says so, peak memory."""
-    metrics = [study.metrics[result.folder] for result in line.results]
-    timings = [m.get("timing", {}) for m in metrics]
-    costs: dict[str, Any] = {
-        key: statistics.fmean(t[key] for t in timings)
-        for key in ("setup_s", "train_s", "encode_s", "time_s")
-        if all(key in t for t in timings)
-    }
-    rows = line.results[0].report.get("database")
-    if rows is not None:
-        costs["codes"] = rows * -(-line.row.bits // 8)
-    peaks = [m.get("memory", {}) for m in metrics]
-    for key in ("peak_mb", "device_peak_mb"):
-        if all(key in peak for peak in peaks):
-            costs[key] = max(peak[key] for peak in peaks)
-    costs["weights"] = sum(
-        file.stat().st_size
-        for file in (line.results[0].folder / "checkpoints").glob("best/*.safetensors")
-    ) or sum(
-        file.stat().st_size
-        for file in (line.results[0].folder / "checkpoints").glob("last/[ml]*.safetensors")
-    )
-    return costs
+def _columns(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return what ``assets/tables.js`` must know of the columns that the page shows."""
+    return [
+        {"key": c.key, "heading": c.heading, "digits": c.digits, "over": c.over, **c.page}
+        for c in columns
+        if PAGE in c.shown
+    ]
+
+
+def _values(columns: Sequence[Column], row: Row) -> dict[str, Any]:
+    return {column.key: column.value(row) for column in columns if PAGE in column.shown}
 
 
 def _protocols(study: Study) -> list[dict[str, Any]]:
     """Return every protocol and split once, with the number of runs and where they were made."""
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for path, metrics in study.metrics.items():
         protocol = metrics.get("protocol", {})
         selected = protocol.get("selected", {})
-        told = {
+        description = {
             "dataset": metrics["run"]["dataset"], "split_hash": metrics["split_hash"],
             "split": protocol.get("split", ""), "rows": protocol.get("rows", {}),
             "metric": protocol.get("metric", ""), "relevance": protocol.get("relevance", ""),
@@ -136,32 +126,30 @@ def _protocols(study: Study) -> list[dict[str, Any]]:
             "selected": selected.get("on", ""), "captions": protocol.get("captions") or "",
         }  # fmt: skip
         status = study.folders[path].status()
-        entry = found.setdefault(repr(told), {**told, "runs": 0, "made": {}})
+        entry = entries.setdefault(repr(description), {**description, "runs": 0, "made": {}})
         entry["runs"] += 1
         torch = status.get("versions", {}).get("torch", "")
-        where = f"{status.get('git_revision') or 'no revision'}, torch {torch}"
-        entry["made"][where] = entry["made"].get(where, 0) + 1
-    return list(found.values())
+        software = f"{status.get('git_revision') or 'no revision'}, torch {torch}"
+        entry["made"][software] = entry["made"].get(software, 0) + 1
+    return list(entries.values())
 
 
 def _ranks(study: Study) -> dict[str, Any] | None:
     """Return the ranking of methods over datasets, None with too few of either."""
-    found = rank_methods([line.row for line in study.lines])
-    if found is None:
+    ranking = rank_methods(study.rows)
+    if ranking is None:
         return None
-    return {
-        "ranks": list(found.ranks.items()), "groups": [list(group) for group in found.groups],
-        "difference": found.difference, "p": found.p, "datasets": found.datasets,
-    }  # fmt: skip
+    return {**dataclasses.asdict(ranking), "ranks": list(ranking.ranks.items())}
 
 
-def _published(comparison: Comparison, number: dict[int, int]) -> dict[str, Any]:
+def _published(study: Study, comparison: Comparison) -> dict[str, Any]:
+    number = {id(row): i for i, row in enumerate(study.rows)}
     return {
         "rows": comparison.rows,
         "left_out": list(comparison.left_out.items()),
         "matches": [
             {
-                "line": number[id(match.line)], "measure": f"mAP@{match.published.cut}",
+                "line": number[id(match.row)], "measure": f"mAP@{match.published.cut}",
                 "theirs": match.published.value, "ours": match.ours, "std": match.std,
                 "protocol": match.protocol.name, "paper": match.published.paper,
                 "source": match.published.source, "notes": list(match.notes),

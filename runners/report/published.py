@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from common.registry import DATASETS
 from runners.report.dataset_reader import run_config
-from runners.report.study import Line, Study
+from runners.report.study import Study
+from runners.results.leaderboard import Row
+from runners.results.tables import Table, cells, score
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,16 +49,16 @@ class Published:
     @property
     def cut(self) -> str | None:
         """``all`` or a number: where mAP is cut; None where the metric is no plain mAP."""
-        found = _METRIC.match(self.metric)
-        return None if found is None else (found["cut"] or "all").lower()
+        match = _METRIC.match(self.metric)
+        return None if match is None else (match["cut"] or "all").lower()
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """A published number and the line of ours that measures the same."""
+    """A published number and the row of ours that measures the same."""
 
     published: Published
-    line: Line
+    row: Row
     ours: float
     std: float | None
     protocol: Protocol
@@ -114,75 +116,86 @@ def compare(study: Study, rows: list[Published]) -> Comparison:
     matches: list[Match] = []
     left_out: Counter[str] = Counter()
     by_cell: dict[tuple[Any, ...], list[Published]] = {}
-    for row in rows:
+    for theirs in rows:
+        key = _plain(theirs.method), _dataset(theirs.dataset), theirs.bits, theirs.direction
+        by_cell.setdefault(key, []).append(theirs)
+    for row in study.rows:
         key = _plain(row.method), _dataset(row.dataset), row.bits, row.direction
-        by_cell.setdefault(key, []).append(row)
-    for line in study.lines:
-        ours = line.row
-        key = _plain(ours.method), _dataset(ours.dataset), ours.bits, ours.direction
-        same = by_cell.get(key, [])
-        protocol, reason = protocol_of(study, line) if same else (None, "")
-        for row in same:
-            told = reason if protocol is None else _why_not(row, line, protocol)
-            if told or protocol is None:
-                left_out[told] += 1
+        candidates = by_cell.get(key, [])
+        protocol, reason = protocol_of(row) if candidates else (None, "")
+        for theirs in candidates:
+            match = reason if protocol is None else _match(theirs, row, protocol)
+            if isinstance(match, Match):
+                matches.append(match)
             else:
-                matches.append(_match(row, line, protocol))
+                left_out[match] += 1
     return Comparison(tuple(matches), dict(left_out.most_common()), len(rows))
 
 
-def _why_not(row: Published, line: Line, protocol: Protocol) -> str:
-    """Return why numbers of the same method and dataset cannot be compared, or ``""``."""
-    if row.cut is None:
-        return f"'{row.metric}' is not among our measures"
-    if row.protocol:
-        if row.protocol != protocol.name:
-            return f"protocol {row.protocol}, ours is {protocol.name}"
-    elif _first_word(row.paper) not in _words(protocol.papers):
+def _match(theirs: Published, row: Row, protocol: Protocol) -> Match | str:
+    """Return a match, or why numbers of the same method and dataset cannot be compared."""
+    if theirs.cut is None:
+        return f"'{theirs.metric}' is not among our measures"
+    if theirs.protocol:
+        if theirs.protocol != protocol.name:
+            return f"protocol {theirs.protocol}, ours is {protocol.name}"
+    elif _first_word(theirs.paper) not in _words(protocol.papers):
         return f"another protocol than {protocol.name} ({protocol.papers})"
-    classes = re.search(r"\((\d+)\D*\)", row.dataset)
+    classes = re.search(r"\((\d+)\D*\)", theirs.dataset)
     if classes and protocol.published.get("classes") not in (None, int(classes[1])):
         return f"{classes[1]} classes, ours has {protocol.published['classes']}"
-    if line.mean("map", row.cut, "expected") is None:
-        return f"mAP@{row.cut} was not measured; main.py evaluate RUN eval.at=[all,{row.cut}]"
-    return ""
-
-
-def _match(row: Published, line: Line, protocol: Protocol) -> Match:
-    assert row.cut is not None
-    ours = line.mean("map", row.cut, "expected")
-    assert ours is not None
+    ours, std = row.over_seeds("map", theirs.cut, "expected")
+    if ours is None:
+        return f"mAP@{theirs.cut} was not measured; main.py evaluate RUN eval.at=[all,{theirs.cut}]"
     notes = [protocol.note] if protocol.note else []
-    if "@" not in row.metric:
+    if "@" not in theirs.metric:
         notes.append("the source names no cut; compared with mAP@all")
-    if row.metric.lower().startswith("best"):
+    if theirs.metric.lower().startswith("best"):
         notes.append("the source states its best epoch")
-    notes.append(f"our epoch: {line.row.selected_on}")
-    deviation = line.deviation("map", row.cut, "expected")
-    return Match(row, line, ours, deviation, protocol, tuple(notes))
+    notes.append(f"our epoch: {row.selected_on}")
+    return Match(theirs, row, ours, std, protocol, tuple(notes))
 
 
-def protocol_of(study: Study, line: Line) -> tuple[Protocol | None, str]:
-    """Return the published protocol that the runs of a line follow, or why there is none."""
-    result = line.results[0]
+def protocol_of(row: Row) -> tuple[Protocol | None, str]:
+    """Return the published protocol that the runs of a row follow, or why there is none."""
+    result = row.results[0]
     section = run_config(result.folder).get("dataset", {})
     name = str(section.get("name", ""))
     source = getattr(DATASETS.get(name).config, "source", None) if name in DATASETS else None
     if source is None:
-        return None, f"{line.row.dataset} is not drawn by a published protocol"
+        return None, f"{row.dataset} is not drawn by a published protocol"
     split = section.get("split") or {}
     chosen = split.get("name") if isinstance(split, dict) else split
     protocols = {protocol.name: protocol for protocol in source.protocols}
     protocol = protocols.get(chosen or source.protocols[0].name)
     if protocol is None:
         return None, f"protocol {chosen} is not known"
-    rows = study.metrics[result.folder]["protocol"].get("rows", {})
+    rows = result.metrics["protocol"].get("rows", {})
     ours = {**rows, "train": rows.get("train", 0) + rows.get("val", 0)}
     for part in ("query", "train", "database"):
-        wanted = protocol.published.get(part)
-        if wanted is not None and ours.get(part) != wanted:
-            return None, f"{ours.get(part)} {part} rows, {protocol.name} has {wanted}"
+        published = protocol.published.get(part)
+        if published is not None and ours.get(part) != published:
+            return None, f"{ours.get(part)} {part} rows, {protocol.name} has {published}"
     return protocol, ""
+
+
+def published_table(comparison: Comparison) -> Table:
+    """Return the published numbers beside ours."""
+    rows = []
+    for match in comparison.matches:
+        theirs, row = match.published, match.row
+        texts = (
+            row.name, row.dataset, row.direction, str(row.bits), f"mAP@{theirs.cut}",
+            f"{theirs.value:.4f}", score(match.ours, match.std),
+            f"{match.ours - theirs.value:+.4f}", match.protocol.name, theirs.paper, theirs.source,
+        )  # fmt: skip
+        rows.append(cells(*texts))
+    head = (
+        "method", "dataset", "task", "bits", "measure", "published", "ours", "difference",
+        "protocol", "paper", "source",
+    )  # fmt: skip
+    notes = [f"{count} not compared: {reason}" for reason, count in comparison.left_out.items()]
+    return Table("Published and ours, same protocol", head, tuple(rows), tuple(notes))
 
 
 def _dataset(name: str) -> str:

@@ -1,33 +1,39 @@
-"""What runs say together: mean ± std over seeds by method, bit length and direction, and tests."""
+"""Finished runs as rows: mean ± std over seeds by method, bit length and direction, and tests."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import logging
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.config import schema
 from common.config.run_config import NOT_IDENTITY
 from common.storage.run_folder import RunFolder
 from runners.evaluation.query_ap import measured_rows, read_query_ap
 from runners.results.significance import Ranking, Sample, against_best, half_width, ranking
-from runners.results.zero_shot_columns import NAMES, NOTE, columns, measures_of
 from utils.errors import UserError
 from utils.files import atomic_path
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-log = logging.getLogger("hashing")
+ZERO_SHOT = {
+    "all_classes": "all classes", "unseen_only": "unseen only", "harmonic": "harmonic mean",
+}  # fmt: skip
+"""Zero-shot measure → heading, all of mAP@all; see :mod:`runners.evaluation.zero_shot`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One run and direction."""
+    """One run and direction.
+
+    Attributes:
+        metrics: the run's ``metrics.json``.
+        report: its part for this direction.
+        zero_shot: "all classes, mAP@all" and further measures and cuts → mAP; empty where they
+            do not apply.
+    """
 
     dataset: str
     method: str
@@ -44,6 +50,7 @@ class Result:
     train_s: float
     folder: Path
     report: dict[str, Any]
+    metrics: dict[str, Any]
     variant: str = ""
     zero_shot: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -59,6 +66,8 @@ class Row:
         alike: whether it is not distinguishable from the best; None where no test can be made.
         all_classes, unseen_only, harmonic: zero-shot measures, mAP@all; None where they do not
             apply. See :mod:`runners.evaluation.zero_shot`.
+        results: of the runs, in the order of their seeds.
+        several_encoders: whether the dataset has been run with several.
     """
 
     dataset: str
@@ -84,11 +93,48 @@ class Row:
     unseen_only_std: float | None = None
     harmonic: float | None = None
     harmonic_std: float | None = None
+    # no columns of the CSV, and not compared:
+    results: tuple[Result, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    several_encoders: bool = dataclasses.field(default=False, compare=False)
 
     @property
-    def label(self) -> str:
-        """Method and variant."""
-        return f"{self.method} {self.variant}".strip()
+    def name(self) -> str:
+        """Method, variant, and the encoder where the dataset has been run with several."""
+        return label(self) + (f" [{self.backbone}]" if self.several_encoders else "")
+
+    def over_seeds(self, *keys: str) -> tuple[float | None, float | None]:
+        """Return mean and deviation of a number in the reports of this direction."""
+        return mean_and_std(_at(result.report, keys) for result in self.results)
+
+    def costs(self, *keys: str) -> list[float | None]:
+        """Return a number in each run's ``metrics.json``, None where it is missing."""
+        return [_at(result.metrics, keys) for result in self.results]
+
+
+def label(run: Result | Row) -> str:
+    """Return method and variant."""
+    return f"{run.method} {run.variant}".strip()
+
+
+def mean_and_std(values: Iterable[float | None]) -> tuple[float | None, float | None]:
+    """Return mean and sample deviation (ddof 1); None where a value is missing, or of one value.
+
+    >>> mean_and_std([0.5, None]), mean_and_std([0.25])
+    ((None, None), (0.25, None))
+    """
+    values = list(values)
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) < len(values):
+        return None, None
+    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
+
+
+def _at(report: Any, keys: Sequence[str]) -> float | None:
+    for key in keys:
+        if not isinstance(report, dict) or key not in report:
+            return None
+        report = report[key]
+    return float(report) if isinstance(report, int | float) else None
 
 
 def find_runs(root: str | Path) -> list[RunFolder]:
@@ -131,11 +177,36 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
                     selected_on=selected["on"], epoch=selected["epoch"],
                     split_hash=metrics["split_hash"],
                     train_s=metrics["timing"].get("train_s", 0.0), folder=folder.path,
-                    report=report, variant=variants[folder.path],
-                    zero_shot=measures_of(zero_shot.get(direction, {})),
+                    report=report, metrics=metrics, variant=variants[folder.path],
+                    zero_shot=zero_shot_values(zero_shot.get(direction, {})),
                 )
             )  # fmt: skip
     return results
+
+
+def zero_shot_values(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return "measure, mAP@cut" → value of one direction of ``metrics["zero_shot"]``."""
+    generalised = report.get("generalised", {})
+    bands = {
+        "all classes": report.get("all_classes", {}),
+        "unseen only": report.get("unseen_only", {}),
+        "generalised, unseen": generalised.get("unseen", {}),
+        "generalised, seen": generalised.get("seen", {}),
+    }
+    values = {
+        f"{name}, mAP@{cut}": band["expected"]
+        for name, cuts in bands.items()
+        for cut, band in cuts.items()
+    }
+    harmonic = generalised.get("harmonic", {}).items()
+    return values | {f"harmonic mean, mAP@{cut}": value for cut, value in harmonic}
+
+
+def measures_of(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the measures of ``ZERO_SHOT`` that a direction of ``metrics["zero_shot"]`` has."""
+    values = zero_shot_values(report)
+    names = {key: f"{heading}, mAP@all" for key, heading in ZERO_SHOT.items()}
+    return {key: values[name] for key, name in names.items() if name in values}
 
 
 def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
@@ -156,51 +227,59 @@ def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
 
 def summarize(results: Sequence[Result]) -> list[Row]:
     """Return mean and sample deviation (ddof 1) over seeds, and how each compares with the best."""
+    encoders = Counter(dataset for dataset, _ in {(r.dataset, r.backbone) for r in results})
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for r in results:
         key = (r.dataset, r.method, r.backbone, r.variant, r.bits, r.direction)
         groups.setdefault(key, []).append(r)
     rows = []
     for key, members in groups.items():
+        members.sort(key=lambda r: (r.seed, str(r.folder)))
         values = [m.map_all for m in members]
-        rows.append(
-            Row(
-                *key,
-                mean=statistics.fmean(values),
-                std=statistics.stdev(values) if len(values) > 1 else None,
-                seeds=len(values),
-                tie_band=max(m.best - m.worst for m in members),
-                selected_on=", ".join(sorted({m.selected_on for m in members})),
-                train_s=statistics.fmean(m.train_s for m in members),
-                split_hashes=tuple(sorted({m.split_hash for m in members})),
-                ci95=half_width(values),
-                **columns([m.zero_shot for m in members]),
-            )
+        zero_shot: dict[str, Any] = {}
+        for measure, heading in ZERO_SHOT.items():
+            pair = mean_and_std(m.zero_shot.get(f"{heading}, mAP@all") for m in members)
+            zero_shot[measure], zero_shot[f"{measure}_std"] = pair
+        row = Row(
+            *key,
+            mean=statistics.fmean(values),
+            std=mean_and_std(values)[1],
+            seeds=len(values),
+            tie_band=max(m.best - m.worst for m in members),
+            selected_on=", ".join(sorted({m.selected_on for m in members})),
+            train_s=statistics.fmean(m.train_s for m in members),
+            split_hashes=tuple(sorted({m.split_hash for m in members})),
+            ci95=half_width(values),
+            **zero_shot,
+            results=tuple(members),
+            several_encoders=encoders[members[0].dataset] > 1,
         )
-    rows = _compared(rows, [_sample(members) for members in groups.values()])
-    return sorted(rows, key=lambda r: (r.dataset, r.direction, r.method, r.variant, r.bits))
-
-
-def _sample(members: Sequence[Result]) -> Sample:
-    kept = {m.seed: read_query_ap(m.folder, m.direction) for m in members}
-    return Sample(
-        {m.seed: m.map_all for m in members},
-        {seed: values for seed, values in kept.items() if values is not None},
-        ";".join(sorted({measured_rows(m.folder) or m.split_hash for m in members})),
+        rows.append(row)
+    return sorted(
+        _compared(rows), key=lambda r: (r.dataset, r.direction, r.method, r.variant, r.bits)
     )
 
 
-def _compared(rows: Sequence[Row], samples: Sequence[Sample]) -> list[Row]:
-    columns: dict[tuple[str, str, int], list[int]] = {}
-    for index, row in enumerate(rows):
-        columns.setdefault((row.dataset, row.direction, row.bits), []).append(index)
-    compared = list(rows)
+def _sample(row: Row) -> Sample:
+    queries = {r.seed: read_query_ap(r.folder, r.direction) for r in row.results}
+    return Sample(
+        {r.seed: r.map_all for r in row.results},
+        {seed: values for seed, values in queries.items() if values is not None},
+        ";".join(sorted({measured_rows(r.folder) or r.split_hash for r in row.results})),
+    )
+
+
+def _compared(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the tests against the best of each dataset, direction and length."""
+    columns: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        columns.setdefault((row.dataset, row.direction, row.bits), []).append(row)
+    compared = []
     for members in columns.values():
-        verdicts = against_best([samples[i] for i in members])
-        for i, verdict in zip(members, verdicts, strict=True):
-            compared[i] = dataclasses.replace(
-                rows[i], p_seeds=verdict.p_seeds, p_queries=verdict.p_queries, alike=verdict.alike
-            )
+        verdicts = against_best([_sample(row) for row in members])
+        for row, verdict in zip(members, verdicts, strict=True):
+            tests = {key: getattr(verdict, key) for key in ("p_seeds", "p_queries", "alike")}
+            compared.append(dataclasses.replace(row, **tests))
     return compared
 
 
@@ -209,168 +288,26 @@ def rank_methods(rows: Sequence[Row]) -> Ranking | None:
     cells: dict[str, dict[str, dict[tuple[str, int], float]]] = {}
     for row in rows:
         methods = cells.setdefault(row.dataset, {})
-        methods.setdefault(row.label, {})[row.direction, row.bits] = row.mean
+        methods.setdefault(label(row), {})[row.direction, row.bits] = row.mean
     everywhere = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
     scores: dict[str, dict[str, float]] = {}
     for dataset, methods in cells.items():
-        own = {name: methods[name] for name in everywhere}
-        common = set.intersection(*(set(values) for values in own.values())) if own else set()
+        ranked = {name: methods[name] for name in everywhere}
+        common = set.intersection(*(set(cell) for cell in ranked.values())) if ranked else set()
         if common:
             scores[dataset] = {
                 name: statistics.fmean(values[key] for key in sorted(common))
-                for name, values in own.items()
+                for name, values in ranked.items()
             }
     return ranking(scores)
 
 
-def print_tables(rows: Sequence[Row]) -> None:
-    """Print one table per dataset and direction, the best of each column bold."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=None if Console().is_terminal else 120)
-    for dataset, direction in sorted({(r.dataset, r.direction) for r in rows}):
-        chosen = [r for r in rows if (r.dataset, r.direction) == (dataset, direction)]
-        bits = sorted({r.bits for r in chosen})
-        table = Table(title=f"{dataset}  {direction}  mAP@all (mean ± std over seeds)")
-        table.add_column("method")
-        for k in bits:
-            table.add_column(f"{k} bits", justify="right")
-        for heading in ("seeds", "epoch chosen on", "train s"):
-            table.add_column(heading, justify="right")
-        for line in _lines(chosen, bits):
-            table.add_row(*line)
-        console.print(table)
-        splits = sorted({h for r in chosen for h in r.split_hashes})
-        console.print(f"split {', '.join(splits)}; expected over tie orders", style="dim")
-        if any(r.alike for r in chosen):
-            console.print(
-                "≈ not distinguishable from the best: paired t tests over seeds and queries, "
-                "5 %, Holm's correction", style="dim",
-            )  # fmt: skip
-        _print_zero_shot(console, [r for r in chosen if r.all_classes is not None])
-        console.print()
-
-
-def _print_zero_shot(console: Console, rows: Sequence[Row]) -> None:
-    """Print what else is measured of zero-shot runs, by bit length, if there are any."""
-    from rich.table import Table
-
-    if not rows:
-        return
-    table = Table(
-        title=f"{rows[0].dataset}  {rows[0].direction}  zero-shot mAP@all (mean ± std over seeds)"
-    )
-    table.add_column("bits", justify="right")
-    table.add_column("method")
-    for heading in NAMES.values():
-        table.add_column(heading, justify="right")
-    for bits in sorted({r.bits for r in rows}):
-        own = sorted((r for r in rows if r.bits == bits), key=lambda r: -(r.all_classes or 0))
-        names = _names(rows)
-        for row in own:
-            cells = [_zero_shot_cell(row, own, measure) for measure in NAMES]
-            table.add_row(str(bits), names[row].replace("[", r"\["), *cells)
-        table.add_section()
-    console.print(table)
-    console.print(NOTE, style="dim")
-
-
-def _zero_shot_cell(row: Row, column: Sequence[Row], measure: str) -> str:
-    mean, std = getattr(row, measure), getattr(row, f"{measure}_std")
-    if mean is None:
-        return "–"
-    values = (getattr(other, measure) for other in column)
-    return _score(mean, std, mean == max(value for value in values if value is not None))
-
-
-def _names(rows: Sequence[Row]) -> dict[Row, str]:
-    """Return what to call each row: with its encoder where there are several."""
-    several = len({r.backbone for r in rows}) > 1
-    return {
-        r: " ".join(p for p in (r.label, f"[{r.backbone}]" if several else "") if p) for r in rows
-    }
-
-
-def _score(mean: float, std: float | None, best: bool, mark: str = "") -> str:
-    text = f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "") + mark
-    return f"[bold]{text}[/bold]" if best else text
-
-
-def _lines(rows: Sequence[Row], bits: Sequence[int]) -> list[list[str]]:
-    best = {k: max((r.mean for r in rows if r.bits == k), default=0.0) for k in bits}
-    by_name: dict[str, dict[int, Row]] = {}
-    for row, name in _names(rows).items():
-        by_name.setdefault(name, {})[row.bits] = row
-    lines = []
-    for name in sorted(by_name, key=lambda n: -max(r.mean for r in by_name[n].values())):
-        own = by_name[name]
-        some = next(iter(own.values()))
-        seconds = statistics.fmean(row.train_s for row in own.values())
-        cells = [_cell(own.get(k), best[k]) for k in bits]
-        seeds = str(max(row.seeds for row in own.values()))
-        lines.append([name.replace("[", r"\["), *cells, seeds, some.selected_on, f"{seconds:.1f}"])
-    return lines
-
-
-def _cell(row: Row | None, best: float) -> str:
-    if row is None:
-        return "–"
-    return _score(row.mean, row.std, row.mean == best, " ≈" if row.alike else "")
-
-
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write the summary rows as CSV, atomically."""
-    names = [field.name for field in dataclasses.fields(Row)]
+    names = [field.name for field in dataclasses.fields(Row) if field.compare]
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         for row in rows:
             values = [getattr(row, name) for name in names]
             writer.writerow([";".join(v) if isinstance(v, tuple) else v for v in values])
-
-
-def plot_curves(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Write precision against recall (by rank) as PNG per dataset, direction and bit length."""
-    from utils.plots import line_plot
-
-    written = []
-    for place in sorted({(r.dataset, r.direction, r.bits) for r in results}):
-        dataset, direction, bits = place
-        chosen = [r for r in results if (r.dataset, r.direction, r.bits) == place]
-        first_seeds: dict[str, Result] = {}
-        for r in sorted(chosen, key=lambda r: r.seed):
-            first_seeds.setdefault(f"{r.method} {r.variant}".strip(), r)
-        curves = {}
-        for name, r in sorted(first_seeds.items(), key=lambda item: -item[1].map_all):
-            curve = r.report["pr_rank"]
-            curves[f"{name} ({r.map_all:.3f})"] = (curve["recall"], curve["precision"])
-        path = folder / f"pr-{dataset}-{direction}-{bits}bit.png"
-        line_plot(curves, path, "recall", "precision", f"{dataset}, {direction}, {bits} bits")
-        written.append(path)
-    return written
-
-
-def print_ranks(found: Ranking) -> None:
-    """Print average ranks over datasets, and which are not distinguishable."""
-    from rich.console import Console
-
-    console = Console(width=None if Console().is_terminal else 120)
-    listed = ", ".join(f"{name} {rank:.2f}" for name, rank in found.ranks.items())
-    friedman = "" if found.p is None else f"; Friedman p {found.p:.3g}"
-    console.print(f"average rank over {found.datasets} datasets: {listed}", highlight=False)
-    console.print(
-        f"critical difference {found.difference:.2f} (Nemenyi, 5 %){friedman}", style="dim"
-    )
-    for group in found.groups:
-        console.print(f"≈ {', '.join(group)}", style="dim", highlight=False)
-
-
-def plot_ranks(found: Ranking, folder: Path) -> Path:
-    """Write the critical-difference diagram as PNG."""
-    from utils.plots import rank_plot
-
-    path = folder / "ranks.png"
-    title = f"average rank over {found.datasets} datasets, by mAP"
-    rank_plot(found.ranks, found.groups, found.difference, path, title)
-    return path

@@ -5,39 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from runners.results.renderers import console, print_table
+from runners.results.tables import Table, cells
 from utils.errors import UserError
+
+_BY_RANK = {
+    "precision_at": "precision@{}", "recall_at": "recall@{}", "ndcg": "NDCG@{}",
+    "semantic_ndcg": "NDCG@{} by class similarity",
+}  # fmt: skip
 
 
 def print_metrics(result: dict[str, Any]) -> None:
     """Print mAP with its band over tie orders, precision and recall at N, for every direction."""
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console()
+    output = Console()
     for direction, report in result["directions"].items():
-        table = Table(title=f"{direction}: {report['queries']} queries, {report['database']} rows")
-        for heading in ("metric", "expected", "worst", "best"):
-            table.add_column(heading, justify="left" if heading == "metric" else "right")
-        for at, value in report["map"].items():
-            name = f"mAP@{at}" + (f" (÷ {value['denominator']})" if "denominator" in value else "")
-            table.add_row(name, *(f"{value[key]:.4f}" for key in ("expected", "worst", "best")))
-        for kind in ("precision_at", "recall_at"):
-            for at, value in report[kind].items():
-                table.add_row(f"{kind.removesuffix('_at')}@{at}", f"{value:.4f}", "", "")
-        for at, value in report["ndcg"].items():
-            table.add_row(f"NDCG@{at}", f"{value:.4f}", "", "")
-        for at, value in report.get("semantic_ndcg", {}).items():
-            table.add_row(f"NDCG@{at} by class similarity", f"{value:.4f}", "", "")
-        table.add_row("R-precision", f"{report['r_precision']:.4f}", "", "")
-        table.add_row("precision within radius 2", f"{report['precision_radius2']:.4f}", "", "")
-        console.print(table)
-        console.print(
+        rows = []
+        for cut, value in report["map"].items():
+            name = f"mAP@{cut}" + (f" (÷ {value['denominator']})" if "denominator" in value else "")
+            rows.append(cells(name, *(f"{value[k]:.4f}" for k in ("expected", "worst", "best"))))
+        for key, name in _BY_RANK.items():
+            for at, value in report.get(key, {}).items():
+                rows.append(cells(name.format(at), f"{value:.4f}", "", ""))
+        rows.append(cells("R-precision", f"{report['r_precision']:.4f}", "", ""))
+        radius = f"{report['precision_radius2']:.4f}"
+        rows.append(cells("precision within radius 2", radius, "", ""))
+        title = f"{direction}: {report['queries']} queries, {report['database']} rows"
+        print_table(output, Table(title, ("metric", "expected", "worst", "best"), tuple(rows)))
+        output.print(
             f"ties: mean over all orders; queries without a relevant row: "
             f"{report['queries_without_relevant']}"
         )
         for note in _notes(report):
-            console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"measured in {result['timing']['time_s']:.3f} s")
+            output.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    output.print(f"measured in {result['timing']['time_s']:.3f} s")
 
 
 def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
@@ -46,25 +48,20 @@ def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
     Args:
         directions: direction → report, of ``metrics.json``.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    cuts = list(dict.fromkeys(at for report in directions.values() for at in report["map"]))
+    cuts = list(dict.fromkeys(cut for report in directions.values() for cut in report["map"]))
     if cuts in ([], ["all"]):
         return
-    console = Console(width=None if Console().is_terminal else 120)
-    table = Table(title="mAP by cut: expected over tie orders (worst to best)")
-    table.add_column("direction")
-    for at in cuts:
-        table.add_column(f"mAP@{at}", justify="right")
+    rows = []
     for direction, report in directions.items():
-        cells = [_band(report["map"][at]) if at in report["map"] else "–" for at in cuts]
-        table.add_row(direction, *cells)
-    console.print(table)
+        bands = [_band(report["map"][cut]) if cut in report["map"] else "–" for cut in cuts]
+        rows.append(cells(direction, *bands))
+    title = "mAP by cut: expected over tie orders (worst to best)"
+    output = console()
+    print_table(output, Table(title, ("direction", *(f"mAP@{cut}" for cut in cuts)), tuple(rows)))
     for direction, report in directions.items():
         for note in _notes(report):
-            told = f"{direction}: {note}"
-            console.print(told, markup=False, highlight=False, soft_wrap=True, style="dim")
+            text = f"{direction}: {note}"
+            output.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
 
 
 def _band(value: dict[str, float]) -> str:
@@ -101,21 +98,21 @@ def plot_metrics(result: dict[str, Any], path: Path) -> None:
 
     by_rank, by_radius = {}, {}
     for direction, report in result["directions"].items():
-        at, band = next(iter(report["map"].items()))
+        cut, band = next(iter(report["map"].items()))
         name = (
-            f"{direction}: mAP@{at} {band['expected']:.4f}, "
+            f"{direction}: mAP@{cut} {band['expected']:.4f}, "
             f"ties {band['worst']:.4f} to {band['best']:.4f}"
         )
         rank, radius = report["pr_rank"], report["pr_radius"]
         by_rank[name] = rank["recall"], rank["precision"]
         points = [p for p in zip(radius["recall"], radius["precision"], strict=True) if p[0] > 0]
         by_radius[name] = [p[0] for p in points], [p[1] for p in points]
-    some = next(iter(result["directions"].values()))
+    report = next(iter(result["directions"].values()))
     panel_plot(
         [
             Panel(by_rank, "recall", "precision", "by rank, mean over queries", marker="."),
             Panel(by_radius, "recall", "precision", "by Hamming radius, pooled", marker="."),
         ],
         path,
-        f"{some['bits']} bits, {some['queries']} queries, {some['database']} rows",
+        f"{report['bits']} bits, {report['queries']} queries, {report['database']} rows",
     )

@@ -1,4 +1,4 @@
-"""What differences between methods are worth: intervals, paired tests, ranks over datasets.
+"""Whether methods differ: intervals, paired tests, ranks over datasets.
 
 Two things vary, and each has a paired test by Student's t. *Seeds*: differences of mAP of two
 methods with the same seed; their spread is taken from all methods of the column that have the same
@@ -8,7 +8,7 @@ test are corrected for the number of comparisons by Holm's rule: sorted p_(1) �
 the maximum over j ≤ i of min(1, (m - j + 1) p_(j)).
 
 A method is *distinguishable* from the best only if every test that can be made says so at 5 %. With
-one seed only queries are tested, and nothing is known of how training varies.
+one seed only queries are tested, which says nothing of how training varies.
 
 Over datasets (Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 2006):
 methods are ranked within each dataset by mAP averaged over directions and code lengths; average
@@ -44,17 +44,16 @@ def paired_test(differences: Sequence[float] | np.ndarray) -> float | None:
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return None
-    mean, deviation = values.mean(), values.std(ddof=1)
-    if deviation <= 1e-12 * max(abs(mean), 1.0):  # all alike
-        return 1.0 if abs(mean) <= 1e-12 else 0.0
-    return _two_sided(abs(mean) / (deviation / math.sqrt(len(values))), len(values) - 1)
+    return _t_test(values.mean(), values.std(ddof=1) / math.sqrt(len(values)), len(values) - 1)
 
 
-def _two_sided(t: float, freedom: int) -> float:
-    """Return the probability that Student's t is as far from 0 as ``t`` ≥ 0, or farther."""
+def _t_test(difference: float, error: float, freedom: int) -> float:
+    """Return the two-sided p value of a difference with a standard error."""
+    if error <= 1e-12 * max(abs(difference), 1.0):  # all alike
+        return 1.0 if abs(difference) <= 1e-12 else 0.0
     from scipy.special import stdtr
 
-    return float(2 * stdtr(freedom, -t))
+    return float(2 * stdtr(freedom, -(abs(difference) / error)))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -65,19 +64,19 @@ def holm(values: Sequence[float]) -> list[float]:
     """
     corrected = [0.0] * len(values)
     largest = 0.0
-    for place, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
-        largest = max(largest, min(1.0, (len(values) - place) * values[index]))
+    for smaller, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        largest = max(largest, min(1.0, (len(values) - smaller) * values[index]))
         corrected[index] = largest
     return corrected
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What is known of one method in one column.
+    """Scores of one method in one column.
 
     Attributes:
         maps: seed → mAP.
-        queries: seed → AP of each query [Q], where it was kept.
+        queries: seed → AP of each query [Q], where the run has it.
         split: hash of the query and database rows; queries of different ones are not paired.
     """
 
@@ -106,9 +105,9 @@ class Verdict:
 
     @property
     def alike(self) -> bool | None:
-        """Whether it is not distinguishable from the best; None: there is nothing to say."""
-        known = [p for p in (self.p_seeds, self.p_queries) if p is not None]
-        return None if self.is_best or not known else any(p >= LEVEL for p in known)
+        """Whether it is not distinguishable from the best; None: no test can be made."""
+        tests = [p for p in (self.p_seeds, self.p_queries) if p is not None]
+        return None if self.is_best or not tests else any(p >= LEVEL for p in tests)
 
 
 def against_best(samples: Sequence[Sample]) -> list[Verdict]:
@@ -117,17 +116,13 @@ def against_best(samples: Sequence[Sample]) -> list[Verdict]:
         return []
     best = max(range(len(samples)), key=lambda i: samples[i].mean)
     others = [i for i in range(len(samples)) if i != best]
-    over_queries = {i: _over_queries(samples[best], samples[i]) for i in others}
-    corrected = [
-        dict(zip(found, holm(list(found.values())), strict=True))
-        for found in (
-            _seed_tests(samples, best),
-            {i: p for i, p in over_queries.items() if p is not None},
-        )
-    ]
-    return [
-        Verdict(corrected[0].get(i), corrected[1].get(i), i == best) for i in range(len(samples))
-    ]
+    over_queries = ((i, _query_test(samples[best], samples[i])) for i in others)
+    query_tests = {i: p for i, p in over_queries if p is not None}
+    by_seed, by_query = (
+        dict(zip(tests, holm(list(tests.values())), strict=True))
+        for tests in (_seed_tests(samples, best), query_tests)
+    )
+    return [Verdict(by_seed.get(i), by_query.get(i), i == best) for i in range(len(samples))]
 
 
 def _seed_tests(samples: Sequence[Sample], best: int) -> dict[int, float]:
@@ -139,31 +134,25 @@ def _seed_tests(samples: Sequence[Sample], best: int) -> dict[int, float]:
     """
     others = [i for i in range(len(samples)) if i != best]
     seeds = sorted(samples[best].maps)
-    whole = [i for i in others if samples[i].maps.keys() >= set(seeds)]
-    found: dict[int, float] = {}
-    if len(whole) > 1 and len(seeds) > 1:
-        table = np.array([[samples[i].maps[s] for s in seeds] for i in (best, *whole)])
+    complete = [i for i in others if samples[i].maps.keys() >= set(seeds)]
+    tests: dict[int, float] = {}
+    if len(complete) > 1 and len(seeds) > 1:
+        table = np.array([[samples[i].maps[s] for s in seeds] for i in (best, *complete)])
         means = table.mean(1)
-        rest = table - means[:, None] - table.mean(0) + table.mean()
-        freedom = len(whole) * (len(seeds) - 1)
-        error = math.sqrt(2 * (rest**2).sum() / freedom / len(seeds))
-        found |= {i: _t_test(means[0] - means[j], error, freedom) for j, i in enumerate(whole, 1)}
+        residual = table - means[:, None] - table.mean(0) + table.mean()
+        freedom = len(complete) * (len(seeds) - 1)
+        error = math.sqrt(2 * (residual**2).sum() / freedom / len(seeds))
+        for j, i in enumerate(complete, 1):
+            tests[i] = _t_test(means[0] - means[j], error, freedom)
     for i in others:
         common = sorted(samples[best].maps.keys() & samples[i].maps.keys())
         differences = [samples[best].maps[s] - samples[i].maps[s] for s in common]
-        if i not in found and (p := paired_test(differences)) is not None:
-            found[i] = p
-    return found
+        if i not in tests and (p := paired_test(differences)) is not None:
+            tests[i] = p
+    return tests
 
 
-def _t_test(difference: float, error: float, freedom: int) -> float:
-    """Return the two-sided p value of a difference with a standard error."""
-    if error <= 1e-12 * max(abs(difference), 1.0):
-        return 1.0 if abs(difference) <= 1e-12 else 0.0
-    return _two_sided(abs(difference) / error, freedom)
-
-
-def _over_queries(one: Sample, two: Sample) -> float | None:
+def _query_test(one: Sample, two: Sample) -> float | None:
     seeds = sorted(one.queries.keys() & two.queries.keys())
     if not seeds or one.split != two.split:
         return None

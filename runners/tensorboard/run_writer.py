@@ -39,7 +39,7 @@ from common.storage.run_folder import RunFolder
 from runners.evaluation.measure import mean_map
 from runners.evaluation.nearest import nearest, spread
 from runners.experiment import Experiment
-from runners.results.zero_shot_columns import measures_of
+from runners.results.leaderboard import measures_of
 from runners.tensorboard.events import drop_events
 from runners.tensorboard.retrieval_sheets import TOP, Sheets, as_jpeg
 from runners.training.history import EpochRecord

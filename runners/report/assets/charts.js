@@ -16,10 +16,10 @@ function styleOf(index) {
   };
 }
 
-function mark(style, x, y, told) {
+function mark(style, x, y, title) {
   const shape = MARKS[style.mark](x, y);
   shape.setAttribute("class", `mark ${style.hue}`);
-  if (told) shape.append(svg("title", {}, told));
+  if (title) shape.append(svg("title", {}, title));
   return shape;
 }
 
@@ -66,22 +66,22 @@ function lineChart(title, x, y, series) {
   const vertical = scaleOf(y, ys, height - bottom, top);
   const frame = svg("g", {});
   for (const tick of vertical.ticks) {
-    const at = vertical.scale(tick);
-    frame.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: at, y2: at }));
-    frame.append(svg("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, tickText(tick)));
+    const up = vertical.scale(tick);
+    frame.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: up, y2: up }));
+    frame.append(svg("text", { x: left - 6, y: up + 4, "text-anchor": "end" }, tickText(tick)));
   }
   for (const tick of horizontal.ticks) {
-    const at = horizontal.scale(tick);
-    frame.append(svg("line", { class: "axis", x1: at, x2: at, y1: height - bottom, y2: height - bottom + 4 }));
-    frame.append(svg("text", { x: at, y: height - bottom + 16, "text-anchor": "middle" }, tickText(tick)));
+    const across = horizontal.scale(tick);
+    frame.append(svg("line", { class: "axis", x1: across, x2: across, y1: height - bottom, y2: height - bottom + 4 }));
+    frame.append(svg("text", { x: across, y: height - bottom + 16, "text-anchor": "middle" }, tickText(tick)));
   }
   frame.append(svg("path", { class: "axis", d: `M${left},${top}V${height - bottom}H${width - right}` }));
   frame.append(svg("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, x.label));
   const middle = (top + height - bottom) / 2;
   frame.append(svg("text", { x: 11, y: middle, "text-anchor": "middle", transform: `rotate(-90 11 ${middle})` }, y.label));
   for (const one of drawn) frame.append(drawSeries(one, horizontal.scale, vertical.scale, x, y));
-  const told = `${title}; ${y.label} against ${x.label}; ${drawn.map((one) => one.name).join(", ")}`;
-  return el("figure", {}, el("figcaption", {}, title), svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told }, frame));
+  const description = `${title}; ${y.label} against ${x.label}; ${drawn.map((one) => one.name).join(", ")}`;
+  return el("figure", {}, el("figcaption", {}, title), svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": description }, frame));
 }
 
 function drawSeries(one, across, up, x, y) {
@@ -113,11 +113,11 @@ function legend(names, styles, scope) {
       name)));
 }
 
-function bandBar(low, high, from, to, at) {
-  const place = (v) => 4 + (182 * (v - low)) / (high - low || 1);
-  return svg("svg", { viewBox: "0 0 190 15", role: "img", "aria-label": `from ${fixed(from)} to ${fixed(to)}, expected ${fixed(at)}` },
-    svg("rect", { class: "band", x: place(from), y: 4, width: Math.max(1, place(to) - place(from)), height: 7, rx: 3 }),
-    svg("circle", { class: "dot", cx: place(at), cy: 7.5, r: 3.6 }));
+function bandBar(low, high, from, to, expected) {
+  const scale = (v) => 4 + (182 * (v - low)) / (high - low || 1);
+  return svg("svg", { viewBox: "0 0 190 15", role: "img", "aria-label": `from ${fixed(from)} to ${fixed(to)}, expected ${fixed(expected)}` },
+    svg("rect", { class: "band", x: scale(from), y: 4, width: Math.max(1, scale(to) - scale(from)), height: 7, rx: 3 }),
+    svg("circle", { class: "dot", cx: scale(expected), cy: 7.5, r: 3.6 }));
 }
 
 function columnBar(share) {

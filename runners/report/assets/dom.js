@@ -43,9 +43,9 @@ function folded(title, content, open = false) {
   return part;
 }
 
-function item(told, hidden) {
-  if (told.picture !== undefined)
-    return el("img", { src: data.pictures[told.picture], alt: told.classes || `row ${told.row}`, loading: "lazy", decoding: "async" });
-  if (told.text !== undefined) return hidden ? el("span", { class: "text" }, told.text) : el("q", {}, told.text);
-  return el("span", { class: "text" }, told.name || `row ${told.row}`);
+function item(entry, hidden) {
+  if (entry.picture !== undefined)
+    return el("img", { src: data.pictures[entry.picture], alt: entry.classes || `row ${entry.row}`, loading: "lazy", decoding: "async" });
+  if (entry.text !== undefined) return hidden ? el("span", { class: "text" }, entry.text) : el("q", {}, entry.text);
+  return el("span", { class: "text" }, entry.name || `row ${entry.row}`);
 }

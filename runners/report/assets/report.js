@@ -6,41 +6,43 @@ const names = unique([...data.lines].sort((a, b) => b.mean - a.mean).map((line) 
 const styles = Object.fromEntries(names.map((name, index) => [name, styleOf(index)]));
 
 function chosenLines() {
-  const wanted = state.method.toLowerCase();
+  const part = state.method.toLowerCase();
   return data.lines.filter((line) =>
     (!state.dataset || line.dataset === state.dataset) && (!state.direction || line.direction === state.direction) &&
-    (!state.bits || line.bits === Number(state.bits)) && (!wanted || line.name.toLowerCase().includes(wanted)));
+    (!state.bits || line.bits === Number(state.bits)) && (!part || line.name.toLowerCase().includes(part)));
 }
 
-function places(lines) {
-  const found = new Map();
+// "dataset, direction" -> its lines
+function byTask(lines) {
+  const tasks = new Map();
   for (const line of lines) {
     const key = `${line.dataset}, ${line.direction}`;
-    if (!found.has(key)) found.set(key, []);
-    found.get(key).push(line);
+    if (!tasks.has(key)) tasks.set(key, []);
+    tasks.get(key).push(line);
   }
-  return found;
+  return tasks;
 }
 
-const bitsOf = (lines) => unique(lines.map((line) => line.bits)).sort(byNumber);
-const byName = (lines) => {
-  const found = new Map();
+// name -> code length -> line
+function byName(lines) {
+  const names = new Map();
   for (const line of lines) {
-    if (!found.has(line.name)) found.set(line.name, {});
-    found.get(line.name)[line.bits] = line;
+    if (!names.has(line.name)) names.set(line.name, {});
+    names.get(line.name)[line.bits] = line;
   }
-  return found;
-};
+  return names;
+}
+const bitsOf = (lines) => unique(lines.map((line) => line.bits)).sort(byNumber);
 const measured = (line, measure = state.measure) => (line && line.measures[measure] ? line.measures[measure][0] : null);
 
 // ---- leaderboard
 
 function leaderboard(lines) {
   const parts = [];
-  for (const [place, own] of places(lines)) {
-    const bits = bitsOf(own);
-    const rows = [...byName(own)].map(([name, cells]) => ({ name, cells, some: Object.values(cells)[0] }));
-    const marked = state.measure === "mAP@all" && own.some((line) => line.alike);
+  for (const [task, ofTask] of byTask(lines)) {
+    const bits = bitsOf(ofTask);
+    const rows = [...byName(ofTask)].map(([name, cells]) => ({ name, cells }));
+    const marked = state.measure === "mAP@all" && ofTask.some((line) => line.alike);
     const best = Object.fromEntries(bits.map((k) => [k, Math.max(...rows.map((row) => measured(row.cells[k]) ?? -1))]));
     const columns = [
       { name: "method", word: true, value: (row) => row.name },
@@ -50,19 +52,12 @@ function leaderboard(lines) {
         cell: (row) => scoreCell(row.cells[k], marked),
         mark: (row) => (measured(row.cells[k]) !== null && measured(row.cells[k]) === best[k] ? "best" : ""),
       })),
-      number("seeds", (row) => Math.max(...Object.values(row.cells).map((line) => line.seeds)), 0),
-      word("epoch chosen on", (row) => unique(Object.values(row.cells).map((line) => line.selected)).join(", ")),
-      number("training, s", (row) => meanOf(Object.values(row.cells).map((line) => line.costs.train_s)), 1, "mean over seeds and code lengths"),
+      ...listedColumns("leaderboard", rows, (row) => Object.values(row.cells)),
     ];
     const down = { column: bits.length, down: true };
-    parts.push(el("div", { class: "place" }, sortable(`board ${place}`, `${place}: ${state.measure}`, columns, rows, down), boardNote(own)));
+    parts.push(el("div", { class: "task" }, sortable(`leaderboard ${task}`, `${task}: ${state.measure}`, columns, rows, down), leaderboardNote(ofTask)));
   }
   return parts;
-}
-
-function meanOf(values) {
-  const found = values.filter((value) => value !== undefined && value !== null);
-  return found.length ? found.reduce((a, b) => a + b, 0) / found.length : null;
 }
 
 function scoreCell(line, marked) {
@@ -70,24 +65,23 @@ function scoreCell(line, marked) {
   if (value === null) return "–";
   const deviation = line.measures[state.measure][1];
   const alike = marked && line.alike;
-  return el("span", { title: toldTests(line, alike) }, fixed(value),
+  return el("span", { title: testText(line, alike) }, fixed(value),
     deviation === null ? null : el("span", { class: "std" }, ` ± ${fixed(deviation)}`),
     marked ? el("span", { class: "alike" }, alike ? "≈" : "") : null);
 }
 
-function toldTests(line, alike) {
+function testText(line, alike) {
   if (state.measure !== "mAP@all") return null;
   const parts = [`ties ${fixed(line.worst)} to ${fixed(line.best)}`];
   if (line.ci95 !== null) parts.push(`95 % interval of the mean ± ${fixed(line.ci95)}`);
-  for (const [what, p] of [["seeds", line.p_seeds], ["queries", line.p_queries]]) if (p !== null) parts.push(`against the best over ${what}: p ${p.toPrecision(2)}`);
+  for (const [sample, p] of [["seeds", line.p_seeds], ["queries", line.p_queries]]) if (p !== null) parts.push(`against the best over ${sample}: p ${p.toPrecision(2)}`);
   return (alike ? ["not distinguishable from the best", ...parts] : parts).join("\n");
 }
 
-function boardNote(lines) {
+function leaderboardNote(lines) {
   const parts = ["bold: best of its column"];
   if (lines.some((line) => line.seeds > 1)) parts.push("± sample deviation over seeds");
-  if (state.measure === "mAP@all" && lines.some((line) => line.alike))
-    parts.push("≈ not distinguishable from the best: paired t tests over seeds and queries, 5 %, Holm's correction");
+  if (state.measure === "mAP@all" && lines.some((line) => line.alike)) parts.push(data.alike);
   const widest = Math.max(...lines.map((line) => line.best - line.worst));
   if (state.measure === "mAP@all" && widest > data.ties) parts.push(`expected over tie orders, whose band is up to ${fixed(widest, 3)} wide (see Ties)`);
   parts.push(`split ${unique(lines.flatMap((line) => line.splits)).join(", ")}`);
@@ -95,13 +89,13 @@ function boardNote(lines) {
 }
 
 function ranking() {
-  const found = data.ranks;
-  if (!found) return [];
-  const marks = (name) => found.groups.map((group, i) => (group.includes(name) ? String.fromCharCode(65 + (i % 26)) : "")).filter(Boolean).join(" ");
-  const friedman = found.p === null ? "" : `; Friedman test p ${found.p.toPrecision(2)}`;
+  const { ranks, groups, datasets, difference, p } = data.ranks ?? {};
+  if (!ranks) return [];
+  const marks = (name) => groups.map((group, i) => (group.includes(name) ? String.fromCharCode(65 + (i % 26)) : "")).filter(Boolean).join(" ");
+  const friedman = p === null ? "" : `; Friedman test p ${p.toPrecision(2)}`;
   return [
-    sortable("ranks", "", [word("method", (row) => row[0]), number("average rank", (row) => row[1], 2), word("alike", (row) => marks(row[0]))], found.ranks, { column: 1, down: false }),
-    el("p", { class: "note" }, `Over all ${found.datasets} datasets, by mAP averaged over what every method has; 1 is best. Methods that share a letter differ by less than the critical difference ${fixed(found.difference, 2)} (Nemenyi, 5 %)${friedman}.`),
+    sortable("ranks", "", [word("method", (row) => row[0]), number("average rank", (row) => row[1], 2), word("alike", (row) => marks(row[0]))], ranks, { column: 1, down: false }),
+    el("p", { class: "note" }, `Over all ${datasets} datasets, by mAP averaged over what every method has; 1 is best. Methods that share a letter differ by less than the critical difference ${fixed(difference, 2)} (Nemenyi, 5 %)${friedman}.`),
   ];
 }
 
@@ -113,10 +107,13 @@ function seriesOf(lines, points, errors) {
 
 const zip = (x, y) => x.map((value, i) => [value, y[i]]);
 
-function curveCharts(own) {
-  const ranked = [...byName(own)].sort((a, b) => bestOf(b[1]) - bestOf(a[1])).map(([name]) => name);
+const bestOf = (cells) => Math.max(...Object.values(cells).map((line) => line.mean));
+const rankedNames = (lines) => [...byName(lines)].sort((a, b) => bestOf(b[1]) - bestOf(a[1])).map(([name]) => name);
+
+function curveCharts(ofTask) {
+  const ranked = rankedNames(ofTask);
   const shown = ranked.slice(0, CHART_LINES);
-  const lines = own.filter((line) => shown.includes(line.name));
+  const lines = ofTask.filter((line) => shown.includes(line.name));
   const charts = el("div", {});
   const bits = bitsOf(lines);
   if (bits.length > 1) {
@@ -146,26 +143,25 @@ function chartRow(title, ...charts) {
   return drawn.length ? el("div", {}, title ? el("h3", {}, title) : null, el("div", { class: "charts" }, drawn)) : "";
 }
 
-const bestOf = (cells) => Math.max(...Object.values(cells).map((line) => line.mean));
-
 function withLegend(charts, shown, all) {
   const parts = [legend(shown, styles, charts), charts];
   if (all > shown.length) parts.unshift(el("p", { class: "note" }, `The best ${shown.length} of ${all} methods; filter by method for others.`));
   return parts;
 }
 
-function trainingCharts(own) {
-  const kept = own.filter((line) => Object.keys(line.epochs).length);
-  const ranked = [...byName(kept)].sort((a, b) => bestOf(b[1]) - bestOf(a[1])).map(([name]) => name);
+const isTrained = (line) => Object.keys(line.epochs).length > 0;
+
+function trainingCharts(lines) {
+  const ranked = rankedNames(lines);
   const shown = ranked.slice(0, CHART_LINES);
   const charts = el("div", {});
-  for (const k of [...bitsOf(kept)].reverse()) {
-    const of = kept.filter((line) => line.bits === k && shown.includes(line.name));
+  for (const k of [...bitsOf(lines)].reverse()) {
+    const of = lines.filter((line) => line.bits === k && shown.includes(line.name));
     const losses = of.filter((line) => line.epochs.loss);
     const relative = losses.every((line) => line.epochs.loss[1][0] > 0 && line.epochs.loss[1].every((v) => v !== null && v >= 0));
     const scaled = (line) => zip(line.epochs.loss[0], line.epochs.loss[1].map((v) => (relative && v !== null ? v / line.epochs.loss[1][0] : v)));
-    const scores = [["val", "validation rows"], ["query", "test queries"]].map(([part, told]) =>
-      lineChart(`mAP on ${told}`, { label: "epoch" }, { label: "mAP@all" }, seriesOf(of.filter((line) => line.epochs[part]), (line) => zip(...line.epochs[part]))));
+    const scores = [["val", "validation rows"], ["query", "test queries"]].map(([part, rows]) =>
+      lineChart(`mAP on ${rows}`, { label: "epoch" }, { label: "mAP@all" }, seriesOf(of.filter((line) => line.epochs[part]), (line) => zip(...line.epochs[part]))));
     charts.append(chartRow(`${k} bits`,
       lineChart("Training loss", { label: "epoch" }, { label: relative ? "loss, first epoch = 1" : "loss" }, seriesOf(losses, scaled)), ...scores));
   }
@@ -174,11 +170,12 @@ function trainingCharts(own) {
 
 // ---- ties
 
-function tieTable(own) {
-  const rows = own.filter((line) => line.best - line.worst > data.ties);
+const isTied = (line) => line.best - line.worst > data.ties;
+
+function tieTable(rows) {
   const low = Math.min(...rows.map((line) => line.worst));
   const high = Math.max(...rows.map((line) => line.best));
-  return sortable(`ties ${own[0].dataset} ${own[0].direction}`, "", [
+  return sortable(`ties ${rows[0].dataset} ${rows[0].direction}`, "", [
     word("method", (line) => line.name), number("bits", (line) => line.bits, 0), number("worst", (line) => line.worst),
     number("expected", (line) => line.mean), number("best", (line) => line.best), number("width", (line) => line.best - line.worst),
     { name: `${fixed(low, 2)} to ${fixed(high, 2)}`, value: (line) => line.mean, cell: (line) => bandBar(low, high, line.worst, line.best, line.mean) },
@@ -202,7 +199,7 @@ function zeroShot(lines) {
     const key = `${dataset}, ${direction}, ${bits} bits`;
     groups.set(key, [...(groups.get(key) || []), entry]);
   }
-  for (const [key, own] of groups) parts.push(folded(`${key}: each unseen class`, () => classTable(key, own), parts.length === 1));
+  for (const [key, group] of groups) parts.push(folded(`${key}: each unseen class`, () => classTable(key, group), parts.length === 1));
   if (data.zero_shot.length > data.zero_shot_limit) parts.push(el("p", { class: "note" }, `Classes are shown of the first ${data.zero_shot_limit} rows.`));
   return parts;
 }
@@ -228,16 +225,16 @@ function galleryOf(entry) {
   if (entry.note) return el("p", { class: "note" }, entry.note);
   if (!entry.queries.length) return el("p", { class: "note" }, "No room was left on this page for its pictures.");
   return entry.queries.map((one) => el("div", { class: "query" },
-    el("div", { class: "asked" }, item(one.query), el("div", { class: "note" }, `query: ${one.query.classes || "no label"}`)),
-    el("div", { class: "answers" }, one.methods.filter((m) => m.method.toLowerCase().includes(state.method.toLowerCase())).map((m) => el("div", { class: "answer" },
+    el("div", { class: "query-item" }, item(one.query), el("div", { class: "note" }, `query: ${one.query.classes || "no label"}`)),
+    el("div", { class: "methods" }, one.methods.filter((m) => m.method.toLowerCase().includes(state.method.toLowerCase())).map((m) => el("div", { class: "method-hits" },
       el("div", { class: "method" }, m.method, el("span", {}, `  ${m.top.filter((hit) => hit.right).length} of ${m.top.length} right`)),
       strip(m.top))))));
 }
 
 function strip(hits) {
   return el("ol", { class: "strip" }, hits.map((hit, i) => {
-    const told = `${i + 1}. ${hit.right ? "right" : "wrong"}, distance ${hit.distance}: ${hit.classes || "no label"}`;
-    return el("li", { class: `hit ${hit.right ? "right" : "wrong"}`, title: told }, item(hit, true), el("span", { class: "sign", "aria-label": told }, hit.right ? "✓" : "✗"));
+    const title = `${i + 1}. ${hit.right ? "right" : "wrong"}, distance ${hit.distance}: ${hit.classes || "no label"}`;
+    return el("li", { class: `hit ${hit.right ? "right" : "wrong"}`, title }, item(hit, true), el("span", { class: "sign", "aria-label": title }, hit.right ? "✓" : "✗"));
   }));
 }
 
@@ -273,27 +270,22 @@ function costTable(all) {
   const runs = new Map(); // a run is measured in several directions, and costs the same in all
   for (const line of all) runs.set(`${line.dataset} ${line.name} ${line.bits}`, line);
   const lines = [...runs.values()];
-  const costs = [["set-up, s", "setup_s"], ["training, s", "train_s"], ["encoding, s", "encode_s"], ["measuring, s", "time_s"]];
-  const sizes = [["database codes, one modality", "codes"], ["trained weights", "weights"]];
-  const peaks = [["peak memory, MB", "peak_mb"], ["peak GPU memory, MB", "device_peak_mb"]].filter(([, key]) => lines.some((line) => line.costs[key] !== undefined));
   return sortable("costs", "Means over seeds", [
     word("method", (line) => line.name), word("dataset", (line) => line.dataset), number("bits", (line) => line.bits, 0),
-    ...costs.map(([name, key]) => number(name, (line) => line.costs[key] ?? null, key === "time_s" ? 2 : 1)),
-    ...sizes.map(([name, key]) => ({ name, value: (line) => line.costs[key] || null, cell: (line) => bytes(line.costs[key]) })),
-    ...peaks.map(([name, key]) => number(name, (line) => line.costs[key] ?? null, 0)),
+    ...listedColumns("costs", lines, (line) => [line]),
   ], lines, { column: 0, down: false });
 }
 
 function protocolTable(lines) {
-  const wanted = new Set(lines.map((line) => line.dataset));
-  return data.protocols.filter((p) => wanted.has(p.dataset)).map((p) => el("div", {},
+  const datasets = new Set(lines.map((line) => line.dataset));
+  return data.protocols.filter((p) => datasets.has(p.dataset)).map((p) => el("div", {},
     el("h3", {}, `${p.dataset}, ${counted(p.runs, "run")}`),
     el("dl", {}, [
       ["split", el("span", {}, el("code", {}, p.split_hash), ` ${p.split}`)],
       ["rows", Object.entries(p.rows).map(([part, count]) => `${part} ${count.toLocaleString("en")}`).join(", ")],
       ["measure", p.metric], ["relevance", p.relevance], ["queries without relevant rows", p.no_relevant], ["epoch chosen on", p.selected],
-      ["captions", p.captions], ["made by", Object.entries(p.made).map(([where, count]) => `${where} (${count})`).join("; ")],
-    ].filter(([, told]) => told).map(([name, told]) => [el("dt", {}, name), el("dd", {}, told)]))));
+      ["captions", p.captions], ["made by", Object.entries(p.made).map(([software, count]) => `${software} (${count})`).join("; ")],
+    ].filter(([, value]) => value).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))));
 }
 
 // ---- the page
@@ -301,26 +293,26 @@ function protocolTable(lines) {
 const sections = [
   ["leaderboard", "Leaderboard", leaderboard],
   ["ranks", "Ranks over datasets", ranking],
-  ["curves", "Curves", (lines) => perPlace(lines, curveCharts)],
-  ["training", "Training", (lines) => perPlace(lines.filter((line) => Object.keys(line.epochs).length), trainingCharts)],
-  ["ties", "Ties", (lines) => perPlace(lines.filter((line) => line.best - line.worst > data.ties), tieTable, "How far mAP@all depends on the order of rows at equal distance: the least and greatest value that an order gives.")],
+  ["curves", "Curves", (lines) => perTask(lines, curveCharts)],
+  ["training", "Training", (lines) => perTask(lines.filter(isTrained), trainingCharts)],
+  ["ties", "Ties", (lines) => perTask(lines.filter(isTied), tieTable, "How far mAP@all depends on the order of rows at equal distance: the least and greatest value that an order gives.")],
   ["zero-shot", "Zero-shot", zeroShot],
-  ["gallery", "What is retrieved", (lines) => galleries(lines)],
+  ["gallery", "What is retrieved", galleries],
   ["published", "Published and ours", (lines) => (data.published ? publishedTable(lines) : [])],
   ["costs", "Time and memory", (lines) => (lines.length ? [costTable(lines)] : [])],
   ["protocols", "Protocols and splits", protocolTable],
 ];
 
-function perPlace(lines, content, told) {
-  const parts = [...places(lines)].map(([place, own], index) => folded(place, () => content(own), index === 0));
-  return told && parts.length ? [el("p", { class: "note" }, told), ...parts] : parts;
+function perTask(lines, content, note) {
+  const parts = [...byTask(lines)].map(([task, ofTask], index) => folded(task, () => content(ofTask), index === 0));
+  return note && parts.length ? [el("p", { class: "note" }, note), ...parts] : parts;
 }
 
 function galleries(lines) {
   const entries = data.gallery.filter((entry) => lines.some((line) => line.dataset === entry.dataset && line.direction === entry.direction));
   if (!entries.length) return [];
-  const told = "The ten nearest rows of the database by each method's first seed. Solid frame and ✓: shares a label with the query; dashed and ✗: does not. Rows at equal distance stand in the order of the database.";
-  return [el("p", { class: "note" }, told), ...entries.map((entry, index) => folded(`${entry.dataset}, ${entry.direction}, ${entry.bits} bits`, () => galleryOf(entry), index === 0))];
+  const note = "The ten nearest rows of the database by each method's first seed. Solid frame and ✓: shares a label with the query; dashed and ✗: does not. Rows at equal distance stand in the order of the database.";
+  return [el("p", { class: "note" }, note), ...entries.map((entry, index) => folded(`${entry.dataset}, ${entry.direction}, ${entry.bits} bits`, () => galleryOf(entry), index === 0))];
 }
 
 function select(label, key, values, every) {

@@ -1,7 +1,7 @@
-// A search: the query, and what was found.
-function foundItem(told) {
-  if (told.picture === undefined) return el("span", { class: "text" }, told.text ?? told.name);
-  return el("img", { src: data.pictures[told.picture], alt: told.name, decoding: "async" });
+// A search: the query, and the nearest rows.
+function searchItem(entry) {
+  if (entry.picture === undefined) return el("span", { class: "text" }, entry.text ?? entry.name);
+  return el("img", { src: data.pictures[entry.picture], alt: entry.name, decoding: "async" });
 }
 
 document.title = "Search";
@@ -9,8 +9,8 @@ document.getElementById("page").append(
   el("header", {}, el("h1", {}, "Search"),
     el("p", { class: "lead" }, `The nearest ${data.hits.length} of ${data.rows.toLocaleString("en")} codes of ${data.bits} bits. `,
       el("span", { class: "note" }, `Coded by ${data.run}; searched in ${(data.seconds * 1000).toFixed(1)} ms.`))),
-  el("section", {}, el("h2", {}, "Query"), el("div", { class: "asked wide" }, foundItem(data.query), data.query.picture === undefined ? null : el("p", { class: "note" }, data.query.name))),
+  el("section", {}, el("h2", {}, "Query"), el("div", { class: "query-item wide" }, searchItem(data.query), data.query.picture === undefined ? null : el("p", { class: "note" }, data.query.name))),
   el("section", {}, el("h2", {}, "Nearest rows"),
-    el("ol", { class: "found" }, data.hits.map((hit, i) => el("li", {}, foundItem(hit),
+    el("ol", { class: "hits" }, data.hits.map((hit, i) => el("li", {}, searchItem(hit),
       el("p", {}, `${i + 1}. distance ${hit.distance}`), hit.name && hit.picture !== undefined ? el("p", { class: "note" }, hit.name) : null)))));
 document.documentElement.dataset.ready = "yes";

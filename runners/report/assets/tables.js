@@ -37,3 +37,23 @@ function sortable(key, caption, columns, rows, start) {
 
 const number = (name, value, digits = 4, title) => ({ name, title, value, cell: (row) => fixed(value(row), digits) });
 const word = (name, value) => ({ name, word: true, value });
+
+// The columns that runners/results/tables.py lists for a table; `linesOf` gives the lines of a row, by code length.
+const OVER = {
+  mean: (values) => values.reduce((a, b) => a + b, 0) / values.length,
+  max: (values) => Math.max(...values),
+  words: (values) => unique(values).sort().join(", "),
+};
+function listedColumns(table, rows, linesOf) {
+  const columns = data.columns[table].map(({ key, heading, over, digits, unit, title, optional }) => {
+    const value = (row) => {
+      const values = linesOf(row).map((line) => line[table][key]).filter((one) => one !== null);
+      return values.length ? OVER[over](values) : null;
+    };
+    if (over === "words") return { ...word(heading, value), title };
+    const column = number(heading, value, digits, title);
+    if (unit === "bytes") column.cell = (row) => bytes(value(row));
+    return optional && rows.every((row) => value(row) === null) ? null : column;
+  });
+  return columns.filter((column) => column !== null);
+}

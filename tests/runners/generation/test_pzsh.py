@@ -82,6 +82,8 @@ def test_unseen_creatures(generate, tmp_path):
 
 def test_a_creature_is_drawn_from_its_attributes_with_its_seed(generate, tmp_path):
 
+    from dataset.creatures.views import render_class_images
+
     generate("--count", f"{UNSEEN[0]}=2")
     seed = image_seed(42, ("class", UNSEEN[0], 1))
     expected = render_class_images(KINDS[UNSEEN[0]].attributes(), 1, seed)[0]

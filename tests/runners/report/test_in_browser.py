@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.images import FileImages
 from runners.report.page import write_page
-from runners.report.study import study_of
+from runners.report.study import Study
 from runners.results.leaderboard import collect, find_runs, summarize
 from runners.search.collection import Collection, Hits
 from runners.search.search import SearchResult, write_search_page
@@ -24,8 +24,8 @@ READY = "return document.documentElement.dataset.ready === 'yes'"
 @pytest.fixture(scope="session")
 def page_file(study_root, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    results = collect(find_runs(study_root))
-    write_page(study_of(study_root, results, summarize(results)), path)
+    rows = summarize(collect(find_runs(study_root)))
+    write_page(Study(study_root, tuple(rows)), path)
     return path
 
 
@@ -108,8 +108,8 @@ def test_filters(page):
     choose(page, "method", "lsh")
     assert [row[0] for row in rows(page)] == ["lsh"]
     choose(page, "method", "nothing like it")
-    told = page.execute_script("return document.querySelector('#leaderboard').innerText")
-    assert "No run is left" in told and page.get_log("browser") == []
+    text = page.execute_script("return document.querySelector('#leaderboard').innerText")
+    assert "No run is left" in text and page.get_log("browser") == []
 
 
 def test_another_measure(page):
@@ -177,29 +177,29 @@ def test_a_page_of_a_search(browser, tmp_path):
         Image.new("RGB", (300, 200), "teal").save(folder / name)
     codes = Collection(np.zeros((3, 1), np.uint8), 8, ["one.png", "two.png", ATTACK[:20]], "image")
     hits = Hits([1, 0, 2], [0, 3, 4], 0.001)
-    found = SearchResult(ATTACK, "text", codes, hits, FileImages(codes.ids, folder))
-    write_search_page(found, tmp_path / "page.html")
+    result = SearchResult(ATTACK, "text", codes, hits, FileImages(codes.ids, folder))
+    write_search_page(result, tmp_path / "page.html")
     page = show(browser, tmp_path / "page.html", 360)
     time.sleep(0.2)
     assert page.title == "Search" and page.get_log("browser") == []
-    told = page.execute_script(
-        "return [...document.querySelectorAll('.found li')].map(l => l.innerText.trim())"
+    texts = page.execute_script(
+        "return [...document.querySelectorAll('.hits li')].map(l => l.innerText.trim())"
     )
-    assert told[0].startswith("1. distance 0") and "two.png" in told[0] and len(told) == 3
-    assert ATTACK[:20] in told[2]
-    assert ATTACK in page.execute_script("return document.querySelector('.asked').textContent")
-    widths = "return [...document.querySelectorAll('.found img')].map(i => i.naturalWidth)"
+    assert texts[0].startswith("1. distance 0") and "two.png" in texts[0] and len(texts) == 3
+    assert ATTACK[:20] in texts[2]
+    assert ATTACK in page.execute_script("return document.querySelector('.query-item').textContent")
+    widths = "return [...document.querySelectorAll('.hits img')].map(i => i.naturalWidth)"
     assert page.execute_script(widths) == [224, 224]
     assert page.execute_script("return document.documentElement.scrollWidth") <= 360
 
 
 def test_opens_in_two_seconds_with_1000_runs(browser, study_root, tmp_path):
     (folder,) = study_root.glob("*-lsh-16bit-s0-*")
-    kept = (folder / "config.yaml").read_text()
+    original = (folder / "config.yaml").read_text()
     for number in range(1000):
         copy = tmp_path / "runs" / str(number)
         copy.mkdir(parents=True)
-        config = kept.replace("method: lsh", f"method: m{number % 167}")
+        config = original.replace("method: lsh", f"method: m{number % 167}")
         (copy / "config.yaml").write_text(config.replace("seed: 0", f"seed: {number // 167}", 1))
         metrics = (folder / "metrics.json").read_text()
         metrics = metrics.replace('"method": "lsh"', f'"method": "m{number % 167}"')
@@ -208,8 +208,8 @@ def test_opens_in_two_seconds_with_1000_runs(browser, study_root, tmp_path):
         )
         for name in ("status.json", "codes.h5"):
             shutil.copy(folder / name, copy / name)
-    results = collect(find_runs(tmp_path / "runs"))
-    write_page(study_of(tmp_path, results, summarize(results)), tmp_path / "many.html")
+    rows = summarize(collect(find_runs(tmp_path / "runs")))
+    write_page(Study(tmp_path, tuple(rows)), tmp_path / "many.html")
     assert (tmp_path / "many.html").stat().st_size < 20_000_000
     start = time.perf_counter()
     page = show(browser, tmp_path / "many.html")

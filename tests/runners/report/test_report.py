@@ -14,29 +14,29 @@ import yaml
 
 import main
 from common.code_files.run_codes import read_codes
+from runners.report.files import all_tables
 from runners.report.gallery import Thumbnails, gallery
 from runners.report.page import render, report_data
 from runners.report.published import compare, read_published
-from runners.report.study import Study, study_of
-from runners.report.tables import all_tables, as_latex, as_markdown
+from runners.report.study import Study
 from runners.report.training import POINTS, training_curves
 from runners.results.leaderboard import collect, find_runs, summarize
+from runners.results.renderers import as_latex, as_markdown
 from runners.training.history import EpochRecord, read_history, write_history
 from utils.errors import UserError
 
 
 def study(root: Path) -> Study:
-    results = collect(find_runs(root))
-    return study_of(root, results, summarize(results))
+    return Study(root, tuple(summarize(collect(find_runs(root)))))
 
 
 @pytest.fixture(scope="session")
-def whole(study_root: Path) -> dict:
+def data(study_root: Path) -> dict:
     return report_data(study(study_root), None, queries=4)
 
 
-def test_lines_are_means_over_seeds(whole, study_root):
-    line = next(x for x in whole["lines"] if (x["method"], x["bits"]) == ("lsh", 8))
+def test_lines_are_means_over_seeds(data, study_root):
+    line = next(x for x in data["lines"] if (x["method"], x["bits"]) == ("lsh", 8))
     reports = [
         json.loads(file.read_text())["directions"][line["direction"]]
         for file in sorted(study_root.glob("*-lsh-8bit-*/metrics.json"))
@@ -57,14 +57,14 @@ def test_lines_are_means_over_seeds(whole, study_root):
     assert line["costs"]["codes"] == reports[0]["database"] * 1
 
 
-def test_training_curves_are_those_of_the_run(whole, study_root):
+def test_training_curves_are_those_of_the_run(data, study_root):
     (run,) = study_root.glob("*-dcmht-16bit-*")
     curves = training_curves(run)
     assert curves["loss"][0] == curves["val"][0] == [1, 2, 3]
     records = read_history(run)
     assert curves["loss"][1] == [record.loss["total"] for record in records]
     assert curves["val"][1] == [record.measured.score for record in records]
-    line = next(x for x in whole["lines"] if x["method"] == "dcmht")
+    line = next(x for x in data["lines"] if x["method"] == "dcmht")
     assert line["epochs"]["loss"][1] == pytest.approx(curves["loss"][1], rel=1e-4)
 
 
@@ -81,8 +81,8 @@ def test_a_long_curve_is_subsampled(tmp_path):
     assert values == [epoch / 2 for epoch in epochs]
 
 
-def test_the_gallery_shows_the_nearest_rows(whole, study_root):
-    entry = next(x for x in whole["gallery"] if x["direction"] == "t2i")
+def test_the_gallery_shows_the_nearest_rows(data, study_root):
+    entry = next(x for x in data["gallery"] if x["direction"] == "t2i")
     (run,) = study_root.glob("*-lsh-16bit-s0-*")
     query, database, _ = read_codes(run / "codes.h5")
     assert entry["bits"] == 16 and len(entry["queries"]) == min(4, len(query.rows))
@@ -96,12 +96,12 @@ def test_the_gallery_shows_the_nearest_rows(whole, study_root):
             d = int(np.flatnonzero(database.rows == hit["row"])[0])
             assert hit["distance"] == distances[d]
             assert hit["right"] == bool((database.labels[d] & query.labels[q]).any())
-            assert whole["pictures"][hit["picture"]].startswith("data:image/jpeg;base64,")
+            assert data["pictures"][hit["picture"]].startswith("data:image/jpeg;base64,")
 
 
 def test_thumbnails_stay_within_their_budget(study_root):
-    found, thumbnails = study(study_root), Thumbnails(limit=3000)
-    entries = gallery(found, 6, thumbnails)
+    runs, thumbnails = study(study_root), Thumbnails(limit=3000)
+    entries = gallery(runs, 6, thumbnails)
     assert 0 < sum(map(len, thumbnails.uris)) < 3000 + 2000
     shown = [m for entry in entries for q in entry["queries"] for m in q["methods"]]
     assert any("picture" not in hit for method in shown for hit in method["top"])
@@ -140,8 +140,8 @@ def test_plugins_of_runs_are_not_executed(study_root, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_nothing_leaves_the_data_element(whole):
-    page = render({**whole, "root": "</script><script>alert(1)</script><!--"}, "report")
+def test_nothing_leaves_the_data_element(data):
+    page = render({**data, "root": "</script><script>alert(1)</script><!--"}, "report")
     opened = re.findall(r"<script[^>]*>", page)
     assert opened == ['<script type="application/json" id="data">', "<script>"]
     content = page.split('id="data">')[1].split("</script>")[0]
@@ -188,14 +188,14 @@ def test_published_numbers_of_the_same_protocol(official, tmp_path):
         "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,32,i2t,mAP@all,0.83,another length",
         "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,improvement claimed,0.1,no mAP",
     )  # fmt: skip
-    found = compare(study(official), rows)
-    (match,) = found.matches
+    comparison = compare(study(official), rows)
+    (match,) = comparison.matches
     metrics = json.loads(next(official.glob("*dcmht*/metrics.json")).read_text())
     assert match.published.value == 0.8254 and match.protocol.name == "mith"
     assert match.ours == metrics["directions"]["i2t"]["map"]["all"]["expected"]
-    assert sorted(found.left_out.values()) == [1, 1, 1]
-    assert any("another protocol than mith" in reason for reason in found.left_out)
-    assert any("mAP@5000 was not measured" in reason for reason in found.left_out)
+    assert sorted(comparison.left_out.values()) == [1, 1, 1]
+    assert any("another protocol than mith" in reason for reason in comparison.left_out)
+    assert any("mAP@5000 was not measured" in reason for reason in comparison.left_out)
 
 
 def test_the_file_may_name_the_protocol(official, tmp_path):
@@ -209,27 +209,29 @@ def test_other_counts_are_another_protocol(official, tmp_path):
     for file in official.glob("*/metrics.json"):
         file.write_text(file.read_text().replace('"query": 2000', '"query": 1999'))
     row = "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8254,table 1"
-    found = compare(study(official), published(tmp_path, row))
-    assert not found.matches and list(found.left_out) == ["1999 query rows, mith has 2000"]
+    comparison = compare(study(official), published(tmp_path, row))
+    assert not comparison.matches and list(comparison.left_out) == [
+        "1999 query rows, mith has 2000"
+    ]
 
 
 def test_own_data_has_no_published_protocol(study_root, tmp_path):
     row = "DCMHT,MITH (MM 2023) Table 1,folder,16,i2t,mAP@all,0.8254,table 1"
-    found = compare(study(study_root), published(tmp_path, row))
-    assert not found.matches and list(found.left_out.values()) == [1]
+    comparison = compare(study(study_root), published(tmp_path, row))
+    assert not comparison.matches and list(comparison.left_out.values()) == [1]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("method,value\n", "lacks the column paper_or_repo"),
         (f"{HEAD}\na,b,c,16,i2t,mAP,high,s\n", "line 2: value is 'high'"),
         ("\0\xff", "lacks the column|cannot be read as CSV"),
     ],
 )
-def test_files_that_are_no_published_numbers(tmp_path, text, told):
+def test_files_that_are_no_published_numbers(tmp_path, text, message):
     (tmp_path / "p.csv").write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_published(tmp_path / "p.csv")
 
 
@@ -254,13 +256,13 @@ def test_tables_escape_what_they_hold(study_root):
 
 def test_zero_shot_measures_are_a_table_of_their_own(study_root):
     plain = study(study_root)
-    line = plain.places["folder", "i2t"][0]
-    row = dataclasses.replace(line.row, all_classes=0.5, all_classes_std=0.1, harmonic=0.25)
-    whole = dataclasses.replace(plain, lines=(dataclasses.replace(line, row=row),))
-    markdown = as_markdown(all_tables(whole))
+    row = plain.tasks["folder", "i2t"][0]
+    row = dataclasses.replace(row, all_classes=0.5, all_classes_std=0.1, harmonic=0.25)
+    data = dataclasses.replace(plain, rows=(row,))
+    markdown = as_markdown(all_tables(data))
     assert "### folder, i2t, zero-shot mAP@all" in markdown
-    told = next(line for line in markdown.splitlines() if "0.5000 ± 0.1000" in line)
-    assert told.endswith("| 0.5000 ± 0.1000 | – | 0.2500 |")
+    line = next(line for line in markdown.splitlines() if "0.5000 ± 0.1000" in line)
+    assert line.endswith("| 0.5000 ± 0.1000 | – | 0.2500 |")
 
 
 def test_the_command_writes_all_files(study_root, tmp_path, capsys):

@@ -14,15 +14,9 @@ import main
 from common.storage.run_folder import RunFolder
 from dataset.splits import SplitManifest
 from runners.evaluation.query_ap import write_query_ap
-from runners.results.leaderboard import (
-    collect,
-    find_runs,
-    plot_curves,
-    print_tables,
-    rank_methods,
-    summarize,
-    write_csv,
-)
+from runners.results.leaderboard import collect, find_runs, rank_methods, summarize, write_csv
+from runners.results.plots import plot_curves
+from runners.results.renderers import print_tables
 from utils.errors import UserError
 
 
@@ -187,9 +181,9 @@ def test_what_is_not_distinguishable_from_the_best_is_marked(tmp_path, capsys):
 
 def test_ranks_over_datasets_are_printed_and_drawn(tmp_path, capsys):
     for dataset in ("one", "two", "three"):
-        for place, method in enumerate(("csq", "itq", "lsh")):
+        for i, method in enumerate(("csq", "itq", "lsh")):
             for bits in (16, 32):
-                write_run(tmp_path, 0.8 - place / 10, method=method, bits=bits, dataset=dataset)
+                write_run(tmp_path, 0.8 - i / 10, method=method, bits=bits, dataset=dataset)
     write_run(tmp_path, 0.99, method="elsewhere", dataset="one")
     assert main.main(["report", str(tmp_path), "--plots", str(tmp_path / "plots")]) == 0
     printed = capsys.readouterr().out

@@ -41,9 +41,9 @@ def test_holm_is_the_stepwise_rule():
     rng = np.random.default_rng(1)
     for _ in range(50):
         values = (rng.random(6) ** 3).tolist()
-        rejected, left = set(), sorted(range(6), key=lambda i: values[i])
-        for place, i in enumerate(left):  # as the rule is told: stop at the first that is not small
-            if values[i] * (6 - place) > 0.05:
+        rejected, order = set(), sorted(range(6), key=lambda i: values[i])
+        for smaller, i in enumerate(order):  # as the rule says: stop at the first that is not small
+            if values[i] * (6 - smaller) > 0.05:
                 break
             rejected.add(i)
         assert {i for i, p in enumerate(holm(values)) if p <= 0.05} == rejected
@@ -114,22 +114,22 @@ def test_ranks_over_datasets():
     numbers = np.array(table.replace("|", " ").split(), float).reshape(14, 4)
     names = ("C4.5", "m", "cf", "m+cf")
     scores = {str(i): dict(zip(names, row, strict=True)) for i, row in enumerate(numbers)}
-    found = ranking(scores)
-    assert found.datasets == 14 and next(iter(found.ranks)) == "m+cf"
+    result = ranking(scores)
+    assert result.datasets == 14 and next(iter(result.ranks)) == "m+cf"
     expected = {"C4.5": 3.143, "m": 2.000, "cf": 2.893, "m+cf": 1.964}
-    assert found.ranks == pytest.approx(expected, abs=5e-4)
-    assert found.difference == pytest.approx(1.25, abs=0.005)  # the paper's, at 5 %
-    assert found.p == pytest.approx(scipy.stats.friedmanchisquare(*numbers.T).pvalue)
-    assert set(found.groups[0]) == set(names)
+    assert result.ranks == pytest.approx(expected, abs=5e-4)
+    assert result.difference == pytest.approx(1.25, abs=0.005)  # the paper's, at 5 %
+    assert result.p == pytest.approx(scipy.stats.friedmanchisquare(*numbers.T).pvalue)
+    assert set(result.groups[0]) == set(names)
 
 
 def test_groups_and_what_is_not_ranked():
     scores = {
         str(i): {"a": 0.9, "b": 0.5, "c": 0.1, "only here" if i else "d": 1.0} for i in range(9)
     }
-    found = ranking(scores)
-    assert dict(found.ranks) == {"a": 1, "b": 2, "c": 3}
-    assert list(found.groups) == [("a", "b"), ("b", "c")] and found.difference > 1
+    result = ranking(scores)
+    assert dict(result.ranks) == {"a": 1, "b": 2, "c": 3}
+    assert list(result.groups) == [("a", "b"), ("b", "c")] and result.difference > 1
     assert ranking({"one": {"a": 1.0, "b": 0.0}}) is None
     assert ranking({"one": {"a": 1.0}, "two": {"a": 1.0}}) is None
 
@@ -145,7 +145,7 @@ def test_ap_of_each_query(tmp_path):
     ]  # fmt: skip
     sides[0].labels[2] = 0
     counted = count_directions(*sides, ("i2t", "t2i"))
-    found = query_ap(counted, no_relevant="zero")
+    values = query_ap(counted, no_relevant="zero")
     query, database = sides[0].codes["image"].astype(int), sides[1].codes["text"].astype(int)
     for q in range(7):
         distance = (8 - database @ query[q]) // 2
@@ -156,12 +156,12 @@ def test_ap_of_each_query(tmp_path):
             hits = relevant[order]
             precision = np.cumsum(hits) / np.arange(1, 41)
             orders.append((precision * hits).sum() / max(hits.sum(), 1))
-        assert found["i2t"][q] == pytest.approx(np.mean(orders), abs=0.03)
+        assert values["i2t"][q] == pytest.approx(np.mean(orders), abs=0.03)
     skipped = query_ap(counted, no_relevant="skip")["i2t"]
     assert np.isnan(skipped[2]) and np.isfinite(skipped[[0, 1, 3]]).all()
-    write_query_ap(tmp_path, found)
+    write_query_ap(tmp_path, values)
     assert read_query_ap(tmp_path, "t2i").dtype == np.float32
-    np.testing.assert_array_equal(read_query_ap(tmp_path, "t2i"), found["t2i"])
+    np.testing.assert_array_equal(read_query_ap(tmp_path, "t2i"), values["t2i"])
     assert read_query_ap(tmp_path, "i2i") is None and read_query_ap(tmp_path / "no", "i2t") is None
     (tmp_path / "query_ap.npz").write_bytes(b"nonsense")
     assert read_query_ap(tmp_path, "i2t") is None
