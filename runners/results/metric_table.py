@@ -28,6 +28,10 @@ def print_metrics(result: dict[str, Any]) -> None:
             table.add_row(f"NDCG@{at}", f"{value:.4f}", "", "")
         for at, value in report.get("semantic_ndcg", {}).items():
             table.add_row(f"NDCG@{at} by class similarity", f"{value:.4f}", "", "")
+        for policy, repeated in report.get("compat", {}).items():
+            for at, value in repeated["map"].items():
+                shown = "nan" if value is None else f"{value:.4f}"
+                table.add_row(f"mAP@{at} as {policy}", shown, "", "")
         table.add_row("R-precision", f"{report['r_precision']:.4f}", "", "")
         table.add_row("precision within radius 2", f"{report['precision_radius2']:.4f}", "", "")
         console.print(table)
@@ -77,6 +81,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
     beyond = [str(cut) for cut in report.get("beyond_database", ())]
     if beyond:
         notes.append(f"the database has {report['database']} rows; @{', @'.join(beyond)} means all")
+    for policy, repeated in report.get("compat", {}).items():
+        notes.append(f"{policy} is {repeated['computes']}; ties by row number, codes as stored")
     return notes
 
 
