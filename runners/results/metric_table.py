@@ -21,6 +21,10 @@ def print_metrics(result: dict[str, Any]) -> None:
         for at, value in report["map"].items():
             name = f"mAP@{at}" + (f" (÷ {value['denominator']})" if "denominator" in value else "")
             table.add_row(name, *(f"{value[key]:.4f}" for key in ("expected", "worst", "best")))
+        for policy, repeated in report.get("compat", {}).items():
+            for at, value in repeated["map"].items():
+                shown = "nan" if value is None else f"{value:.4f}"
+                table.add_row(f"mAP@{at} as {policy}", shown, "", "")
         for kind in ("precision_at", "recall_at"):
             for at, value in report[kind].items():
                 table.add_row(f"{kind.removesuffix('_at')}@{at}", f"{value:.4f}", "", "")
@@ -28,10 +32,6 @@ def print_metrics(result: dict[str, Any]) -> None:
             table.add_row(f"NDCG@{at}", f"{value:.4f}", "", "")
         for at, value in report.get("semantic_ndcg", {}).items():
             table.add_row(f"NDCG@{at} by class similarity", f"{value:.4f}", "", "")
-        for policy, repeated in report.get("compat", {}).items():
-            for at, value in repeated["map"].items():
-                shown = "nan" if value is None else f"{value:.4f}"
-                table.add_row(f"mAP@{at} as {policy}", shown, "", "")
         table.add_row("R-precision", f"{report['r_precision']:.4f}", "", "")
         table.add_row("precision within radius 2", f"{report['precision_radius2']:.4f}", "", "")
         console.print(table)
