@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -209,7 +210,7 @@ def _losses(config: RunConfig, toy: Toy, steps: int) -> list[float]:
         terms = module(batch, Progress(0, step, 1, steps))
         name = _not_finite(terms)
         if name is not None:
-            raise ValueError(f"loss term '{name}' is {float(terms[name])} at step {step}")
+            raise ValueError(f"loss term '{name}' is {terms[name].item()} at step {step}")
         optimizer.zero_grad()
         terms.total().backward()
         optimizer.step()
@@ -266,14 +267,9 @@ def _takes_one_row(config: RunConfig, toy: Toy) -> str | None:
 
 
 def _survives_saving(config: RunConfig, toy: Toy) -> str | None:
-    import torch
-
     model, _, batch = toy_parts(config, toy)
-    state = copy.deepcopy(model.state_dict())
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed + 1)
-        other, _, _ = toy_parts(config, toy)
-    other.load_state_dict(state)
+    other, _, _ = toy_parts(dataclasses.replace(config, seed=config.seed + 1), toy)
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
     for modality in model.modalities:
         if not _codes(model, batch, modality).equal(_codes(other, batch, modality)):
             return f"a reloaded model gives other {modality} codes: something is not in its state"
