@@ -17,6 +17,7 @@ import torch
 import main
 from common.config.run_config import compose
 from runners.commands import check
+from runners.commands.list import KINDS
 from tests.docs.test_guides import registered_as_before
 from tests.helpers import QUICK, ROOT, write_class_folders, write_mat
 
@@ -603,7 +604,7 @@ def test_export_in_bad_hands(words, part, told, codes, monkeypatch):
 def test_list_as_json(capfd):
     assert main.main(["list", "--json"]) == 0
     tables = json.loads(capfd.readouterr().out)
-    assert set(tables) == set(main.KINDS)
+    assert set(tables) == set(KINDS)
     assert "csq" in [entry["name"] for entry in tables["methods"]]
     assert all(entry["summary"] for entries in tables.values() for entry in entries)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.codes import as_codes, pack_codes
+from common.codes import as_codes, pack_codes, unpack_codes
 from common.metrics import PackedRows, as_labels
 from common.metrics.packed import check_row_counts, pack_labels
 from utils.errors import UserError
@@ -70,6 +70,12 @@ class CodeSource:
         return [f"'{self.name}' holds {notes[self.form]}"] if self.form in notes else []
 
     @property
+    def labels(self) -> NDArray[np.int64] | NDArray[np.bool_]:
+        """All labels, bool [N,C] or int64 [N]."""
+        with self.opened() as stored:
+            return np.concatenate([as_labels(stored.labels[part]) for part in self._parts()])
+
+    @property
     def packed_bytes(self) -> int:
         """Memory that :meth:`read` takes."""
         label = 8 if not self.label_shape else -(-self.label_shape[0] // 8)
@@ -95,6 +101,10 @@ class CodeSource:
         """Return the codes of all rows, uint8 [N,⌈K/8⌉]; labels are not needed."""
         with self.opened() as stored:
             return np.concatenate([self._packed(stored.values[part]) for part in self._parts()])
+
+    def codes(self) -> NDArray[np.int8]:
+        """Return the codes of all rows, int8 [N,K] of ±1."""
+        return unpack_codes(self.packed_codes(), self.bits)
 
     def _parts(self) -> Iterator[slice]:
         return _slices(self.rows, self.block_rows)

@@ -1,4 +1,4 @@
-"""Is this method sound? Brief training on toy features says so before hours are spent.
+"""``main.py check``: train a method briefly on toy features, before hours are spent on it.
 
 At 16, 48 and 64 bits, on single- and on multi-label rows, and at 48 bits with 2 and with 1,000
 classes: model and loss are built, outputs and codes have the right shapes, terms are finite, a
@@ -8,30 +8,30 @@ model gives the same codes.
 
 from __future__ import annotations
 
+import argparse
 import copy
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from common import registry
-from common.batch import Batch, Features
-from common.codes import sign
-from common.config.run_config import RunConfig, compose, misfit
-from common.problem import Problem
-from models.backbones.base import CachedBackbone
-from models.base import HashLoss, HashModel, Progress, TrainFeatures
-from runners.training.module import TrainingModule
+from runners.commands.arguments import add_settings
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from common.batch import Batch
+    from common.config.run_config import RunConfig
+    from common.registry import Entry, Registry
+    from models.base import HashLoss, HashModel, Terms
 
 ROWS, WIDTH, TOKENS = 48, 32, 5
 STEPS, RATE = 40, 1e-2
 
 
 class Toy(NamedTuple):
-    """Rows to try a method on: ``classes`` of them may occur, one or several in a row."""
+    """Kind of toy rows: ``classes`` of them may occur, one or several in a row."""
 
     title: str
     classes: int = 6
@@ -46,59 +46,75 @@ CASES = (
 )  # fmt: skip
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``check``."""
+    parser.add_argument("target", metavar="METHOD|FILE.py")
+    add_settings(parser, "loss.name=my_loss")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check a method, or all that a plugin file registers; exit code 1 when a check fails."""
+    return 0 if check(options.target, options.settings) else 1
+
+
 def check(target: str, settings: Sequence[str] = ()) -> bool:
-    """Check a method by name, or everything that a plugin file registers; print a line per finding.
+    """Check a method by name, or all that a plugin file registers; print one line per case.
 
     Returns:
-        Whether all is well.
+        Whether every case passed.
 
     Raises:
         UserError: unknown method, a file that does not load or registers nothing, bad settings.
     """
-    words = _plugin_words(target) if target.endswith(".py") else [[f"method={target}"]]
-    sound = True
-    for own in words:
-        compose([*own, *settings])  # a slip is told before anything is printed
-        print(" ".join(own))
+    from common.config.run_config import compose
+
+    trials = _plugin_trials(target) if target.endswith(".py") else [[f"method={target}"]]
+    passed = True
+    for words in trials:
+        compose([*words, *settings])  # wrong settings are refused before anything is printed
+        print(" ".join(words))
         for bits, toy in CASES:
-            config = compose([*own, f"bits={bits}", *settings])
-            finding = _finding(config, toy)
-            print(f"  {config.bits:3} bits, {toy.title:13}  {finding or 'sound'}")
-            sound = sound and finding is None
-    return sound
+            config = compose([*words, f"bits={bits}", *settings])
+            problem = _problem(config, toy)
+            print(f"  {config.bits:3} bits, {toy.title:13}  {problem or 'sound'}")
+            passed = passed and problem is None
+    return passed
 
 
-def _plugin_words(path: str) -> list[list[str]]:
+def _plugin_trials(path: str) -> list[list[str]]:
     """Return the settings that try each loss and model of a plugin file, with fitting partners.
 
     A loss is tried with the file's own models where it fits one; otherwise, and where it reads the
     codes of whatever modalities there are, with those of CSQ (pictures) and DSPH (with texts).
     """
+    from common import registry
+    from common.config.run_config import misfit
+
     file = str(registry.load_plugin(path))
     models, losses = (_entries_of(file, table) for table in (registry.MODELS, registry.LOSSES))
-    words, paired = [], set()
+    trials, paired = [], set()
     for loss in losses:
         tried = set()
         for model in (model for model in models if misfit(model, loss) is None):
             (task,) = _tasks(model.provides)
-            words.append([f"method={task}", f"model.name={model.name}", f"loss.name={loss.name}"])
+            trials.append([f"method={task}", f"model.name={model.name}", f"loss.name={loss.name}"])
             paired.add(model.name)
             tried.add(task)
         if "*_code" in loss.needs or not tried:
-            left = [task for task in _tasks(loss.needs) if task not in tried]
-            words += [[f"method={task}", f"loss.name={loss.name}"] for task in left]
+            remaining = [task for task in _tasks(loss.needs) if task not in tried]
+            trials += [[f"method={task}", f"loss.name={loss.name}"] for task in remaining]
     for model in (model for model in models if model.name not in paired):
         (task,) = _tasks(model.provides)
-        words.append([f"method={task}", f"model.name={model.name}"])
-    if not words:
+        trials.append([f"method={task}", f"model.name={model.name}"])
+    if not trials:
         raise UserError(
             f"'{path}' registers neither a model nor a loss; use @LOSSES.register or "
             "@MODELS.register."
         )
-    return [[*own, f"plugins=[{file}]"] for own in words]
+    return [[*words, f"plugins=[{file}]"] for words in trials]
 
 
-def _entries_of(file: str, table: registry.Registry) -> list[registry.Entry]:
+def _entries_of(file: str, table: Registry) -> list[Entry]:
     entries = [table.get(name) for name in table.names()]
     return [entry for entry in entries if str(Path(entry.file).resolve()) == file]
 
@@ -110,8 +126,8 @@ def _tasks(outputs: Sequence[str]) -> tuple[str, ...]:
     return ("csq", "dsph") if "*_code" in outputs else ("csq",)
 
 
-def _finding(config: RunConfig, toy: Toy) -> str | None:
-    """Return what is wrong, or None."""
+def _problem(config: RunConfig, toy: Toy) -> str | None:
+    """Return why a case fails, or None."""
     try:
         for test in (_trains, _repeats, _takes_one_row, _survives_saving):
             problem = test(config, toy)
@@ -119,13 +135,17 @@ def _finding(config: RunConfig, toy: Toy) -> str | None:
                 return f"{test.__name__.lstrip('_')}: {problem}"
     except UserError as error:
         return f"refused: {error}"
-    except Exception as error:  # noqa: BLE001 - whatever a method raises is the finding
+    except Exception as error:  # noqa: BLE001 - any exception of a method is a failed case
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def toy_rows(modalities: Sequence[str], toy: Toy, rows: int = ROWS) -> Batch:
     """Return a batch of separable features: sums of class means, plus noise."""
+    import torch
+
+    from common.batch import Batch, Features
+
     generator = torch.Generator().manual_seed(1)
     classes = toy.classes
     label = torch.zeros(rows, classes)
@@ -144,6 +164,12 @@ def toy_rows(modalities: Sequence[str], toy: Toy, rows: int = ROWS) -> Batch:
 
 def toy_parts(config: RunConfig, toy: Toy) -> tuple[HashModel, HashLoss | None, Batch]:
     """Return model, loss and rows for toy features, seeded by the config's seed."""
+    import torch
+
+    from common.problem import Problem
+    from models.backbones.base import CachedBackbone
+    from models.base import TrainFeatures
+
     torch.manual_seed(config.seed)
     target = config.model.entry.target
     modalities = target.modalities or ("image", "text")
@@ -166,23 +192,35 @@ def toy_parts(config: RunConfig, toy: Toy) -> tuple[HashModel, HashLoss | None, 
     return model, loss, batch
 
 
-def _losses(config: RunConfig, toy: Toy, steps: int) -> tuple[list[float], HashModel]:
+def _losses(config: RunConfig, toy: Toy, steps: int) -> list[float]:
+    """Train for ``steps`` steps and return the loss of each."""
+    from torch.optim import Adam
+
+    from models.base import Progress
+    from runners.training.module import TrainingModule
+
     model, loss, batch = toy_parts(config, toy)
     assert loss is not None
     module = TrainingModule(model, loss)
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, RATE)
+    optimizer = Adam(
+        [parameter for parameter in module.parameters() if parameter.requires_grad], RATE
+    )
     values = []
     for step in range(steps):
         terms = module(batch, Progress(0, step, 1, steps))
-        broken = [name for name, term in terms.items() if not torch.isfinite(term)]
-        if broken:
-            raise ValueError(f"loss term '{broken[0]}' is {float(terms[broken[0]])} at step {step}")
+        name = _not_finite(terms)
+        if name is not None:
+            raise ValueError(f"loss term '{name}' is {terms[name].item()} at step {step}")
         optimizer.zero_grad()
         terms.total().backward()
         optimizer.step()
         values.append(terms.total().item())
-    return values, model
+    return values
+
+
+def _not_finite(terms: Terms) -> str | None:
+    """Return the first term that is NaN or infinite."""
+    return next((name for name, term in terms.items() if not term.isfinite()), None)
 
 
 def _trains(config: RunConfig, toy: Toy) -> str | None:
@@ -193,7 +231,7 @@ def _trains(config: RunConfig, toy: Toy) -> str | None:
             return f"{modality} codes are {list(code.shape)}, not [{ROWS},{config.bits}]"
     if loss is None:
         return None
-    values, _ = _losses(config, toy, STEPS)
+    values = _losses(config, toy, STEPS)
     if not min(values[-5:]) < values[0]:
         return (
             f"the loss does not fall: {values[0]:.4f} first, {values[-1]:.4f} after {STEPS} steps"
@@ -203,48 +241,48 @@ def _trains(config: RunConfig, toy: Toy) -> str | None:
 
 def _repeats(config: RunConfig, toy: Toy) -> str | None:
     if config.loss is None:
-        first, second = (toy_parts(config, toy) for _ in range(2))
+        (model, _, batch), (other, _, other_batch) = (toy_parts(config, toy) for _ in range(2))
         same = all(
-            torch.equal(_codes(first[0], first[2], m), _codes(second[0], second[2], m))
-            for m in first[0].modalities
+            _codes(model, batch, m).equal(_codes(other, other_batch, m)) for m in model.modalities
         )
         return None if same else "the same seed gives other codes"
-    first_values, second_values = (_losses(config, toy, 3)[0] for _ in range(2))
-    if first_values != second_values:
-        return f"the same seed gives other losses: {first_values} and {second_values}"
-    return None
+    first, second = (_losses(config, toy, 3) for _ in range(2))
+    return None if first == second else f"the same seed gives other losses: {first} and {second}"
 
 
 def _takes_one_row(config: RunConfig, toy: Toy) -> str | None:
+    from models.base import Progress
+    from runners.training.module import TrainingModule
+
     model, loss, _ = toy_parts(config, toy)
-    one = toy_rows(model.modalities, toy, rows=1)
+    row = toy_rows(model.modalities, toy, rows=1)
     if loss is not None:
-        terms = TrainingModule(model, loss)(one, Progress())
-        broken = [name for name, term in terms.items() if not torch.isfinite(term)]
-        if broken:
-            return f"loss term '{broken[0]}' is not finite for a batch of one row"
+        name = _not_finite(TrainingModule(model, loss)(row, Progress()))
+        if name is not None:
+            return f"loss term '{name}' is not finite for a batch of one row"
     for modality in model.modalities:
-        if _codes(model, one, modality).shape != (1, config.bits):
+        if _codes(model, row, modality).shape != (1, config.bits):
             return f"{modality} codes of one row are not [1,{config.bits}]"
     return None
 
 
 def _survives_saving(config: RunConfig, toy: Toy) -> str | None:
     model, _, batch = toy_parts(config, toy)
-    state = copy.deepcopy(model.state_dict())
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed + 1)
-        other, _, _ = toy_parts(config, toy)
-    other.load_state_dict(state)
+    other, _, _ = toy_parts(dataclasses.replace(config, seed=config.seed + 1), toy)
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
     for modality in model.modalities:
-        if not torch.equal(_codes(model, batch, modality), _codes(other, batch, modality)):
+        if not _codes(model, batch, modality).equal(_codes(other, batch, modality)):
             return f"a reloaded model gives other {modality} codes: something is not in its state"
     return None
 
 
-@torch.no_grad()
 def _codes(model: HashModel, batch: Batch, modality: str) -> Tensor:
+    import torch
+
+    from common.codes import sign
+
     model.eval()
-    code = sign(model.encode(batch, modality))
+    with torch.no_grad():
+        code = sign(model.encode(batch, modality))
     model.train()
     return code

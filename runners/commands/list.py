@@ -1,34 +1,52 @@
-"""What is registered, as tables."""
+"""``main.py list``: what is registered, as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from common import registry
-from common.config.layers import config_file, config_names
+from utils.errors import UserError
 
-REGISTRIES = {
-    "models": registry.MODELS,
-    "losses": registry.LOSSES,
-    "backbones": registry.BACKBONES,
-    "datasets": registry.DATASETS,
-    "runners": registry.RUNNERS,
-    "optimizers": registry.OPTIMIZERS,
-}
-FILES = {"methods": "method", "sweeps": "sweep"}
+KINDS = ("methods", "models", "losses", "backbones", "datasets", "runners", "optimizers", "sweeps")
+FILES = {"methods": "method", "sweeps": "sweep"}  # kinds that are YAML files alone
+PATHS = {"dataset": ("root",), "backbone": ("model", "weights")}  # keys that may hold a path
+
+Tables = dict[str, list[dict[str, Any]]]
 
 
-def listing(kinds: Sequence[str], plugins: Sequence[str] = ()) -> dict[str, list[dict[str, Any]]]:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``list``."""
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="all kinds when left out")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the registered names that can be used here, with a line on each."""
+    tables = usable(listing([options.kind] if options.kind else KINDS, options.plugin))
+    if options.json:
+        print(json.dumps(tables, indent=2))
+    else:
+        print_listing(tables)
+
+
+def listing(kinds: Sequence[str], plugins: Sequence[str] = ()) -> Tables:
     """Return kind → entries with ``name`` and ``summary`` (and for losses what they need)."""
+    from common import registry
+    from common.config.layers import config_names
+
     for plugin in plugins:
         registry.load_plugin(plugin)
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: Tables = {}
     for kind in kinds:
         if kind in FILES:
             tables[kind] = [_from_file(FILES[kind], name) for name in config_names(FILES[kind])]
             continue
-        table = REGISTRIES[kind]
+        table = getattr(registry, kind.upper())
         tables[kind] = [_from_entry(table.get(name)) for name in table.names()]
         if kind in ("datasets", "backbones"):
             group = kind[:-1]
@@ -37,7 +55,7 @@ def listing(kinds: Sequence[str], plugins: Sequence[str] = ()) -> dict[str, list
     return tables
 
 
-def _from_entry(entry: registry.Entry) -> dict[str, Any]:
+def _from_entry(entry: Any) -> dict[str, Any]:
     line: dict[str, Any] = {"name": entry.name, "summary": entry.summary}
     if entry.needs:
         line["needs"] = list(entry.needs)
@@ -48,13 +66,73 @@ def _from_entry(entry: registry.Entry) -> dict[str, Any]:
 
 def _from_file(group: str, name: str) -> dict[str, Any]:
     """The summary of a YAML file is its first comment line."""
+    from common.config.layers import config_file
+
     file = config_file(group, name)
     first = file.read_text(encoding="utf-8").split("\n", 1)[0]
     shown = file.relative_to(file.parents[2])  # configs/method/csq.yaml
     return {"name": name, "summary": first.lstrip("# ").strip(), "file": str(shown)}
 
 
-def print_listing(tables: dict[str, list[dict[str, Any]]]) -> None:
+def usable(tables: Tables) -> Tables:
+    """Leave out datasets, backbones and sweeps whose YAML needs files that are not here."""
+    groups = {"datasets": "dataset", "backbones": "backbone", "sweeps": "sweep"}
+    return {
+        kind: [
+            entry
+            for entry in entries
+            if kind not in groups or "file" not in entry or is_usable(groups[kind], entry["name"])
+        ]
+        for kind, entries in tables.items()
+    }
+
+
+def is_usable(group: str, name: str) -> bool:
+    """Return whether what a YAML points to outside of the project exists.
+
+    Paths inside of the project may be filled later, by ``prepare``. A sweep is usable if all
+    datasets and backbones that it names are.
+    """
+    import yaml
+
+    from common.config import layers
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: faster
+    try:
+        text = layers.config_file(group, name).read_text(encoding="utf-8")
+        values = yaml.load(text, loader)
+    except (UserError, yaml.YAMLError, OSError, UnicodeDecodeError):
+        return True  # a registered name, or a faulty file: the command that reads it reports that
+    if group == "sweep":
+        return all(is_usable(*choice) for choice in _choices(values))
+    section = values.get(group) if isinstance(values, Mapping) else None
+    paths = [section.get(key) for key in PATHS[group]] if isinstance(section, Mapping) else []
+    return not any(_is_missing(layers.CONFIGS.parent, path) for path in paths)
+
+
+def _is_missing(project: Path, path: object) -> bool:
+    """Return whether a path leads out of the project to nothing."""
+    if not isinstance(path, str):
+        return False
+    target = os.path.normpath(project / os.path.expanduser(path))
+    return not Path(target).is_relative_to(project) and not os.path.exists(target)
+
+
+def _choices(values: Any) -> Iterator[tuple[str, str]]:
+    """Yield the datasets and backbones that the values of a sweep name, as (group, name)."""
+    if isinstance(values, list):
+        for value in values:
+            yield from _choices(value)
+    elif isinstance(values, Mapping):
+        for key, value in values.items():
+            if key in PATHS:
+                names = value if isinstance(value, list) else [value]
+                yield from ((key, name) for name in names if isinstance(name, str))
+            else:
+                yield from _choices(value)
+
+
+def print_listing(tables: Tables) -> None:
     """Print the tables, one line an entry."""
     for kind, entries in tables.items():
         print(f"{kind}:")

@@ -25,6 +25,10 @@ def print_metrics(result: dict[str, Any]) -> None:
         for cut, value in report["map"].items():
             name = f"mAP@{cut}" + (f" (÷ {value['denominator']})" if "denominator" in value else "")
             rows.append(cells(name, *(f"{value[k]:.4f}" for k in ("expected", "worst", "best"))))
+        for policy, repeated in report.get("compat", {}).items():
+            for cut, value in repeated["map"].items():
+                text = "nan" if value is None else f"{value:.4f}"
+                rows.append(cells(f"mAP@{cut} as {policy}", text, "", ""))
         for key, name in _BY_RANK.items():
             for at, value in report.get(key, {}).items():
                 rows.append(cells(name.format(at), f"{value:.4f}", "", ""))
@@ -74,6 +78,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
     beyond = [str(cut) for cut in report.get("beyond_database", ())]
     if beyond:
         notes.append(f"the database has {report['database']} rows; @{', @'.join(beyond)} means all")
+    for policy, repeated in report.get("compat", {}).items():
+        notes.append(f"{policy} is {repeated['computes']}; ties by row number, codes as stored")
     return notes
 
 

@@ -9,7 +9,6 @@ from common.code_files import Stored, compare_files, open_codes, source_of
 from common.code_files import code_source as source
 from common.codes import pack_codes
 from common.metrics import retrieval_report
-from tests.common.code_files.unpacked import codes_of, labels_of
 from utils.errors import UserError
 
 
@@ -38,11 +37,11 @@ def test_every_layout_gives_the_same_codes(tmp_path, side):
     ]
     for number, layout in enumerate(layouts):
         opened = open_codes(saved(tmp_path / f"{number}.npz", **layout, labels=labels))
-        assert codes_of(opened).dtype == np.int8
-        np.testing.assert_array_equal(codes_of(opened), codes)
-        np.testing.assert_array_equal(labels_of(opened), labels)
+        assert opened.codes().dtype == np.int8
+        np.testing.assert_array_equal(opened.codes(), codes)
+        np.testing.assert_array_equal(opened.labels, labels)
     classes = open_codes(saved(tmp_path / "c.npz", codes=codes, labels=np.arange(30.0)))
-    assert labels_of(classes).dtype == np.int64
+    assert classes.labels.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -100,11 +99,11 @@ def test_an_npy_takes_its_labels_from_another(tmp_path, side):
     np.save(tmp_path / "codes.npy", side["codes"] * 0.5)
     np.save(tmp_path / "labels.npy", side["labels"])
     opened = open_codes(tmp_path / "codes.npy", tmp_path / "labels.npy")
-    np.testing.assert_array_equal(codes_of(opened), side["codes"])
-    np.testing.assert_array_equal(labels_of(opened), side["labels"])
+    np.testing.assert_array_equal(opened.codes(), side["codes"])
+    np.testing.assert_array_equal(opened.labels, side["labels"])
     other = saved(tmp_path / "own.npz", codes=side["codes"], labels=np.zeros(30, int))
     relabelled = open_codes(other, tmp_path / "labels.npy")
-    np.testing.assert_array_equal(labels_of(relabelled), side["labels"])
+    np.testing.assert_array_equal(relabelled.labels, side["labels"])
     alone = open_codes(tmp_path / "codes.npy", labelled=False)
     np.testing.assert_array_equal(alone.packed_codes(), pack_codes(side["codes"]))
     with pytest.raises(UserError, match="a single array, so no 'labels'"):
@@ -169,10 +168,10 @@ def test_one_value_in_the_last_block_decides_how_all_are_read(monkeypatch):
     labels = np.arange(40)
     only = source_of("mine", Stored(codes, labels))
     assert only.block_rows < 40 and only.form == "0/1"
-    assert (codes_of(only) == np.where(codes == 0, -1, 1)).all()
+    assert (only.codes() == np.where(codes == 0, -1, 1)).all()
     codes[39, 3] = 0.5
     mixed = source_of("mine", Stored(codes, labels))
-    assert mixed.form == "real" and (codes_of(mixed) == 1).all()
+    assert mixed.form == "real" and (mixed.codes() == 1).all()
     codes[38, 3] = np.nan
     with pytest.raises(UserError, match="NaN"):
         source_of("mine", Stored(codes, labels))

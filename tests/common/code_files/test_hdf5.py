@@ -9,7 +9,6 @@ from common.code_files import compare_files, compare_pair, open_codes, open_run
 from common.code_files.run_codes import CodeSet, write_codes
 from common.codes import pack_codes
 from common.metrics import retrieval_report
-from tests.common.code_files.unpacked import codes_of, labels_of
 from utils.errors import UserError
 
 BITS = 12
@@ -41,8 +40,8 @@ def test_parts_of_a_run(run, sides, monkeypatch):
     monkeypatch.setattr(source, "_BLOCK_BYTES", 64)
     opened = open_codes(f"{run}:database/text")
     assert (opened.rows, opened.bits, opened.label_shape, opened.form) == (40, 12, (3,), "packed")
-    np.testing.assert_array_equal(codes_of(opened), sides[1].codes["text"])
-    np.testing.assert_array_equal(labels_of(opened), sides[1].labels)
+    np.testing.assert_array_equal(opened.codes(), sides[1].codes["text"])
+    np.testing.assert_array_equal(opened.labels, sides[1].labels)
     for memory_mb in (256, 1e-5):
         result = compare_files(f"{run}:query/image", f"{run}:/database/text", memory_mb=memory_mb)
         assert result["directions"]["q2d"] == report(*sides)
@@ -88,8 +87,8 @@ def test_flat_files(tmp_path, sides, layout, bits, where):
         opened = open_codes(
             f"{tmp_path / 'flat.hdf5'}:{place}" if place else tmp_path / "flat.hdf5"
         )
-        np.testing.assert_array_equal(codes_of(opened), codes)
-        np.testing.assert_array_equal(labels_of(opened), np.arange(40) % 4)
+        np.testing.assert_array_equal(opened.codes(), codes)
+        np.testing.assert_array_equal(opened.labels, np.arange(40) % 4)
 
 
 def test_hdf5_is_known_by_its_content_too(run, tmp_path):

@@ -8,7 +8,6 @@ import scipy.sparse
 
 from common.code_files import compare_pair, open_mat
 from common.metrics import retrieval_report
-from tests.common.code_files.unpacked import labels_of
 from utils.errors import UserError
 
 QUERIES, ROWS, BITS, CLASSES = 4, 25, 12, 5
@@ -70,7 +69,7 @@ def test_class_numbers_in_every_shape(tmp_path, content, shape, version):
     WRITERS[version](tmp_path / "best.mat", {**content, **stored})
     found = open_mat(tmp_path / "best.mat").database["text"]
     assert found.label_shape == ()
-    np.testing.assert_array_equal(labels_of(found), numbers["r_l"])
+    np.testing.assert_array_equal(found.labels, numbers["r_l"])
 
 
 def test_one_class_one_query_one_bit_and_one_modality(tmp_path):
@@ -88,7 +87,7 @@ def test_one_class_one_query_one_bit_and_one_modality(tmp_path):
 def test_sparse_labels(tmp_path, content):
     content["r_l"] = scipy.sparse.csc_matrix(content["r_l"].astype(float))
     scipy.io.savemat(tmp_path / "best.mat", content)
-    labels = labels_of(open_mat(tmp_path / "best.mat").database["image"])
+    labels = open_mat(tmp_path / "best.mat").database["image"].labels
     np.testing.assert_array_equal(labels, content["r_l"].toarray())
 
 

@@ -17,7 +17,7 @@ from dataset.preparation.prepared_dataset import SplitChoice
 from dataset.preparation.protocol import Protocol
 from dataset.preparation.verify import verify_prepared
 from dataset.splits import SplitManifest
-from runners.commands.data import verify
+from runners.commands.verify import verify
 from tests.dataset.preparation.toy import Toy, ToyConfig, write_toy
 from tests.helpers import write_captioned, write_mat
 

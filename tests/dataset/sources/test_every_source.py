@@ -10,7 +10,7 @@ from common.registry import DATASETS
 from dataset.preparation.index import load_index
 from dataset.preparation.prepared_dataset import PreparedConfig
 from runners.base import run_config
-from runners.commands.data import verify
+from runners.commands.verify import verify
 from tests.dataset.sources.layouts import SMALL, WRITERS, pack
 from tests.helpers import PIXELS, QUICK
 from utils.errors import UserError

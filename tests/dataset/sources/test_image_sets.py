@@ -13,7 +13,7 @@ from dataset.base import BadImageError
 from dataset.preparation.index import load_index
 from dataset.sources import cifar10, cifar100, nabirds, stanford_cars
 from dataset.sources.cifar_records import RecordImages
-from runners.commands.data import verify
+from runners.commands.verify import verify
 from tests.dataset.sources.layouts import WRITERS
 from tests.dataset.sources.layouts_images import CARS, write_annotations
 from utils.errors import UserError

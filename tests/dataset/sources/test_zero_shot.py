@@ -21,7 +21,7 @@ from dataset.sources.sun import Sun
 from dataset.sources.zero_shot_protocols import as_released
 from dataset.tables import read_pairs
 from runners.base import run_config
-from runners.commands.data import verify
+from runners.commands.verify import verify
 from tests.dataset.sources.layouts_zero_shot import cells, write_awa2, write_cub, write_sun
 from tests.helpers import PIXELS, QUICK, SHARED
 from utils.errors import UserError

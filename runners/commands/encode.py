@@ -1,0 +1,24 @@
+"""``main.py encode``: write the codes of a folder of pictures or of a file of texts."""
+
+from __future__ import annotations
+
+import argparse
+
+from runners.commands.arguments import DEVICE_HELP
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``encode``."""
+    parser.add_argument("run", metavar="RUN_DIR")
+    parser.add_argument("--images", metavar="DIR", help="folder of pictures")
+    parser.add_argument("--texts", metavar="FILE", help="texts, one a line")
+    parser.add_argument("--out", required=True, metavar="FILE", help=".h5 or .npz, with ids")
+    parser.add_argument("--device", help=DEVICE_HELP)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the codes."""
+    from runners.search.search import encode_files
+
+    codes = encode_files(options.run, options.images, options.texts, options.out, options.device)
+    print(f"{len(codes)} codes of {codes.bits} bits: {options.out}")

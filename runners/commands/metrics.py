@@ -1,0 +1,210 @@
+"""``main.py metrics``: measure codes in files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runners.commands.arguments import CODES_HELP
+from utils.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from common.code_files import CodeSource
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``metrics``."""
+    parser.add_argument("--query", metavar="CODES", help=CODES_HELP)
+    parser.add_argument("--database", metavar="CODES", help="the same")
+    parser.add_argument("--query-labels", metavar="FILE.npy", help="in place of those in --query")
+    parser.add_argument("--database-labels", metavar="FILE.npy", help="the same of --database")
+    parser.add_argument("--mat", metavar="FILE.mat", help="both sides: q_img q_txt r_img r_txt …")
+    parser.add_argument("--run", metavar="RUN_DIR", help="both sides: a run's codes.h5")
+    parser.add_argument("--directions", metavar="i2t,t2i", help="of --mat and --run")
+    parser.add_argument("--at", default="all", help="cut-offs of mAP, e.g. all,1000")
+    parser.add_argument("--precision-at", metavar="1,10", help="ranks of precision and recall")
+    parser.add_argument(
+        "--no-relevant",
+        choices=("zero", "skip"),
+        default="zero",
+        help="queries without a relevant row: count 0 in the mean, or leave out",
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse codes but ±1, 0 and 1")
+    parser.add_argument(
+        "--gain",
+        choices=("binary", "linear", "exponential"),
+        default="binary",
+        help="of NDCG: relevant or not, g shared labels, or 2^g - 1",
+    )
+    parser.add_argument(
+        "--similarity", metavar="FILE.npy", help="of classes, C×C: adds NDCG with it as the gain"
+    )
+    parser.add_argument(
+        "--compat",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="adds mAP as a released codebase computes it: kalenforn, dchmt, mith, deephash, fire",
+    )
+    parser.add_argument("--backend", choices=("auto", "torch", "numba"), default="auto")
+    parser.add_argument("--device", help="where to count, e.g. cuda; cpu when left out")
+    parser.add_argument("--memory-mb", type=float, default=256, help="bound while counting")
+    parser.add_argument("--json", metavar="FILE|-", help="write metrics as JSON (- = to stdout)")
+    parser.add_argument("--plot", metavar="FILE.png", help="precision-recall curves")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, and print or write the metrics."""
+    from runners.results.metric_table import check_plot_path, plot_metrics, print_metrics
+    from utils.files import write_json
+
+    if options.plot:
+        check_plot_path(Path(options.plot))
+    result = _measure(options)
+    if options.plot:
+        plot_metrics(result, Path(options.plot))
+    if options.json == "-":
+        print(json.dumps(result, indent=2, allow_nan=False))
+        return
+    print_metrics(result)
+    if options.json:
+        write_json(Path(options.json), result)
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the metrics of the one or two files given."""
+    from common.code_files import compare_files, compare_pair, open_codes, open_mat, open_run
+    from common.directions import sides
+    from common.metrics.compat.policies import POLICIES
+
+    for name in options.compat:
+        if name not in POLICIES:
+            raise unknown_name("policy of --compat", name, POLICIES)
+    settings = {
+        "at": options.at.split(","),
+        "precision_at": _ranks(options.precision_at),
+        "no_relevant": options.no_relevant,
+        "gain": options.gain,
+        "similarity": _similarity(options.similarity),
+        "backend": options.backend,
+        "device": options.device,
+        "memory_mb": options.memory_mb,
+    }
+    one = [path for path in (options.mat, options.run) if path]
+    two = [options.query, options.database, options.query_labels, options.database_labels]
+    if options.query and options.database and not one and not options.directions:
+        result = compare_files(
+            options.query,
+            options.database,
+            query_labels=options.query_labels,
+            database_labels=options.database_labels,
+            strict=options.strict,
+            **settings,
+        )
+        if options.compat:
+            query = open_codes(options.query, options.query_labels)
+            database = open_codes(options.database, options.database_labels)
+            result["directions"]["q2d"]["compat"] = compat_means(
+                query, database, options.compat, settings["at"], options.memory_mb
+            )
+        return result
+    if len(one) != 1 or any(two):
+        raise UserError(
+            "metrics takes two files, --query and --database (with labels in them or by "
+            "--query-labels and --database-labels), or one with both sides, --mat or --run, "
+            "which alone has --directions."
+        )
+    pair = open_mat(options.mat, strict=options.strict) if options.mat else open_run(options.run)
+    directions = options.directions and options.directions.split(",")
+    result = compare_pair(pair, directions, **settings)
+    for direction, report in result["directions"].items() if options.compat else ():
+        query_modality, database_modality = sides(direction)
+        query, database = pair.query[query_modality], pair.database[database_modality]
+        report["compat"] = compat_means(
+            query, database, options.compat, settings["at"], options.memory_mb
+        )
+    return result
+
+
+def _similarity(path: str | None) -> Any:
+    """Return the similarity of classes in an .npy file, if there is one."""
+    from common.code_files import read_array
+
+    what = "a similarity of classes is an npy of C×C numbers"
+    return None if path is None else read_array(path, what)
+
+
+def _ranks(text: str | None) -> list[int] | None:
+    """Return the numbers in ``1,10``."""
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word in words):
+        raise UserError(f"--precision-at is '{text}'; ranks above 0 are accepted, such as 1,10.")
+    return [int(word) for word in words] or None
+
+
+def compat_means(
+    query: CodeSource,
+    database: CodeSource,
+    policies: Sequence[str],
+    at: Sequence[str | int] = ("all",),
+    memory_mb: float = 256,
+) -> dict[str, dict[str, Any]]:
+    """Return mAP as released codebases compute it, see :mod:`common.metrics.compat.policies`.
+
+    Args:
+        query: codes as stored: zeros and real values are not made ±1 first.
+        database: the same.
+        policies: names of policies.
+        at: cuts of mAP, ``"all"`` or numbers of rows.
+        memory_mb: bound on memory in MiB.
+
+    Returns:
+        Policy → ``computes``, what it is in words, and ``map``, cut → mAP; None where it is NaN.
+
+    Raises:
+        UserError: codes and labels that take more than ``memory_mb``.
+    """
+    from common.metrics.compat.policies import POLICIES, compat_map
+    from common.metrics.report import parse_cuts
+
+    held_mb = _held_bytes(query, database) / 2**20
+    if held_mb > memory_mb:
+        raise UserError(
+            f"--compat ranks all pairs of '{query.name}' and '{database.name}' with codes and "
+            f"labels in memory, about {math.ceil(held_mb)} MiB, and --memory-mb is {memory_mb:g}; "
+            "give more, or leave --compat out."
+        )
+    inputs = (_stored_codes(query), query.labels, _stored_codes(database), database.labels)
+    means: dict[str, dict[str, Any]] = {}
+    for name in policies:
+        by_cut = {
+            text: compat_map(name, *inputs, at=cut, memory_mb=memory_mb - held_mb)
+            for text, cut in parse_cuts(at).items()
+        }
+        means[name] = {
+            "computes": POLICIES[name].computes,
+            "map": {text: None if math.isnan(mean) else mean for text, mean in by_cut.items()},
+        }
+    return means
+
+
+def _held_bytes(query: CodeSource, database: CodeSource) -> int:
+    """Return the memory of codes in float64, of labels, and of the ranking of one query."""
+    label = 4 * database.label_shape[0] if database.label_shape else 8
+    return (query.rows + database.rows) * (8 * query.bits + label) + 64 * database.rows
+
+
+def _stored_codes(source: CodeSource) -> NDArray[Any]:
+    """Return codes [N,K] of ±1 where bits are stored, else the numbers that are stored."""
+    import numpy as np
+
+    if source.form in ("packed", "0/1"):
+        return source.codes()
+    with source.opened() as stored:
+        return np.asarray(stored.values[:], dtype=np.float64)

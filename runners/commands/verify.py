@@ -1,0 +1,70 @@
+"""``main.py verify``: compare a dataset with what its protocol states."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runners.commands.arguments import DATASET_HELP, add_settings, dataset_words
+
+if TYPE_CHECKING:
+    from dataset.preparation.checks import Finding
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``verify``."""
+    parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
+    add_settings(parser, "dataset.split.name=mith")
+    parser.add_argument("--root", metavar="DIR", help="its folder")
+    parser.add_argument(
+        "--quick", action="store_true", help="open no picture, read no official file"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a table of findings; exit code 1 when something differs."""
+    findings = verify(options.dataset, options.root, options.settings, options.quick)
+    print_findings(findings, options.dataset)
+    return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+def verify(name: str, root: str | None, settings: Sequence[str], quick: bool) -> list[Finding]:
+    """Check a dataset and return the findings.
+
+    Raises:
+        UserError: an unknown dataset, or one that cannot even be opened.
+    """
+    from common.config.run_config import compose
+    from dataset.preparation.checks import verify_dataset
+    from dataset.preparation.prepared_dataset import PreparedConfig
+    from dataset.preparation.verify import verify_prepared
+
+    composed = compose(dataset_words(name, root, settings))
+    config = composed.dataset.config
+    if isinstance(config, PreparedConfig):
+        return verify_prepared(config, quick)
+    return verify_dataset(composed.dataset.entry.target(config, composed.dataset_name), quick)
+
+
+def print_findings(findings: Sequence[Finding], title: str) -> None:
+    """Print the findings as a table, and those that differ once more below it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in ("", "check", "found", "expected"):
+        table.add_column(column, overflow="fold")
+    marks = {True: "ok", False: "[bold red]differs[/]", None: ""}
+    for finding in findings:
+        table.add_row(marks[finding.ok], finding.check, finding.value, finding.expected)
+    console = Console()
+    console.print(table)
+    wrong = [finding for finding in findings if finding.ok is False]
+    for finding in wrong:
+        console.print(
+            f"differs: {finding.check}: {finding.value}, expected {finding.expected}",
+            markup=False, soft_wrap=True, highlight=False,
+        )  # fmt: skip
+    if not wrong:
+        console.print("All is as stated.")
