@@ -115,7 +115,7 @@ def _shown(
     shown: list[dict[str, Any]] = []
     chosen = spread(some, queries)
     hits = {
-        name: nearest(query, database, chosen, asks=asks, answers=answers, top=TOP)
+        name: nearest(query, database, chosen, direction=place[1], top=TOP)
         for name, (query, database) in codes.items()
     }
     for number, q in enumerate(chosen):
