@@ -1,4 +1,4 @@
-"""What every run does: build, fit, train (the subclass's part), encode, measure, write."""
+"""The steps of every run: build, fit, train (the subclass's part), encode, measure, write."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger("hashing")
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which state of the model the results are of.
+    """The state of the model that the results are of.
 
     Attributes:
         on: ``val``, ``query``, ``last`` or ``fit`` (no training).
@@ -68,16 +68,16 @@ class Runner(ABC):
         self.folder = RunFolder(Path(config.output) / config.run_name)
         self.experiment: Experiment
         self.of_train = Clock()
-        """What training was spent on, in seconds."""
+        """Seconds of training by phase."""
         self.peak: PeakMemory
 
     @abstractmethod
     def train(self) -> Selection:
-        """Train ``self.experiment.model`` and leave it in the state whose codes are wanted."""
+        """Train ``self.experiment.model`` and leave it in the state whose codes are measured."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.experiment.device
 
     @property
@@ -86,23 +86,23 @@ class Runner(ABC):
         return rank_and_world()[0] == 0
 
     def run(self, lease: Lease | None = None) -> RunFolder:
-        """Do the whole run, unless it is done already; return its folder.
+        """Do the run, unless it is done already; return its folder.
 
         Args:
             lease: on the folder, where the caller has it already.
 
         Raises:
-            UserError: what the user can mend. The folder says ``failed`` and why; it is not left
-                behind when data, encoder, model and loss could not even be built.
+            UserError: what the user can correct. The folder says ``failed`` and why; it is removed
+                when data, encoder, model and loss could not even be built.
         """
         if self.folder.is_done:
             log.info("already done: %s", self.folder.path)
         elif not self.is_main:
             self._run()
         else:
-            with self.folder.leased() if lease is None else nullcontext(lease) as held:
+            with self.folder.leased() if lease is None else nullcontext(lease) as folder_lease:
                 if not self.folder.is_done:  # by another worker, a moment ago
-                    self._run_in_folder(held)
+                    self._run_in_folder(folder_lease)
         return self.folder
 
     def _run_in_folder(self, lease: Lease) -> None:
@@ -110,16 +110,16 @@ class Runner(ABC):
         self.folder = RunFolder.create(self.config)
         try:
             with logging_to(self.folder.path / "log.txt"), watchdog(lease.check_often):
-                self._run_and_tell(lease)
+                self._run_with_status(lease)
         except UserError:
             if fresh and not hasattr(self, "experiment"):  # refused before anything was done
                 shutil.rmtree(self.folder.path, ignore_errors=True)
             raise
 
-    def _run_and_tell(self, lease: Lease) -> None:
+    def _run_with_status(self, lease: Lease) -> None:
         start, before = time.perf_counter(), self.folder.status()
 
-        def told() -> dict[str, Any]:
+        def ending() -> dict[str, Any]:
             seconds = before.get("seconds", 0.0) + time.perf_counter() - start
             return {"finished": now(), "seconds": round(seconds, 3)}
 
@@ -135,11 +135,11 @@ class Runner(ABC):
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             failures = before.get("failures", 0) + (state == "failed")
             with contextlib.suppress(UserError, OSError):  # a full disk takes no status either
-                self.folder.set_status(state, error=reason, failures=failures, **told())
-            expected = isinstance(error, UserError)  # main says those, in a sentence
+                self.folder.set_status(state, error=reason, failures=failures, **ending())
+            expected = isinstance(error, UserError)  # main prints those, in a sentence
             log.error("%s: %s", state, reason, extra={"file_only": expected})
             raise
-        self.folder.set_status("done", **told())
+        self.folder.set_status("done", **ending())
         log.info("done in %.1f s", time.perf_counter() - start)
 
     def _run(self) -> None:

@@ -1,8 +1,8 @@
-"""SHC's three stages: classifier, class similarity and centres are kept; then the hashing network.
+"""SHC's three stages, classifier, class similarity and centres, and then the hashing network.
 
 The classifier depends on no code length and on no loss: the first run of a sweep trains it, the
-others find it. The similarity depends on the classifier's logits, the centres on the similarity,
-all by content. The hashing network is the run itself, which its own folder keeps.
+others reuse it. The similarity depends on the classifier's logits, the centres on the similarity,
+all by content. The hashing network is trained by the run itself.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class SHCRunner(StagedRunner):
             )
 
     def train(self) -> Selection:
-        """Make or find the stages before, set the centres, and train the hashing network."""
+        """Build or reuse the stages, set the centres, and train the hashing network."""
         loss = self.experiment.loss
         assert isinstance(loss, SHCLoss)
         similarity: Stage | None = None
@@ -110,7 +110,7 @@ class SHCRunner(StagedRunner):
         centers = self._centers(similarity)
         loss.set_centers(centers)
         self._draw(centers, None if similarity is None else similarity.tensor("similarity"))
-        seed_everything(self.config.seed)  # as if the stages had been there
+        seed_everything(self.config.seed)  # the same draws whether stages were built or reused
         return super().train()
 
     def notes(self) -> dict[str, Any]:
@@ -119,16 +119,16 @@ class SHCRunner(StagedRunner):
         return {**super().notes(), "centers": centers}
 
     @property
-    def _asked(self) -> int | None:
-        """The least distance that centres are asked to keep, if they are."""
+    def _required_distance(self) -> int | None:
+        """The least distance that the search for centres aims at, if there is one."""
         if self.settings.centers != "semantic":
             return None
-        bits, given = self.config.bits, self.settings.min_distance
+        bits, configured = self.config.bits, self.settings.min_distance
         bound = min(gilbert_varshamov(bits, self.experiment.problem.n_classes), bits)
-        return bound if given is None else given
+        return bound if configured is None else configured
 
     def _classifier(self) -> Stage:
-        """Train or find the classifier; the stage keeps its logits of the training rows."""
+        """Train or reuse the classifier; the stage holds its logits of the training rows."""
         config = self._classifier_config()
 
         def build(folder: Path) -> Report:
@@ -140,42 +140,42 @@ class SHCRunner(StagedRunner):
             training.train()
             logits = self._logits(experiment)
             label = experiment.view("train").labels
-            right = label.gather(1, logits.argmax(1, keepdim=True)) > 0
+            correct = label.gather(1, logits.argmax(1, keepdim=True)) > 0
             if self.is_main:
                 values = {"logits": logits, "label": label.float().contiguous()}
                 save_file(values, folder / "logits.safetensors")
             training.remove_checkpoints()
-            return {"train_accuracy": right.float().mean().item()}
+            return {"train_accuracy": correct.float().mean().item()}
 
         depends = {**data_identity(self.experiment), "settings": settings_identity(config)}
         return self.stages.run("classifier", depends, build)
 
     def _similarity(self, classifier: Stage) -> Stage:
-        """Make or find the class similarity."""
-        own, weighting = self.settings.own_class, self.settings.weighting
+        """Build or reuse the class similarity."""
+        own_class, weighting = self.settings.own_class, self.settings.weighting
 
         def build(folder: Path) -> Report:
-            found = load_file(classifier.folder / "logits.safetensors")
-            similarity = class_similarity(found["logits"], found["label"], own, weighting)
+            saved = load_file(classifier.folder / "logits.safetensors")
+            similarity = class_similarity(saved["logits"], saved["label"], own_class, weighting)
             if self.is_main:
                 save_file({"similarity": similarity}, folder / "similarity.safetensors")
-            others = similarity[~torch.eye(len(similarity), dtype=torch.bool)]
+            between = similarity[~torch.eye(len(similarity), dtype=torch.bool)]
             figures = {"asymmetry": (similarity - similarity.T).abs().max().item()}
-            if len(others):
-                figures |= {"least": others.min().item(), "mean": others.mean().item()}
+            if len(between):
+                figures |= {"least": between.min().item(), "mean": between.mean().item()}
             return figures
 
-        depends = {"classifier": classifier.key, "own_class": own, "weighting": weighting}
+        depends = {"classifier": classifier.key, "own_class": own_class, "weighting": weighting}
         return self.stages.run("similarity", depends, build)
 
     def _centers(self, similarity: Stage | None) -> Tensor:
-        """Make or find the centres [C,K] of ±1."""
+        """Build or reuse the centres [C,K] of ±1."""
         settings, problem = self.settings, self.experiment.problem
         kind, seed = settings.centers, self.config.seed
         classes, bits = problem.n_classes, problem.bits
         depends: dict[str, Any] = {"kind": kind, "classes": classes, "bits": bits, "seed": seed}
         if similarity is not None:
-            depends |= {"similarity": similarity.key, "distance": self._asked}
+            depends |= {"similarity": similarity.key, "distance": self._required_distance}
             depends |= {"mu": settings.mu, "effort": settings.effort}
 
         def build(folder: Path) -> Report:
@@ -184,35 +184,35 @@ class SHCRunner(StagedRunner):
             generator = torch.Generator().manual_seed(seed)
             if kind == "semantic":
                 assert similarity is not None
-                wanted = similarity.tensor("similarity")
+                target = similarity.tensor("similarity")
                 centers = semantic_centers(
-                    wanted, bits, generator,
-                    distance=self._asked, mu=settings.mu, effort=settings.effort,
+                    target, bits, generator,
+                    distance=self._required_distance, mu=settings.mu, effort=settings.effort,
                 )  # fmt: skip
             else:
-                wanted = torch.eye(classes)
+                target = torch.eye(classes)
                 centers = make_centers(kind, classes, bits, generator)
             save_file({"centers": centers.contiguous()}, folder / "centers.safetensors")
-            return self._figures(center_report(centers, wanted))
+            return self._figures(center_report(centers, target))
 
         stage = self.stages.run("centers", depends, build)
-        least = stage.report["min"]
-        if self._asked is not None and isinstance(least, (int, float)) and least < self._asked:
+        required, least = self._required_distance, stage.report["min"]
+        if required is not None and isinstance(least, (int, float)) and least < required:
             log.info("centres: no %d of distance %d were found; they keep %d", classes,
-                     self._asked, least)  # fmt: skip
+                     required, least)  # fmt: skip
         return stage.tensor("centers")
 
     def _figures(self, report: CenterReport) -> dict[str, float]:
-        """Return the figures of centres, those of the fit only where one was asked for."""
+        """Return the figures of centres, those of the fit only where a similarity was fitted."""
         figures = dataclasses.asdict(report)
-        if self._asked is None:
+        if self._required_distance is None:
             figures = {k: v for k, v in figures.items() if k not in ("objective", "correlation")}
         else:
-            figures["asked"] = self._asked
+            figures["asked"] = self._required_distance
         return {name: value for name, value in figures.items() if value == value}  # no NaN
 
     def _draw(self, centers: Tensor, similarity: Tensor | None) -> None:
-        """Put the similarity, what centres make of it, and their distances into TensorBoard."""
+        """Draw the similarity, the products of centres and their distances in TensorBoard."""
         writer = self.open_writer()
         if writer is None:
             return
@@ -225,23 +225,23 @@ class SHCRunner(StagedRunner):
         writer.add_figure("stage/centers/products", heat_maps(matrices, names), 1)
         row, column = torch.triu_indices(len(products), len(products), offset=1)
         distances = (bits * (1 - products[row, column]) / 2).round().int().numpy()
-        figure = distance_histogram(distances, bits, self._asked)
+        figure = distance_histogram(distances, bits, self._required_distance)
         writer.add_figure("stage/centers/distances", figure, 1)
         writer.close()
 
     def _classifier_config(self) -> RunConfig:
         """Return the settings of stage 1: equal for all runs that share it."""
-        own = self.settings.classifier
+        classifier = self.settings.classifier
         resolved = self.stage_settings()
-        resolved["runner"] |= dataclasses.asdict(own)
+        resolved["runner"] |= dataclasses.asdict(classifier)
         resolved |= {"bits": None, "loss": {}, "eval": {}}
         resolved["model"] = {"standardize": self._standardize}
         optim: dict[str, OptimGroup] = dict(self.config.optim)
-        if own.lr is not None:
-            optim = {name: dataclasses.replace(g, lr=own.lr) for name, g in optim.items()}
-            groups = {name: {**g, "lr": own.lr} for name, g in resolved["optim"]["groups"].items()}
-            resolved["optim"] |= {"lr": own.lr, "groups": groups}
-        settings = dataclasses.replace(self.settings, epochs=own.epochs)
+        if (lr := classifier.lr) is not None:
+            optim = {name: dataclasses.replace(g, lr=lr) for name, g in optim.items()}
+            groups = {name: {**g, "lr": lr} for name, g in resolved["optim"]["groups"].items()}
+            resolved["optim"] |= {"lr": lr, "groups": groups}
+        settings = dataclasses.replace(self.settings, epochs=classifier.epochs)
         return dataclasses.replace(
             self.config, resolved=resolved, optim=optim,
             runner=Component(self.config.runner.entry, settings),
@@ -270,7 +270,7 @@ class SHCRunner(StagedRunner):
     def _logits(self, experiment: Experiment) -> Tensor:
         """Return the logits of all training rows [N,C], in evaluation mode, on the CPU."""
         experiment.model.eval()
-        found = [torch.empty(0, experiment.problem.n_classes, device=self.device)]
+        logits = [torch.empty(0, experiment.problem.n_classes, device=self.device)]
         for batch in experiment.eval_batches(experiment.view("train")):
-            found.append(experiment.model.encode(batch.to(self.device), "image").float())
-        return gather_rows(torch.cat(found)).cpu()
+            logits.append(experiment.model.encode(batch.to(self.device), "image").float())
+        return gather_rows(torch.cat(logits)).cpu()

@@ -23,7 +23,12 @@ from models.base import Batch, Progress, Terms
 from runners.base import Runner, Selection, set_threads
 from runners.evaluation.measure import map_directions, mean_map
 from runners.inputs.loading import choose_device
-from runners.tensorboard.run_writer import Board, Measured, draw_results, open_writer
+from runners.tensorboard.run_writer import (
+    EpochCodes,
+    TensorBoardWriter,
+    draw_results,
+    open_writer,
+)
 from runners.training.history import (
     EpochRecord,
     Measurement,
@@ -66,7 +71,7 @@ class NonFiniteLossError(UserError):
 
 @dataclasses.dataclass
 class _State:
-    """What a checkpoint has to bring back, beside tensors."""
+    """What a checkpoint restores, beside tensors."""
 
     epoch: int = 0  # epochs finished
     best_epoch: int | None = None
@@ -117,7 +122,7 @@ class StandardRunner(Runner):
         )
 
     def train(self) -> Selection:
-        """Run all epochs that are left, then load the selected state."""
+        """Run the remaining epochs, then load the selected state."""
         experiment = self.experiment
         assert experiment.loss is not None
         self.optimization = Optimization.build(self.config.optim, experiment.model, experiment.loss)
@@ -143,7 +148,7 @@ class StandardRunner(Runner):
         steps = len(loader)
         if self.is_main:
             drop_records_after(self.folder.path, state.epoch)
-        self.board = Board(
+        self.tensorboard_writer = TensorBoardWriter(
             self.open_writer(), self.experiment,
             epoch=state.epoch, epochs=settings.epochs, pictures=settings.pictures,
         )  # fmt: skip
@@ -161,29 +166,29 @@ class StandardRunner(Runner):
                 record = EpochRecord(state.epoch, loss, rates, seconds, measured)
                 with self.of_train.phase("board_s"):
                     self._log_epoch(record)
-                    self.board.epoch(record)
+                    self.tensorboard_writer.write_epoch(record)
                 advance(1, note=f"loss {loss['total']:.4f}")
                 with self.of_train.phase("write_s"):
                     if self.is_main:
                         append_record(self.folder.path, record)
                     self._checkpoint(state)
-        self.board.close()
+        self.tensorboard_writer.close()
 
     def _train_epoch(
         self, loader: Any, epoch: int, batches: int
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Do one epoch; return the means of the total and of every term, and the learning rates."""
         self.module.train()
-        together, epochs = self.settings.accumulate, self.settings.epochs
-        steps = math.ceil(batches / together)  # of the optimisers, in an epoch
+        accumulate, epochs = self.settings.accumulate, self.settings.epochs
+        steps = math.ceil(batches / accumulate)  # of the optimisers, in an epoch
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         for number, batch in enumerate(self.of_train.waiting("data_s", loader)):
             heartbeat()
-            progress = Progress(epoch, epoch * steps + number // together, epochs, epochs * steps)
+            progress = Progress(epoch, epoch * steps + number // accumulate, epochs, epochs * steps)
             rates = self.optimization.set_rates(progress)
-            first = number - number % together
-            share = min(together, batches - first)  # the last step may have fewer batches
+            first = number - number % accumulate
+            share = min(accumulate, batches - first)  # the last step may have fewer batches
             step_now = number == first + share - 1
             terms = self._step(batch.to(self.device), progress, share, step_now)
             for name, term in terms.items():
@@ -234,16 +239,16 @@ class StandardRunner(Runner):
         Raises:
             UserError: that is not possible.
         """
-        why = ""
+        obstacle = ""
         if rows < 2:
-            why = "one row is too many for the memory"
+            obstacle = "one row is too many for the memory"
         elif self.accelerator.num_processes > 1:
-            why = "with several processes the batch is not divided further"
+            obstacle = "with several processes the batch is not divided further"
         elif self.settings.accumulate > 1:
-            why = "with runner.accumulate > 1 the batch is not divided further"
-        if why:
+            obstacle = "with runner.accumulate > 1 the batch is not divided further"
+        if obstacle:
             raise UserError(
-                f"Out of memory with {rows} rows in the model, and {why}; give a smaller "
+                f"Out of memory with {rows} rows in the model, and {obstacle}; give a smaller "
                 "runner.batch_size or a smaller encoder, or another runner.device."
             ) from error
         self.micro_batch = (rows + 1) // 2
@@ -256,7 +261,7 @@ class StandardRunner(Runner):
         )  # fmt: skip
 
     def notes(self) -> dict[str, Any]:
-        """Return the size of parts of a batch, where memory did not suffice for a whole one."""
+        """Return the rows of a micro-batch, where memory did not suffice for a batch."""
         return {"micro_batch": self.micro_batch} if self.micro_batch is not None else {}
 
     def _evaluate_epoch(self, state: _State) -> Measurement | None:
@@ -273,9 +278,8 @@ class StandardRunner(Runner):
         values = {name: report["map"]["all"]["expected"] for name, report in reports.items()}
         measured = Measurement(evaluation.select, mean_map(reports), values)
         with self.of_train.phase("board_s"):
-            self.board.measured(
-                state.epoch, Measured(evaluation.select, part, reports, query, database)
-            )
+            codes = EpochCodes(evaluation.select, part, tuple(reports), query, database)
+            self.tensorboard_writer.draw_codes(state.epoch, codes)
         if state.best_score is None or measured.score > state.best_score:
             state.best_epoch, state.best_score = state.epoch, measured.score
             if self.is_main:
@@ -295,7 +299,7 @@ class StandardRunner(Runner):
         )  # fmt: skip
 
     def _resume(self) -> _State:
-        """Load the last checkpoint that is whole, if there is one."""
+        """Load the last undamaged checkpoint, if there is one."""
         for name in ("last", "previous"):
             folder = self.folder.checkpoints / name
             if not folder.is_dir():
@@ -372,7 +376,7 @@ def check_finite(terms: Terms, progress: Progress) -> None:
     finite = torch.isfinite(values)
     if bool(finite.all()):
         return
-    broken = [name for name, good in zip(terms, finite.tolist(), strict=True) if not good]
+    broken = [name for name, is_finite in zip(terms, finite.tolist(), strict=True) if not is_finite]
     raise NonFiniteLossError(
         f"Loss term '{broken[0]}' became {terms[broken[0]].item()} in epoch {progress.epoch + 1}, "
         f"step {progress.step}; lower the learning rate, or look at the rows of that batch."

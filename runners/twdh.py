@@ -1,7 +1,7 @@
 """TwDH's two steps as stages: transforms for every short length, one long network for all of them.
 
 The long network depends on no short length (unless ``loss.low_rate`` is given), so its key leaves
-them out: the first run of a sweep trains it, the others find it and only encode. Its epoch is
+them out: the first run of a sweep trains it, the others reuse it and only encode. Its epoch is
 selected by the long code, which is what is trained; selected by short codes it would depend on
 which of them a run has.
 """
@@ -78,7 +78,7 @@ class TwDHRunner(StagedRunner):
                 )
 
     def train(self) -> Selection:
-        """Make or find both stages, and leave the model with the network of the selected epoch."""
+        """Build or reuse both stages, and load the network of the selected epoch into the model."""
         model = self.experiment.model
         assert isinstance(model, TwDH)
         transforms = [self._transform(model, length) for length in model.lengths]
@@ -94,7 +94,7 @@ class TwDHRunner(StagedRunner):
         return selection
 
     def _transform(self, model: TwDH, length: int) -> Stage:
-        """Make or find the transform of a length and hand it to the model."""
+        """Build or reuse the transform of a length and set it in the model."""
         label = self.experiment.problem.train_labels
         assert label is not None
         label = label.to(model.long_centers)
@@ -131,8 +131,8 @@ class TwDHRunner(StagedRunner):
         return stage
 
     def _network(self, model: TwDH, transforms: Sequence[Stage]) -> Stage:
-        """Make or find the trained long network."""
-        own_bits, config = self.config.bits, self._long_config(model)
+        """Train or reuse the long network."""
+        bits, config = self.config.bits, self._long_config(model)
 
         def build(folder: Path) -> Report:
             model.set_bits(model.config.long_bits)  # epochs are measured by the long code
@@ -140,7 +140,7 @@ class TwDHRunner(StagedRunner):
                 config, self.experiment, self._long_modules(), folder, self.tensorboard_folder
             )
             selection = training.train()
-            model.set_bits(own_bits)
+            model.set_bits(bits)
             if self.is_main:
                 state = dataclasses.asdict(selection)
                 checkpoint.save(folder / "network", self._long_modules(), state=state)

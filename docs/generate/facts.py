@@ -65,8 +65,13 @@ class Method:
 
     @property
     def file(self) -> Path:
-        """Return the method's file."""
-        return ROOT / "models" / f"{self.stem}.py"
+        """Return the method's file, in the folder of its family."""
+        return next((ROOT / "models").glob(f"*/{self.stem}.py"))
+
+    @property
+    def path(self) -> str:
+        """Return the name of the file as documents give it."""
+        return self.file.relative_to(ROOT).as_posix()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ def method_page(method: Method) -> str:
     stems = {one.stem for one in facts.methods()}
     parts = [part for part in _parts(method.file) if part.stem not in stems]
     sections = [
-        MARK.format(f"`models/{method.stem}.py` and its configurations"),
+        MARK.format(f"`{method.path}` and its configurations"),
         f"# {top.title}",
         top.citation,
         _summary(method, parts),
@@ -47,10 +47,9 @@ def method_page(method: Method) -> str:
 
 def _link(module: str) -> str | None:
     """Return where a module is, seen from a page of ``docs/methods/``."""
-    package, _, stem = module.partition(".")
-    if package == "models" and any(one.stem == stem for one in facts.methods()):
-        return f"{stem}.md"
     file = ROOT / f"{module.replace('.', '/')}.py"
+    if any(one.file == file for one in facts.methods()):
+        return f"{file.stem}.md"
     return f"../../{file.relative_to(ROOT).as_posix()}" if file.exists() else None
 
 
@@ -67,7 +66,7 @@ def _docstring(file: Path) -> Docstring:
 def _parts(file: Path) -> list[Path]:
     """Return the modules of ``models/`` that the docstring at the top of a file refers to."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    names = dict.fromkeys(re.findall(r":mod:`(models\.\w+)`", text))
+    names = dict.fromkeys(re.findall(r":mod:`(models\.[\w.]+)`", text))
     return [ROOT / f"{name.replace('.', '/')}.py" for name in names]
 
 
@@ -264,7 +263,7 @@ def readme(text: str) -> str:
     """Return README with its generated tables."""
     rows = [
         (f"[{one.label}](docs/methods/{one.stem}.md)", one.venue or "–", one.task, _names(one),
-         f"[models/{one.stem}.py](models/{one.stem}.py)")
+         f"[{one.path}]({one.path})")
         for one in facts.methods()
     ]  # fmt: skip
     content = table(["method", "venue", "task", "config", "file"], rows)

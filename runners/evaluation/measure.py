@@ -1,4 +1,4 @@
-"""From a trained model to codes, and from codes to metrics in every direction asked for."""
+"""From a trained model to codes, and from codes to metrics in every direction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encode(
 ) -> dict[str, np.ndarray]:
     """Return modality → codes int8 [N,K] of ±1 of all batches, in their order; sign(0) = +1.
 
-    Under several processes each is handed its own batches, a contiguous share of the rows in rank
+    Under several processes each passes the batches of its share of the rows, contiguous and in rank
     order, and gets the codes of all.
     """
     was_training = model.training
@@ -55,12 +55,12 @@ def count_directions(
     """
     counted = {}
     for direction in directions:
-        asks, answers = sides(direction)
+        of_query, of_database = sides(direction)
         rows, against = pack_sides(
-            query.codes[asks], query.labels, database.codes[answers], database.labels
+            query.codes[of_query], query.labels, database.codes[of_database], database.labels
         )
-        own = count_histograms(rows.select(local_share(len(rows))), against, device=device)
-        counted[direction] = Histograms(gather_rows(own.rows), gather_rows(own.relevant))
+        share = count_histograms(rows.select(local_share(len(rows))), against, device=device)
+        counted[direction] = Histograms(gather_rows(share.rows), gather_rows(share.relevant))
     return counted
 
 
@@ -88,14 +88,14 @@ def map_directions(
     no_relevant: str, device: torch.device | str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return direction → ``{"map": {"all": …}}``, the one part of a report that selection reads."""
-    found = {}
+    reports = {}
     for direction, histograms in count_directions(
         query, database, directions, device=device
     ).items():
         if no_relevant == "skip":
             histograms = histograms.select(histograms.total_relevant > 0)
-        found[direction] = {"map": {"all": mean_band(average_precision(histograms))}}
-    return found
+        reports[direction] = {"map": {"all": mean_band(average_precision(histograms))}}
+    return reports
 
 
 def mean_map(reports: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""A few queries to look at, and the rows nearest to each."""
+"""A few queries to show, and the rows nearest to each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 from common.code_files.run_codes import CodeSet
 from common.codes import pack_codes
+from common.directions import sides
 
 
 class Hit(NamedTuple):
-    """A row that a query found.
+    """A row that a query retrieved.
 
     Attributes:
         row: number in the dataset.
@@ -26,35 +27,35 @@ class Hit(NamedTuple):
 
 
 def spread(query: CodeSet, count: int) -> list[int]:
-    """Return positions of at most ``count`` queries, of as many classes as there are; seeded."""
+    """Return positions of at most ``count`` queries, of as many classes as possible; seeded."""
     order = np.random.RandomState(0).permutation(len(query.rows))
-    taken: list[int] = []
+    chosen: list[int] = []
     for c in np.random.RandomState(1).permutation(np.flatnonzero(query.labels.any(0))):
-        own = (int(q) for q in order if query.labels[q, c] and int(q) not in taken)
-        taken += list(own)[:1]
-        if len(taken) >= count:
-            return taken[:count]
-    return (taken + [int(q) for q in order if int(q) not in taken])[:count]
+        of_class = (int(q) for q in order if query.labels[q, c] and int(q) not in chosen)
+        chosen += list(of_class)[:1]
+        if len(chosen) >= count:
+            return chosen[:count]
+    return (chosen + [int(q) for q in order if int(q) not in chosen])[:count]
 
 
 def nearest(
-    query: CodeSet, database: CodeSet, positions: Sequence[int], *, asks: str, answers: str,
-    top: int,
-) -> list[list[Hit]]:  # fmt: skip
+    query: CodeSet, database: CodeSet, positions: Sequence[int], *, direction: str, top: int
+) -> list[list[Hit]]:
     """Return the ``top`` nearest rows of the queries at ``positions``.
 
-    Equally near ones stand in the order of the database.
+    Rows at the same distance stand in the order of the database.
     """
-    packed, found = pack_codes(database.codes[answers]), []
+    of_query, of_database = sides(direction)
+    packed, hits = pack_codes(database.codes[of_database]), []
     for q in positions:
-        asked = pack_codes(query.codes[asks][q : q + 1])
-        distances = np.bitwise_count(packed ^ asked).sum(1, dtype=np.int64)
+        code = pack_codes(query.codes[of_query][q : q + 1])
+        distances = np.bitwise_count(packed ^ code).sum(1, dtype=np.int64)
         first = np.argsort(distances, kind="stable")[:top]
         right = (database.labels[first].astype(np.int64) @ query.labels[q].astype(np.int64)) > 0
-        found.append(
+        hits.append(
             [
-                Hit(int(database.rows[i]), int(distances[i]), bool(good))
-                for i, good in zip(first, right, strict=True)
+                Hit(int(database.rows[i]), int(distances[i]), bool(relevant))
+                for i, relevant in zip(first, right, strict=True)
             ]
         )
-    return found
+    return hits

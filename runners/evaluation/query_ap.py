@@ -1,4 +1,4 @@
-"""AP of every single query, kept beside ``metrics.json`` for paired tests between methods.
+"""AP of every query, stored beside ``metrics.json`` for paired tests between methods.
 
 ``query_ap.npz``: direction → float32 [Q], expected AP over tie orders in the whole database, in the
 order of the query rows of ``codes.h5``; NaN where a query without a relevant row is left out.
@@ -24,14 +24,14 @@ FILE = "query_ap.npz"
 
 def query_ap(counted: Mapping[str, Histograms], *, no_relevant: str) -> dict[str, np.ndarray]:
     """Return direction → AP float32 [Q] of what was counted."""
-    found = {}
+    by_direction = {}
     for direction, histograms in counted.items():
         values = average_precision(histograms).expected.to(torch.float32)
         if no_relevant == "skip":
-            nothing = (histograms.total_relevant == 0).to(values.device)
-            values = values.masked_fill(nothing, torch.nan)
-        found[direction] = values.cpu().numpy()
-    return found
+            irrelevant = (histograms.total_relevant == 0).to(values.device)
+            values = values.masked_fill(irrelevant, torch.nan)
+        by_direction[direction] = values.cpu().numpy()
+    return by_direction
 
 
 def write_query_ap(folder: Path, values: dict[str, np.ndarray]) -> None:
@@ -41,7 +41,7 @@ def write_query_ap(folder: Path, values: dict[str, np.ndarray]) -> None:
 
 
 def read_query_ap(folder: Path, direction: str) -> np.ndarray | None:
-    """Return AP float32 [Q] of a run, or None where it was not kept."""
+    """Return AP float32 [Q] of a run, or None where it was not stored."""
     try:
         with np.load(folder / FILE, allow_pickle=False) as file:
             return file.get(direction)
@@ -50,7 +50,7 @@ def read_query_ap(folder: Path, direction: str) -> np.ndarray | None:
 
 
 def measured_rows(folder: Path) -> str | None:
-    """Return a hash of the query and database rows of a run, or None where they were not kept.
+    """Return a hash of the query and database rows of a run, or None where they were not stored.
 
     The split's own hash also covers the rows trained and selected on, which methods without an
     epoch to choose divide otherwise; queries can be paired all the same.

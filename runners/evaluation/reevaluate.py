@@ -25,7 +25,7 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
 
     Raises:
         UserError: not a finished run, settings other than ``eval.*``, or a direction whose codes
-            the run did not keep.
+            the run did not store.
     """
     for word in words:
         if not word.startswith(("eval.at=", "eval.directions=", "eval.no_relevant=")):
@@ -40,8 +40,8 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
     query, database, split_hash = read_codes(folder.codes_file)
     directions = config.eval.directions or list(metrics["directions"])
     for direction in directions:
-        asks, answers = sides(direction)
-        if asks not in query.codes or answers not in database.codes:
+        of_query, of_database = sides(direction)
+        if of_query not in query.codes or of_database not in database.codes:
             raise UserError(
                 f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' "
                 "cannot be measured; train with eval.directions that need both."

@@ -1,4 +1,4 @@
-"""Zero-shot retrieval: how well classes that training never showed are found.
+"""Zero-shot retrieval: how well classes that training never showed are retrieved.
 
 Three measures of the same codes, at every cut, beside the ordinary report:
 
@@ -10,7 +10,7 @@ Three measures of the same codes, at every cut, beside the ordinary report:
     Queries of unseen and of seen classes against one database of both, and the harmonic mean
     2su/(s + u) of the two mAPs, which one of them alone cannot lift. Where the split has no query
     of a seen class, some are drawn from database rows that were not trained on: for each class as
-    many as an unseen class has on average, at most a tenth of what there is. They leave the
+    many as an unseen class has on average, at most a tenth of them. They leave the
     database, for the unseen queries as well.
 """
 
@@ -53,41 +53,41 @@ def zero_shot_report(
         and ``directions``: direction → measure → cut → expected, worst, best.
     """
     unseen = np.setdiff1d(np.arange(query.labels.shape[1]), np.asarray(seen_classes, np.int64))
-    asks, answers = _carries(query, unseen), _carries(database, unseen)
-    if not asks.any():
+    query_unseen, database_unseen = _carries(query, unseen), _carries(database, unseen)
+    if not query_unseen.any():
         return None
-    unseen_queries = _part(query, asks)
+    unseen_queries = _part(query, query_unseen)
     seen_queries, rest, source = _generalised(query, database, unseen, trained_rows)
     cuts = tuple(dict.fromkeys((*at, *CUTS)))
 
-    def measure(asking: CodeSet, answering: CodeSet) -> dict[str, Any]:
-        if not len(asking.rows) or not len(answering.rows):
+    def measure(queries: CodeSet, rows: CodeSet) -> dict[str, Any]:
+        if not len(queries.rows) or not len(rows.rows):
             return {}
         reports = report_directions(
-            asking, answering, directions, at=cuts, no_relevant=no_relevant, device=device
+            queries, rows, directions, at=cuts, no_relevant=no_relevant, device=device
         )
         return {direction: report["map"] for direction, report in reports.items()}
 
     standard = measure(unseen_queries, database)
-    alone = measure(unseen_queries, _part(database, answers))
+    alone = measure(unseen_queries, _part(database, database_unseen))
     mixed_unseen, mixed_seen = measure(unseen_queries, rest), measure(seen_queries, rest)
-    found: dict[str, Any] = {}
+    by_direction: dict[str, Any] = {}
     for direction in directions:
-        found[direction] = {"all_classes": standard[direction]}
+        by_direction[direction] = {"all_classes": standard[direction]}
         if alone:
-            found[direction]["unseen_only"] = alone[direction]
+            by_direction[direction]["unseen_only"] = alone[direction]
         if mixed_unseen and mixed_seen:
             both = {"unseen": mixed_unseen[direction], "seen": mixed_seen[direction]}
-            found[direction]["generalised"] = {**both, "harmonic": _harmonic(**both)}
+            by_direction[direction]["generalised"] = {**both, "harmonic": _harmonic(**both)}
     return {
         "seen_classes": [int(c) for c in seen_classes],
         "rows": {
             "unseen_queries": len(unseen_queries.rows), "seen_queries": len(seen_queries.rows),
-            "database": len(database.rows), "unseen_database": int(answers.sum()),
+            "database": len(database.rows), "unseen_database": int(database_unseen.sum()),
             "generalised_database": len(rest.rows),
         },
         "seen_queries": source,
-        "directions": found,
+        "directions": by_direction,
     }  # fmt: skip
 
 
@@ -110,17 +110,17 @@ def _generalised(
     query: CodeSet, database: CodeSet, unseen: np.ndarray, trained_rows: np.ndarray
 ) -> tuple[CodeSet, CodeSet, str]:
     """Return queries of seen classes, the database without them, and where they come from."""
-    asks = _carries(query, unseen)
-    if not asks.all():
-        return _part(query, ~asks), database, "queries of the split"
+    query_unseen = _carries(query, unseen)
+    if not query_unseen.all():
+        return _part(query, ~query_unseen), database, "queries of the split"
     per_class = max(1, round(len(query.rows) / max(1, int(query.labels.any(0).sum()))))
     free = ~_carries(database, unseen) & ~np.isin(database.rows, trained_rows)
     order = np.random.RandomState(DRAW_SEED).permutation(len(free))
     drawn = np.zeros(len(free), dtype=bool)
     for c in np.setdiff1d(np.arange(database.labels.shape[1]), unseen):
-        own = order[(database.labels[order, c] > 0) & free[order] & ~drawn[order]]
-        tenth = max(1, len(own) // 10) if len(own) > 1 else 0
-        drawn[own[: min(per_class, tenth)]] = True
+        of_class = order[(database.labels[order, c] > 0) & free[order] & ~drawn[order]]
+        tenth = max(1, len(of_class) // 10) if len(of_class) > 1 else 0
+        drawn[of_class[: min(per_class, tenth)]] = True
     source = (
         f"{int(drawn.sum())} database rows of seen classes that were not trained on, up to "
         f"{per_class} for each class, seed {DRAW_SEED}"
@@ -133,10 +133,10 @@ def _carries(codes: CodeSet, classes: np.ndarray) -> np.ndarray:
     return np.asarray((codes.labels[:, classes] > 0).any(1))
 
 
-def _part(codes: CodeSet, keep: np.ndarray) -> CodeSet:
-    """Return the rows where ``keep`` is True."""
-    kept = {modality: values[keep] for modality, values in codes.codes.items()}
-    return CodeSet(kept, codes.labels[keep], codes.rows[keep])
+def _part(codes: CodeSet, mask: np.ndarray) -> CodeSet:
+    """Return the rows where ``mask`` is True."""
+    values = {modality: array[mask] for modality, array in codes.codes.items()}
+    return CodeSet(values, codes.labels[mask], codes.rows[mask])
 
 
 def _harmonic(unseen: dict[str, Any], seen: dict[str, Any]) -> dict[str, float]:

@@ -116,9 +116,7 @@ def _queries(
     query_modality, database_modality = sides(direction)
     positions = spread(first, count)
     hits = {
-        method: nearest(
-            query, database, positions, asks=query_modality, answers=database_modality, top=TOP
-        )
+        method: nearest(query, database, positions, direction=direction, top=TOP)
         for method, (query, database) in codes.items()
     }
     entries: list[dict[str, Any]] = []

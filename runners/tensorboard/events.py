@@ -1,9 +1,9 @@
-"""TensorBoard's event files: taking out of them what is about to be written again.
+"""Removes values from TensorBoard's event files that are about to be written again.
 
-A run that was killed goes on from its last checkpoint, and may have told epochs after it. A new
-file does not replace what an old one says of the same step, and TensorBoard's own mark for that
-(``purge_step``) hides the steps of *all* curves of a folder, those of stages as well. So the events
-are taken out.
+A run that was killed goes on from its last checkpoint, and may have written epochs after it. A new
+file does not replace an older one's value of the same step, and TensorBoard's own mark for that
+(``purge_step``) hides the steps of *all* curves of a folder, those of stages as well. So the values
+are removed from the files.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ FILES = "events.out.tfevents.*"
 
 
 def drop_events(folder: Path, unwanted: Callable[[str, int], bool]) -> int:
-    """Take values for which ``unwanted(tag, step)`` out of the event files right in ``folder``.
+    """Remove values for which ``unwanted(tag, step)`` from the event files directly in ``folder``.
 
     A file is replaced as a whole. What follows a torn record, the last one of a killed process, is
-    lost. A file without anything unwanted is left as it is, and so is one that cannot be read.
+    lost. A file without unwanted values is not changed, and neither is one that cannot be read.
 
     Returns:
-        How many values were taken out.
+        How many values were removed.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     dropped = 0
     for file in sorted(folder.glob(FILES)):
-        kept, here = [], 0
+        records, removed = [], 0
         for record in _records(file):
             event = Event.FromString(record)
             values = [v for v in event.summary.value if not unwanted(v.tag, event.step)]
-            gone = len(event.summary.value) - len(values)
-            here += gone
-            if not gone:
-                kept.append(record)
+            unwanted_count = len(event.summary.value) - len(values)
+            removed += unwanted_count
+            if not unwanted_count:
+                records.append(record)
             elif values:
                 del event.summary.value[:]
                 event.summary.value.extend(values)
-                kept.append(event.SerializeToString())
-        if here:
+                records.append(event.SerializeToString())
+        if removed:
             with atomic_path(file) as temporary, open(temporary, "wb") as stream:
                 writer = RecordWriter(stream)
-                for record in kept:
+                for record in records:
                     writer.write(record)
-        dropped += here
+        dropped += removed
     return dropped
 
 
@@ -58,5 +58,5 @@ def _records(file: Path) -> Iterator[Any]:
 
     try:
         yield from RawEventFileLoader(str(file)).Load()
-    except Exception:  # the reader raises whatever it meets in a torn file
+    except Exception:  # the reader raises errors of any type on a torn file
         return

@@ -1,4 +1,4 @@
-"""Pictures of matrices and of counts, as figures for TensorBoard."""
+"""Figures of matrices and of counts for TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def heat_maps(matrices: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> 
     figure = Figure(figsize=(6.4 * len(matrices), 5.6), layout="constrained")
     all_axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (title, matrix) in zip(all_axes, matrices.items(), strict=True):
-        picture = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         axes.set_title(title)
         if len(names) == len(matrix) <= MOST_NAMES:
-            places = np.arange(len(names))
+            ticks = np.arange(len(names))
             plain = [name.replace("$", r"\$") for name in names]
-            axes.set_xticks(places, plain, rotation=90, fontsize="small")
-            axes.set_yticks(places, plain, fontsize="small")
-    figure.colorbar(picture, ax=all_axes.tolist(), shrink=0.8)
+            axes.set_xticks(ticks, plain, rotation=90, fontsize="small")
+            axes.set_yticks(ticks, plain, fontsize="small")
+    figure.colorbar(image, ax=all_axes.tolist(), shrink=0.8)
     return figure
 
 
-def distance_histogram(distances: np.ndarray, bits: int, asked: int | None = None) -> Figure:
-    """Return how many pairs have which Hamming distance, and a line at the one asked for.
+def distance_histogram(distances: np.ndarray, bits: int, required: int | None = None) -> Figure:
+    """Return how many pairs have which Hamming distance, and a line at the required one.
 
     Args:
-        distances: whole numbers [P].
+        distances: integers [P].
         bits: K, the end of the axis.
-        asked: least distance, if one was.
+        required: the least distance, if there is one.
     """
     from matplotlib.figure import Figure
 
@@ -50,8 +50,8 @@ def distance_histogram(distances: np.ndarray, bits: int, asked: int | None = Non
     axes = figure.subplots()
     counts = np.bincount(np.asarray(distances, dtype=np.int64), minlength=bits + 1)
     axes.bar(np.arange(len(counts)), counts, width=0.9)
-    if asked is not None:
-        axes.axvline(asked - 0.5, color="black", linestyle="--", label=f"{asked} asked")
+    if required is not None:
+        axes.axvline(required - 0.5, color="black", linestyle="--", label=f"{required} asked")
         axes.legend(frameon=False)
     axes.set(xlabel="Hamming distance of two centres", ylabel="pairs", xlim=(-1, bits + 1))
     return figure

@@ -1,4 +1,4 @@
-"""A sheet of what some queries find: one query a line, its nearest rows beside it."""
+"""A sheet of retrieved rows: one query a line, its nearest rows beside it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from common.directions import sides
 from dataset.base import BadImageError, HashDataset
 from runners.evaluation.nearest import Hit
 
-SIDE = 72  # px of a picture
+SIDE = 72  # px of an image
 TOP = 10  # rows shown of each query
 _FRAME, _GAP, _LINE, _LETTERS = 3, 6, 11, 13
-_RIGHT, _WRONG = "#00735a", "#b54708"  # as on the report page; told apart in any colour vision
+_RIGHT, _WRONG = "#00735a", "#b54708"  # as on the report page; distinct in any colour vision
 _WORDS = 9  # px
 
 
 @dataclasses.dataclass
 class Sheets:
-    """Draws sheets; small pictures are kept, for most are shown again the next time."""
+    """Draws sheets; thumbnails stay in memory, for most are shown again the next time."""
 
     dataset: HashDataset
-    _small: dict[int, Image.Image] = dataclasses.field(default_factory=dict)
+    _thumbnails: dict[int, Image.Image] = dataclasses.field(default_factory=dict)
 
-    def draw(
-        self, asks: str, answers: str, lines: Sequence[tuple[int, Sequence[Hit]]]
-    ) -> Image.Image:
-        """Return the sheet of ``lines``: the row of each query, and what it found.
+    def draw(self, direction: str, lines: Sequence[tuple[int, Sequence[Hit]]]) -> Image.Image:
+        """Return the sheet of ``lines``: the row of each query, and its nearest rows.
 
         A right row has a plain frame and a tick, a wrong one a broken frame and a cross, each with
-        its Hamming distance. Captions stand in place of pictures where a side is text.
+        its Hamming distance. A text is shown as its caption.
         """
+        of_query, of_database = sides(direction)
         step, high = SIDE + 2 * _FRAME + _GAP, SIDE + 2 * _FRAME + 2 * _LINE + _GAP
         columns = 1 + max(len(hits) for _, hits in lines)
         size = (3 * _GAP + columns * step, _GAP + len(lines) * high)
@@ -42,13 +42,13 @@ class Sheets:
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_WORDS)
         for number, (row, hits) in enumerate(lines):
             y = _GAP + number * high
-            self._paste(sheet, row, asks, (_GAP + _FRAME, y + _FRAME))
+            self._paste(sheet, row, of_query, (_GAP + _FRAME, y + _FRAME))
             under = y + SIDE + 2 * _FRAME
             name = textwrap.wrap(self._classes(row), _LETTERS)[:2]
             draw.text((_GAP + _FRAME, under), "\n".join(name), "black", font)
-            for place, hit in enumerate(hits, 1):
-                x = 3 * _GAP + place * step  # a wider gap beside the query
-                self._paste(sheet, hit.row, answers, (x + _FRAME, y + _FRAME))
+            for column, hit in enumerate(hits, 1):
+                x = 3 * _GAP + column * step  # a wider gap beside the query
+                self._paste(sheet, hit.row, of_database, (x + _FRAME, y + _FRAME))
                 _frame(draw, (x, y), hit.right)
                 colour = _RIGHT if hit.right else _WRONG
                 _sign(draw, (x + _FRAME, under + 2), hit.right, colour)
@@ -59,39 +59,39 @@ class Sheets:
         marked = np.flatnonzero(self.dataset.labels[row] > 0)
         return ", ".join(self.dataset.class_names[c] for c in marked)
 
-    def _paste(self, sheet: Image.Image, row: int, modality: str, place: tuple[int, int]) -> None:
+    def _paste(self, sheet: Image.Image, row: int, modality: str, corner: tuple[int, int]) -> None:
         if modality == "text":
             text = self.dataset.texts[row][0] if self.dataset.texts is not None else ""
             lines = textwrap.wrap(text, _LETTERS, max_lines=SIDE // _LINE, placeholder="…")
             font = ImageFont.load_default(_WORDS)
             ImageDraw.Draw(sheet).multiline_text(
-                (place[0] + 1, place[1]), "\n".join(lines), "black", font, spacing=1
+                (corner[0] + 1, corner[1]), "\n".join(lines), "black", font, spacing=1
             )
             return
-        if row not in self._small:
-            self._small[row] = self._made(row)
-        sheet.paste(self._small[row], place)
+        if row not in self._thumbnails:
+            self._thumbnails[row] = self._thumbnail(row)
+        sheet.paste(self._thumbnails[row], corner)
 
-    def _made(self, row: int) -> Image.Image:
+    def _thumbnail(self, row: int) -> Image.Image:
         try:
-            picture = Image.fromarray(np.asarray(self.dataset.images.decode(row)))
+            image = Image.fromarray(np.asarray(self.dataset.images.decode(row)))
         except (BadImageError, OSError):
             return Image.new("RGB", (SIDE, SIDE), "#dddddd")
-        method = Image.Resampling.NEAREST if max(picture.size) < SIDE else None
-        if method is not None:  # tiny pictures stay sharp
-            return ImageOps.pad(picture, (SIDE, SIDE), method, "white")
-        return ImageOps.pad(picture, (SIDE, SIDE), color="white")
+        method = Image.Resampling.NEAREST if max(image.size) < SIDE else None
+        if method is not None:  # tiny images stay sharp
+            return ImageOps.pad(image, (SIDE, SIDE), method, "white")
+        return ImageOps.pad(image, (SIDE, SIDE), color="white")
 
 
 def as_jpeg(sheet: Image.Image) -> bytes:
-    """Return a picture as JPEG: a tenth of the bytes of a PNG."""
+    """Return an image as JPEG: a tenth of the bytes of a PNG."""
     stream = io.BytesIO()
     sheet.save(stream, "JPEG", quality=70)
     return stream.getvalue()
 
 
-def _frame(draw: ImageDraw.ImageDraw, place: tuple[int, int], right: bool) -> None:
-    x, y, side = *place, SIDE + 2 * _FRAME
+def _frame(draw: ImageDraw.ImageDraw, corner: tuple[int, int], right: bool) -> None:
+    x, y, side = *corner, SIDE + 2 * _FRAME
     if right:
         draw.rectangle((x, y, x + side - 1, y + side - 1), outline=_RIGHT, width=_FRAME)
         return
@@ -102,9 +102,9 @@ def _frame(draw: ImageDraw.ImageDraw, place: tuple[int, int], right: bool) -> No
             draw.rectangle((x + low, y + ends[0], x + low + _FRAME - 1, y + ends[1]), _WRONG)
 
 
-def _sign(draw: ImageDraw.ImageDraw, place: tuple[int, int], right: bool, colour: str) -> None:
+def _sign(draw: ImageDraw.ImageDraw, corner: tuple[int, int], right: bool, colour: str) -> None:
     """Draw a tick or a cross of 8 px; fonts need not have them."""
-    x, y = place
+    x, y = corner
     if right:
         draw.line(((x, y + 4), (x + 3, y + 7), (x + 8, y)), colour, 2)
     else:

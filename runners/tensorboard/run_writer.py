@@ -1,9 +1,9 @@
-"""What a run shows in TensorBoard. ``tensorboard --logdir <output>`` shows all runs below it.
+"""What TensorBoard shows of a run. ``tensorboard --logdir <output>`` shows all runs below it.
 
 ``tensorboard/``
     Scalars by epoch: ``loss/<term>`` and ``loss/total``, ``lr/<group>``, ``seconds/epoch``,
-    ``map/<on>`` and ``map/<on>/<direction>`` of what the epoch is chosen on. Runs with stages put
-    theirs beside them.
+    ``map/<on>`` and ``map/<on>/<direction>`` on the rows that the epoch is selected by. Runs with
+    stages add theirs.
 ``tensorboard/codes/``
     A few times while training, and of the final codes under ``final/``: precision and recall by
     radius (``pr_radius``, the tab PR CURVES), histograms over bits of the database's codes
@@ -13,7 +13,7 @@
 ``tensorboard/final/``
     Settings and final mAP (the tab HPARAMS compares runs).
 
-Test rows are looked at only when the final figures are: pictures are of validation rows.
+Test rows are read only for the final figures: pictures are of validation rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 DRAWINGS = 10  # of codes in a run: TensorBoard shows as many pictures of a tag
-SHARE = 0.01  # of the time since training began that drawings may take; the last is always made
+SHARE = 0.01  # of the time since training began that drawings may take; the last is always drawn
 FIRST = 0.5  # seconds that the first is expected to take; the others: as the one before
 _BINS = np.linspace(-1, 1, 41)
 _OUTPUT_BINS = 64
@@ -56,56 +56,56 @@ _PIECE = 2**16  # rows of codes that are real numbers at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """What an epoch was measured on.
+class EpochCodes:
+    """The codes by which an epoch was measured.
 
     Attributes:
         on: ``val`` or ``query``.
         part: of the split, the rows of ``database``.
-        reports: direction → metrics.
-        query, database: their codes.
+        directions: what was measured.
+        query, database: the codes.
     """
 
     on: str
     part: str
-    reports: Mapping[str, Any]
+    directions: Sequence[str]
     query: CodeSet
     database: CodeSet
 
 
-class Board:
-    """Tells TensorBoard how training goes; without a writer it does nothing."""
+class TensorBoardWriter:
+    """Writes what TensorBoard shows of training; without a writer of events it does nothing."""
 
     def __init__(
-        self, writer: SummaryWriter | None, experiment: Experiment, *, epoch: int, epochs: int,
+        self, events: SummaryWriter | None, experiment: Experiment, *, epoch: int, epochs: int,
         pictures: int = 0, clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
-        """Go on after ``epoch`` epochs: what was told of later ones is taken back.
+        """Go on after ``epoch`` epochs: events of later ones are dropped.
 
         Args:
-            writer: into the run's ``tensorboard/``.
-            experiment: whose model and pictures are shown.
+            events: writes into the run's ``tensorboard/``.
+            experiment: whose model and images are shown.
             epoch: epochs finished.
             epochs: in all.
             pictures: queries whose retrieved rows are shown, 0 for none.
             clock: seconds.
         """
-        self.writer, self.experiment = writer, experiment
+        self.events, self.experiment = events, experiment
         self.epochs, self.pictures, self.clock = epochs, pictures, clock
         self.start, self.spent, self.cost = clock(), 0.0, FIRST
         self.drawn = self._tenth(epoch)
         self.sheets = Sheets(experiment.dataset)
-        self._codes: SummaryWriter | None = None
-        if writer is not None:
-            for folder in (Path(writer.log_dir), codes_folder(writer)):
+        self._code_events: SummaryWriter | None = None
+        if events is not None:
+            for folder in (Path(events.log_dir), codes_folder(events)):
                 drop_events(folder, lambda tag, step: step > epoch and not tag.startswith("stage/"))
 
     def _tenth(self, epoch: int) -> int:
         return epoch * DRAWINGS // self.epochs
 
-    def epoch(self, record: EpochRecord) -> None:
+    def write_epoch(self, record: EpochRecord) -> None:
         """Write the scalars of an epoch."""
-        if self.writer is None:
+        if self.events is None:
             return
         scalars = {f"loss/{name}": value for name, value in record.loss.items()}
         scalars |= {f"lr/{name}": value for name, value in record.lr.items()}
@@ -115,17 +115,17 @@ class Board:
             scalars[f"map/{on}"] = record.measured.score
             scalars |= {f"map/{on}/{name}": value for name, value in record.measured.map.items()}
         for tag, value in scalars.items():
-            self.writer.add_scalar(tag, value, record.epoch)
-        self.writer.flush()  # before the checkpoint says that the epoch is done
+            self.events.add_scalar(tag, value, record.epoch)
+        self.events.flush()  # before the checkpoint says that the epoch is done
 
-    def measured(self, epoch: int, found: Measured) -> None:
-        """Draw what the codes are like, where a drawing is due."""
-        if self.writer is None:
+    def draw_codes(self, epoch: int, codes: EpochCodes) -> None:
+        """Draw the codes of an epoch, where a drawing is due."""
+        if self.events is None:
             return
         start = self.clock()
         if not self._due(epoch, start):
             return
-        self._draw(epoch, found)
+        self._draw(epoch, codes)
         self.drawn, self.cost = self._tenth(epoch), self.clock() - start
         self.spent += self.cost
 
@@ -135,63 +135,63 @@ class Board:
         affordable = self.spent + self.cost <= SHARE * (now - self.start)
         return affordable and self._tenth(epoch) > self.drawn
 
-    def _draw(self, epoch: int, found: Measured) -> None:
-        assert self.writer is not None
-        if self._codes is None:
-            self._codes = open_writer(codes_folder(self.writer))
-        experiment, on = self.experiment, found.on
-        for direction in found.reports:
+    def _draw(self, epoch: int, codes: EpochCodes) -> None:
+        assert self.events is not None
+        if self._code_events is None:
+            self._code_events = open_writer(codes_folder(self.events))
+        events, experiment = self._code_events, self.experiment
+        for direction in codes.directions:
             values = pr_by_radius(
-                found.query, found.database, direction,
+                codes.query, codes.database, direction,
                 no_relevant=experiment.config.eval.no_relevant, device=experiment.device,
             )  # fmt: skip
-            add_curve(self._codes, f"pr_radius/{on}/{direction}", values, epoch)
-            if on == "val" and self.pictures > 0:
-                self._retrieved(epoch, direction, found)
-        add_code_histograms(self._codes, "", found.database, epoch)
-        add_outputs(self._codes, "", experiment, found.part, tuple(found.database.codes), epoch)
-        self._codes.flush()
+            add_curve(events, f"pr_radius/{codes.on}/{direction}", values, epoch)
+            if codes.on == "val" and self.pictures > 0:
+                self._draw_retrieved(events, epoch, direction, codes)
+        add_code_histograms(events, "", codes.database, epoch)
+        add_outputs(events, "", experiment, codes.part, tuple(codes.database.codes), epoch)
+        events.flush()
 
-    def _retrieved(self, epoch: int, direction: str, found: Measured) -> None:
+    def _draw_retrieved(
+        self, events: SummaryWriter, epoch: int, direction: str, codes: EpochCodes
+    ) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        assert self._codes is not None
-        asks, answers = sides(direction)
-        chosen = spread(found.query, self.pictures)
-        if not chosen:
+        positions = spread(codes.query, self.pictures)
+        if not positions:
             return
-        hits = nearest(found.query, found.database, chosen, asks=asks, answers=answers, top=TOP)
-        rows = found.query.rows[chosen].tolist()
-        sheet = self.sheets.draw(asks, answers, list(zip(rows, hits, strict=True)))
-        picture = Summary.Image(
+        hits = nearest(codes.query, codes.database, positions, direction=direction, top=TOP)
+        rows = codes.query.rows[positions].tolist()
+        sheet = self.sheets.draw(direction, list(zip(rows, hits, strict=True)))
+        image = Summary.Image(
             height=sheet.height,
             width=sheet.width,
             colorspace=3,
             encoded_image_string=as_jpeg(sheet),
         )
-        value = Summary.Value(tag=f"retrieved/{found.on}/{direction}", image=picture)
-        add_summary(self._codes, Summary(value=[value]), epoch)
+        value = Summary.Value(tag=f"retrieved/{codes.on}/{direction}", image=image)
+        add_summary(events, Summary(value=[value]), epoch)
 
     def close(self) -> None:
-        """Write what is left."""
-        for writer in (self.writer, self._codes):
-            if writer is not None:
-                writer.close()
+        """Write what is still buffered."""
+        for events in (self.events, self._code_events):
+            if events is not None:
+                events.close()
 
 
 def draw_results(tensorboard: Path, experiment: Experiment, folder: RunFolder) -> None:
-    """Tell settings, final figures and final codes of a run whose results are written.
+    """Write settings, final figures and final codes of a run whose results are written.
 
-    What an earlier attempt told of them is replaced.
+    Those of an earlier attempt are replaced.
     """
     metrics, (query, database, _) = folder.metrics(), read_codes(folder.codes_file)
     shutil.rmtree(tensorboard / "final", ignore_errors=True)
     with open_writer(tensorboard / "final") as writer:
-        told = final_figures(metrics)
-        for summary in hyper_parameters(experiment.config, told):
+        figures = final_figures(metrics)
+        for summary in hyper_parameters(experiment.config, figures):
             add_summary(writer, summary)
         step = metrics["protocol"]["selected"]["epoch"] or 0
-        for name, value in told.items():
+        for name, value in figures.items():
             writer.add_scalar(name, value, step)
     drop_events(tensorboard / "codes", lambda tag, step: tag.startswith("final/"))
     with open_writer(tensorboard / "codes") as writer:
@@ -223,28 +223,28 @@ def add_summary(writer: SummaryWriter, summary: Any, step: int | None = None) ->
 
 
 def codes_folder(writer: SummaryWriter) -> Path:
-    """Return where what codes are like stands, beside the scalars of ``writer``."""
+    """Return the folder of what is drawn of codes, beside the scalars of ``writer``."""
     return Path(writer.log_dir) / "codes"
 
 
 def final_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return tag → final mAP, zero-shot measures where there are some, and training seconds."""
     reports = metrics["directions"]
-    told = {
+    figures = {
         f"final/map@{cut}/{direction}": band["expected"]
         for direction, report in reports.items()
         for cut, band in report["map"].items()
     }
     if all("all" in report["map"] for report in reports.values()):
-        told["final/map@all/mean"] = mean_map(reports)
+        figures["final/map@all/mean"] = mean_map(reports)
     for direction, measures in (metrics.get("zero_shot") or {}).get("directions", {}).items():
         for name, value in measures_of(measures).items():
-            told[f"final/zero_shot/{name}/{direction}"] = value
-    told["final/train_s"] = metrics["timing"].get("train_s", 0.0)
-    return told
+            figures[f"final/zero_shot/{name}/{direction}"] = value
+    figures["final/train_s"] = metrics["timing"].get("train_s", 0.0)
+    return figures
 
 
-def hyper_parameters(config: RunConfig, told: Mapping[str, float]) -> list[Any]:
+def hyper_parameters(config: RunConfig, figures: Mapping[str, float]) -> list[Any]:
     """Return the summaries that the tab HPARAMS reads: settings by dotted key, and that it ended.
 
     The third summary of TensorBoard's, a list of what to show, is left out: it would count for all
@@ -257,7 +257,7 @@ def hyper_parameters(config: RunConfig, told: Mapping[str, float]) -> list[Any]:
         for key, value in schema.flat(config.resolved).items()
         if key not in NOT_IDENTITY and value is not None
     }
-    return list(hparams(plain, dict(told))[1:])
+    return list(hparams(plain, dict(figures))[1:])
 
 
 def pr_by_radius(
@@ -273,22 +273,22 @@ def pr_by_radius(
         True and false positives, true and false negatives, precision, recall; of pairs of all
         queries together. A radius that holds no row has precision 0.
     """
-    asks, answers = sides(direction)
+    of_query, of_database = sides(direction)
     rows, against = pack_sides(
-        query.codes[asks], query.labels, database.codes[answers], database.labels
+        query.codes[of_query], query.labels, database.codes[of_database], database.labels
     )
     counted = count_histograms(rows, against, device=device)
     if no_relevant == "skip":
         counted = counted.select(counted.total_relevant > 0)
-    found, right = (
+    retrieved, right = (
         part.sum(0).cumsum(0).flip(0).cpu().numpy().astype(np.float64)
         for part in (counted.rows, counted.relevant)
     )
     missed = right[0] - right
-    rejected = (found[0] - right[0]) - (found - right)
-    precision = np.divide(right, found, out=np.zeros_like(right), where=found > 0)
+    rejected = (retrieved[0] - right[0]) - (retrieved - right)
+    precision = np.divide(right, retrieved, out=np.zeros_like(right), where=retrieved > 0)
     recall = right / right[0] if right[0] > 0 else np.zeros_like(right)
-    return np.stack([right, found - right, rejected, missed, precision, recall])
+    return np.stack([right, retrieved - right, rejected, missed, precision, recall])
 
 
 def bit_moments(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -304,7 +304,7 @@ def bit_moments(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     products = np.zeros((bits, bits))
     for start in range(0, count, _PIECE):
         piece = codes[start : start + _PIECE].astype(np.float32)
-        products += piece.T @ piece  # whole numbers below 2^24: exact
+        products += piece.T @ piece  # integers below 2^24: exact
     mean = codes.mean(0, dtype=np.float64)
     covariance = products / count - np.outer(mean, mean)
     deviation = np.sqrt(1 - mean**2)  # of ±1
@@ -314,13 +314,13 @@ def bit_moments(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_curve(writer: SummaryWriter, tag: str, values: np.ndarray, step: int) -> None:
-    """Tell what :func:`pr_by_radius` gives."""
+    """Write what :func:`pr_by_radius` returns."""
     right, wrong, rejected, missed, precision, recall = values
     writer.add_pr_curve_raw(tag, right, wrong, rejected, missed, precision, recall, step)
 
 
 def add_code_histograms(writer: SummaryWriter, prefix: str, database: CodeSet, step: int) -> None:
-    """Tell how balanced the bits of the database are, and how they correlate."""
+    """Write how balanced the bits of the database are, and how they correlate."""
     for modality, codes in database.codes.items():
         if not len(codes):
             continue
@@ -342,19 +342,19 @@ def add_outputs(
     writer: SummaryWriter, prefix: str, experiment: Experiment, part: str,
     modalities: tuple[str, ...], step: int,
 ) -> None:  # fmt: skip
-    """Tell the real values whose sign is the code, of some rows of a part of the split."""
+    """Write the real values whose sign is the code, of some rows of a part of the split."""
     view, model = experiment.view(part), experiment.model
     positions = sampled_rows(len(view))
     was_training = model.training
     model.eval()
     size = experiment.config.data.eval_batch_size
-    found: dict[str, list[torch.Tensor]] = {modality: [] for modality in modalities}
+    outputs: dict[str, list[torch.Tensor]] = {modality: [] for modality in modalities}
     for start in range(0, len(positions), size):
         batch = view.__getitems__(positions[start : start + size].tolist()).to(experiment.device)
-        for modality, values in found.items():
+        for modality, values in outputs.items():
             values.append(model.encode(batch, modality).float().cpu().flatten())
     model.train(was_training)
-    for modality, values in found.items():
+    for modality, values in outputs.items():
         flat = torch.cat([torch.empty(0), *values]).numpy()
         flat = flat[np.isfinite(flat)]
         if len(flat):

@@ -41,13 +41,13 @@ ARCHITECTURE = PROJECT_ROOT / "models" / "backbones" / "clip_mini.json"
 
 @dataclasses.dataclass
 class Pairs:
-    """Pictures uint8 [N,64,64,3] and for each of them its captions."""
+    """Images uint8 [N,64,64,3] and the captions of each."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     captions: list[tuple[str, ...]]
 
     def __add__(self, other: Pairs) -> Pairs:
-        both = np.concatenate([self.pictures, other.pictures])
+        both = np.concatenate([self.images, other.images])
         return Pairs(both, self.captions + other.captions)
 
 
@@ -62,13 +62,13 @@ def animals(seed: int, rows: int) -> Pairs:
     dataset = _draw("creatures_zeroshot", seed, rows)
     kinds = dataset.labels[:rows].argmax(axis=1)
     seen = dataset.seen_classes or tuple(range(len(dataset.class_names)))
-    kept = np.flatnonzero(np.isin(kinds, seen))
+    chosen = np.flatnonzero(np.isin(kinds, seen))
     rng = np.random.default_rng(seed)
     captions = []
-    for row in kept:
-        has = np.flatnonzero(dataset.attributes[kinds[row]] > 0.5)
-        captions.append(tuple(_sentence(dataset.attribute_names, has, rng) for _ in range(4)))
-    return Pairs(np.array(dataset.images.array[kept]), captions)
+    for row in chosen:
+        present = np.flatnonzero(dataset.attributes[kinds[row]] > 0.5)
+        captions.append(tuple(_sentence(dataset.attribute_names, present, rng) for _ in range(4)))
+    return Pairs(np.array(dataset.images.array[chosen]), captions)
 
 
 def _draw(name: str, seed: int, rows: int) -> Any:
@@ -77,10 +77,10 @@ def _draw(name: str, seed: int, rows: int) -> Any:
     return entry.target(entry.config(seed=seed, rows=enough), name)
 
 
-def _sentence(names: tuple[str, ...], has: np.ndarray, rng: np.random.Generator) -> str:
-    """Return a sentence on some of the attributes ``has``, in random order."""
-    count = rng.integers(min(3, len(has)), len(has) + 1)
-    chosen = [names[i] for i in rng.permutation(has)[:count]]
+def _sentence(names: tuple[str, ...], present: np.ndarray, rng: np.random.Generator) -> str:
+    """Return a sentence on some of the attributes ``present``, in random order."""
+    count = rng.integers(min(3, len(present)), len(present) + 1)
+    chosen = [names[i] for i in rng.permutation(present)[:count]]
     return f"an animal: {', '.join(chosen)}"
 
 
@@ -96,13 +96,13 @@ class Contrastive(nn.Module):
         self.network = open_clip.CustomTextCLIP(**content["model_cfg"])
         self.mean, self.std = content["preprocess_cfg"]["mean"], content["preprocess_cfg"]["std"]
 
-    def images(self, pictures: Tensor) -> Tensor:
-        """Encode pictures uint8 [B,64,64,3] to unit vectors [B,D]."""
-        x = pictures.permute(0, 3, 1, 2).float() / 255  # [B,3,H,W]
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Encode images uint8 [B,64,64,3] to unit vectors [B,D]."""
+        x = images.permute(0, 3, 1, 2).float() / 255  # [B,3,H,W]
         x = (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
         return self.network.encode_image(x, normalize=True)
 
-    def texts(self, ids: Tensor) -> Tensor:
+    def encode_texts(self, ids: Tensor) -> Tensor:
         """Encode ids [B,L] to unit vectors [B,D]; columns that are all padding are left out."""
         length = int(ids.argmax(dim=1).max()) + 1  # up to the last EOS
         text = self.network.text
@@ -111,10 +111,10 @@ class Contrastive(nn.Module):
         x = x[torch.arange(len(ids)), ids.argmax(dim=1)] @ text.text_projection  # [B,D]
         return F.normalize(x, dim=-1)
 
-    def forward(self, pictures: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         """Return the loss of B pairs; pairs with the same caption are each other's positives."""
         scale = self.network.logit_scale.clamp(max=math.log(100)).exp()
-        logits = scale * self.images(pictures) @ self.texts(ids).T  # [B,B]
+        logits = scale * self.encode_images(images) @ self.encode_texts(ids).T  # [B,B]
         same = (ids[:, None] == ids[None]).all(dim=2).float()
         target = same / same.sum(dim=1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -125,7 +125,7 @@ class Sampler:
 
     def __init__(self, pairs: Pairs, seed: int) -> None:
         """Turn all captions into ids once."""
-        self.pictures = torch.from_numpy(pairs.pictures)
+        self.images = torch.from_numpy(pairs.images)
         tokenize = clip_tokenize(WORDS)
         distinct = {text: i for i, text in enumerate({t for c in pairs.captions for t in c})}
         self.ids, _ = tokenize(list(distinct))
@@ -133,10 +133,10 @@ class Sampler:
         self.random = np.random.default_rng(seed)
 
     def draw(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Return pictures uint8 [B,64,64,3] and ids [B,L], each with one of its captions."""
+        """Return images uint8 [B,64,64,3] and ids [B,L], each with one of its captions."""
         rows = self.random.choice(len(self.captions), batch_size, replace=False)
         chosen = [self.captions[row][self.random.integers(len(self.captions[row]))] for row in rows]
-        x = self.pictures[torch.from_numpy(rows)]
+        x = self.images[torch.from_numpy(rows)]
         dy, dx = (int(shift) for shift in self.random.integers(-4, 5, size=2))
         x = torch.roll(x, (dy, dx), dims=(1, 2)).float()
         light = torch.from_numpy(self.random.uniform(0.85, 1.15, (batch_size, 1, 1, 1))).float()
@@ -157,8 +157,8 @@ def train(pairs: Pairs, steps: int, batch_size: int, peak: float, seed: int = 0)
     model, sampler = Contrastive(), Sampler(pairs, seed)
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     matrices = [p for n, p in named if p.dim() >= 2 and "embedding" not in n]
-    others = [p for n, p in named if p.dim() < 2 or "embedding" in n]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    vectors = [p for n, p in named if p.dim() < 2 or "embedding" in n]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
     started, running = time.monotonic(), 0.0
     for step in range(steps):
@@ -180,9 +180,9 @@ def train(pairs: Pairs, steps: int, batch_size: int, peak: float, seed: int = 0)
 def recall(model: Contrastive, pairs: Pairs) -> dict[str, float]:
     """Return how often a picture's first caption is among the 1 and the 10 nearest, both ways."""
     ids, _ = clip_tokenize(WORDS)([captions[0] for captions in pairs.captions])
-    pictures = torch.from_numpy(pairs.pictures)
-    image = torch.cat([model.images(part) for part in pictures.split(200)])
-    text = torch.cat([model.texts(part) for part in ids.split(200)])
+    images = torch.from_numpy(pairs.images)
+    image = torch.cat([model.encode_images(part) for part in images.split(200)])
+    text = torch.cat([model.encode_texts(part) for part in ids.split(200)])
     result: dict[str, float] = {}
     for name, scores in (("i2t", image @ text.T), ("t2i", text @ image.T)):
         rank = (scores > scores.diagonal()[:, None]).sum(dim=1)

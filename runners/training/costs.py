@@ -1,4 +1,4 @@
-"""What a run costs: seconds by phase, and the most memory that it held."""
+"""Costs of a run: seconds by phase, and peak memory."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Clock:
         try:
             yield
         finally:
-            whole = time.perf_counter() - start
-            self.add(name, whole - self._inner.pop())
+            total = time.perf_counter() - start
+            self.add(name, total - self._inner.pop())
             if self._inner:
-                self._inner[-1] += whole
+                self._inner[-1] += total
 
     def waiting(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Yield the items of an iterable, and add the seconds for which each was waited for."""
+        """Yield the items of an iterable, and add the seconds of waiting for each."""
         iterator, end = iter(items), object()
         while True:
             with self.phase(name):
@@ -54,32 +54,32 @@ class Clock:
 
 
 class PeakMemory:
-    """The most memory that this process held since the object was made.
+    """The peak memory of this process since the object was created.
 
-    A worker does many runs in one process, so the kernel's high-water mark is set back first. Where
+    A worker does many runs in one process, so the kernel's high-water mark is reset first. Where
     that is not possible (no ``/proc``, not permitted) the mark is of the process so far, and
     :meth:`read` says so. Memory-mapped features and pictures count while they are in memory. Under
     several processes each has its own; the first one's is written.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Start to watch; ``device`` is watched as well where it is a GPU."""
+        """Reset the peaks, that of ``device`` as well where it is a GPU."""
         self.device = device
-        self.of = "run" if _set_back() else "process so far"
+        self.of = "run" if _reset_high_water() else "process so far"
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def read(self) -> dict[str, Any]:
         """Return ``peak_mb`` (10⁶ bytes), ``of``, and on a GPU ``device_peak_mb``."""
-        found: dict[str, Any] = {"peak_mb": round(_high_water() / _MB, 1), "of": self.of}
+        memory: dict[str, Any] = {"peak_mb": round(_high_water() / _MB, 1), "of": self.of}
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
-            found["device_peak_mb"] = round(peak / _MB, 1)
-        return found
+            memory["device_peak_mb"] = round(peak / _MB, 1)
+        return memory
 
 
-def _set_back() -> bool:
-    """Set the kernel's high-water mark of this process to what it holds now, if it lets us."""
+def _reset_high_water() -> bool:
+    """Set the kernel's high-water mark of this process to its present memory, where permitted."""
     try:
         (_PROC / "clear_refs").write_text("5", encoding="ascii")
     except OSError:

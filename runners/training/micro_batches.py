@@ -1,4 +1,4 @@
-"""A training step whose batch does not fit into memory: in parts, with the loss of the whole.
+"""A training step in parts, for a batch that does not fit into memory, with the batch's loss.
 
 Losses of this field compare the rows of a batch with one another, so halving the batch would change
 the loss, and adding up gradients of halves would leave out all pairs across them. Instead (Gao et
@@ -9,8 +9,8 @@ al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Peak Mem
     graph, and backwards from g_p:   dL/dw = sum_p (dh_p/dw)^T g_p
 
 which is the gradient of the whole batch, for a second forward pass. Dropout draws the same in both
-passes (but other numbers than for a batch in one piece). What a model keeps count of itself while
-training sees parts: batch statistics (BatchNorm) are those of a part, as under several processes.
+passes (but other numbers than for a batch in one piece). Batch statistics (BatchNorm) are those of
+a part, as under several processes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def rows_of(batch: Batch, start: int, stop: int) -> Batch:
-    """Return rows ``start`` to ``stop`` of a batch, in all its parts."""
+    """Return rows ``start`` to ``stop`` of a batch, in all its tensors."""
 
     def cut(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -58,32 +58,32 @@ def step_in_parts(
     backward: Callable[[Tensor], None], autocast: Callable[[], Any] = contextlib.nullcontext,
     check: Callable[[Terms, Progress], None] = lambda terms, progress: None,
 ) -> Terms:  # fmt: skip
-    """Add the gradient of a whole batch, having at most ``rows`` rows in the model at a time.
+    """Add the gradient of a batch with at most ``rows`` rows in the model at a time.
 
     Args:
         module: model and loss, on one process.
         batch: B rows.
-        progress: where training stands.
+        progress: epoch and step.
         rows: of a part, at least 1.
-        backward: is handed the total of the terms; goes backwards from it, scaled at will.
+        backward: runs the backward pass from the total of the terms, which it may scale.
         autocast: context of the model's precision.
-        check: looks at the terms before.
+        check: is called with the terms before.
     """
     parts = [rows_of(batch, i, min(i + rows, len(batch))) for i in range(0, len(batch), rows)]
     states, outputs = [], []
-    kept = {name: buffer.clone() for name, buffer in module.model.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in module.model.named_buffers()}
     with torch.no_grad():
         for part in parts:
             states.append(rng_state())
             with autocast():
                 outputs.append(module.outputs(part))
-        for name, buffer in module.model.named_buffers():  # the second pass will count these rows
-            buffer.copy_(kept[name])
-    whole = {name: torch.cat([o[name] for o in outputs]) for name in outputs[0].keys()}  # noqa: SIM118
-    for value in whole.values():
+        for name, buffer in module.model.named_buffers():  # the second pass updates them
+            buffer.copy_(buffers[name])
+    joined = {name: torch.cat([o[name] for o in outputs]) for name in outputs[0].keys()}  # noqa: SIM118
+    for value in joined.values():
         value.requires_grad_(value.is_floating_point())
     with autocast():
-        terms = module.terms(Outputs(**whole), batch, progress)
+        terms = module.terms(Outputs(**joined), batch, progress)
     check(terms, progress)
     backward(terms.total())
     end = rng_state()
@@ -93,7 +93,7 @@ def step_in_parts(
             again = module.outputs(part)
         gradients = {
             name: value.grad[number * rows : number * rows + len(part)]
-            for name, value in whole.items()
+            for name, value in joined.items()
             if value.grad is not None and again[name].requires_grad
         }
         if gradients:

@@ -1,4 +1,4 @@
-"""Model and loss as one module, so that everything trainable is synchronised, whoever owns it."""
+"""Model and loss as one module, so that the parameters of both are synchronised."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from utils.errors import UserError
 
 
 class TrainingModule(nn.Module):
-    """A batch becomes loss terms.
+    """Computes the loss terms of a batch.
 
     Under several processes every one encodes its slice of the batch; outputs, labels and indices
-    are gathered before the loss (with gradient), so that pairwise losses, proxies and memories see
-    the whole batch and N processes compute what one would. Batch statistics inside a head
+    are gathered before the loss (with gradient), so that pairwise losses, proxies and memory banks
+    see the whole batch and N processes compute what one would. Batch statistics inside a head
     (BatchNorm) are still those of the local slice.
     """
 
@@ -35,7 +35,7 @@ class TrainingModule(nn.Module):
         return self.terms(self.outputs(batch), batch, progress)
 
     def outputs(self, batch: Batch) -> Outputs:
-        """Return what the model makes of a batch, in at least float32."""
+        """Return the model's outputs of a batch, in at least float32."""
         outputs = self.model(batch)
         return Outputs(**{name: _at_least_float32(value) for name, value in outputs.items()})
 
@@ -61,9 +61,9 @@ class TrainingModule(nn.Module):
 def _checked(terms: Terms, loss: str) -> Terms:
     for name, term in terms.items():
         if not isinstance(term, Tensor) or term.numel() != 1:
-            given = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            value = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
             raise UserError(
-                f"Term '{name}' of loss {loss} is {given}; a tensor holding one number is needed."
+                f"Term '{name}' of loss {loss} is {value}; a tensor holding one number is needed."
             )
     return terms
 

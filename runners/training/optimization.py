@@ -45,25 +45,25 @@ class Optimization:
                 "registered; declare it as groups={'name': {...}}."
             )
         _check_complete(parameters, model, loss)
-        together: dict[str, tuple[Component, list[dict[str, Any]]]] = {}
+        members_of: dict[str, tuple[Component, list[dict[str, Any]]]] = {}
         for name, members in parameters.items():
             if members:
                 group = settings[name]
                 entry = {"params": members, "lr": group.lr, "name": name}
-                same = f"{group.optimizer.name} {group.optimizer.config}"
-                together.setdefault(same, (group.optimizer, []))[1].append(entry)
-        if not together:
+                key = f"{group.optimizer.name} {group.optimizer.config}"
+                members_of.setdefault(key, (group.optimizer, []))[1].append(entry)
+        if not members_of:
             raise UserError(
                 "There is nothing to train: model and loss have no trainable parameter; use "
                 "runner=fit for methods without gradient."
             )
         optimizers = []
-        for component, groups in together.values():
+        for component, groups in members_of.values():
             try:
-                made = component.entry.target(groups, groups[0]["lr"], component.config)
+                optimizer = component.entry.target(groups, groups[0]["lr"], component.config)
             except ValueError as error:  # torch's own checks, e.g. of beta1
                 raise UserError(f"Optimizer '{component.name}' refuses: {error}.") from error
-            optimizers.append(made)
+            optimizers.append(optimizer)
         return cls(optimizers, {name: settings[name] for name in parameters})
 
     def set_rates(self, progress: Progress) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""SHC's runner: three stages, each found again by whatever depends on the same."""
+"""SHC's runner: three stages, each reused by every run that depends on the same."""
 
 import shutil
 
@@ -61,8 +61,9 @@ def test_the_stages_are_what_the_functions_say(words, tmp_path):
     centers = stored(tmp_path, folder, "centers", "centers")
     generator = torch.Generator().manual_seed(0)
     assert torch.equal(centers, semantic_centers(similarity, 16, generator, effort=0.001))
-    told = folder.metrics()["protocol"]["centers"]
-    assert told["kind"] == "semantic" and told["asked"] == gilbert_varshamov(16, 3) <= told["min"]
+    figures = folder.metrics()["protocol"]["centers"]
+    assert figures["kind"] == "semantic"
+    assert figures["asked"] == gilbert_varshamov(16, 3) <= figures["min"]
     stage = tmp_path / "cache" / "stages" / f"classifier-{stages_of(folder)['classifier']}"
     assert [sorted(r.loss) for r in read_history(stage)] == [["cls", "total"]] * 2
     assert [sorted(r.loss) for r in read_history(folder.path)] == [["center", "quant", "total"]] * 3
@@ -96,15 +97,15 @@ def test_a_classifier_with_a_rate_of_its_own_does_not_depend_on_the_other(words,
     assert first == second and len(epochs) == 2
 
 
-def test_stages_found_and_stages_made_come_to_the_same(words, tmp_path):
-    made = outcome(run(*words))
+def test_reused_stages_and_built_stages_give_the_same_results(words, tmp_path):
+    built = outcome(run(*words))
     shutil.rmtree(tmp_path / "out")
-    found = run(*words)
-    assert outcome(found) == made
-    assert "found, made by" in (found.path / "log.txt").read_text()
+    reused = run(*words)
+    assert outcome(reused) == built
+    assert "found, made by" in (reused.path / "log.txt").read_text()
     shutil.rmtree(tmp_path / "out")
     shutil.rmtree(tmp_path / "cache" / "stages")
-    assert outcome(run(*words)) == made
+    assert outcome(run(*words)) == built
 
 
 @pytest.mark.parametrize("torn", ["classifier", "network"])
@@ -149,14 +150,14 @@ def test_several_labels_and_every_option(captioned, tmp_path, monkeypatch):
 def test_other_centers_need_no_classifier(kind, words, epochs):
     folder = run(*words, f"runner.centers={kind}")
     assert list(stages_of(folder)) == ["centers"] and not epochs
-    told = folder.metrics()["protocol"]["centers"]
-    assert told["kind"] == kind and "objective" not in told and "asked" not in told
+    figures = folder.metrics()["protocol"]["centers"]
+    assert figures["kind"] == kind and "objective" not in figures and "asked" not in figures
 
 
-def test_a_distance_out_of_reach_is_told(words):
+def test_a_distance_out_of_reach_is_logged(words):
     folder = run(*words, "runner.min_distance=16")
-    told = folder.metrics()["protocol"]["centers"]
-    assert told["asked"] == 16 and told["min"] == 10  # three codes of 16 bits
+    figures = folder.metrics()["protocol"]["centers"]
+    assert figures["asked"] == 16 and figures["min"] == 10  # three codes of 16 bits
     assert "no 3 of distance 16 were found; they keep 10" in (folder.path / "log.txt").read_text()
 
 
@@ -164,8 +165,8 @@ def test_curves_and_pictures(words):
     folder = run(*words, "runner.tensorboard=true")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    def tags_in(place):
-        events = EventAccumulator(str(place))
+    def tags_in(folder):
+        events = EventAccumulator(str(folder))
         events.Reload()
         return events.Tags()
 
@@ -180,7 +181,7 @@ def test_curves_and_pictures(words):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("loss.name=hashnet", "makes hash centres for loss.name=shc, not for 'hashnet'"),
         ("runner.classifier.epochs=0", "runner.classifier.epochs=0 is not accepted"),
@@ -189,8 +190,8 @@ def test_curves_and_pictures(words):
         ("runner.centers=magic", "'magic' is not one of semantic, hadamard"),
     ],
 )
-def test_what_is_refused(word, told, words, tmp_path):
-    with pytest.raises(UserError, match=told):
+def test_what_is_refused(word, message, words, tmp_path):
+    with pytest.raises(UserError, match=message):
         run(*words, word)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 

@@ -39,7 +39,7 @@ class Builder:
         return self.report
 
 
-def test_made_once_then_found_by_another_run(tmp_path, root):
+def test_built_once_then_reused_by_another_run(tmp_path, root):
     build = Builder(score=0.5)
     first = stages(tmp_path).run("network", {"bits": 512}, build)
     again = stages(tmp_path, "two").run("network", {"bits": 512}, build)
@@ -47,8 +47,8 @@ def test_made_once_then_found_by_another_run(tmp_path, root):
     assert first.folder == again.folder == root / f"network-{first.key}"
     assert (again.folder / "file.txt").read_text() == "made"
     assert again.run == "one" and again.report == {"score": 0.5}
-    told = json.loads((first.folder / "stage.json").read_text())
-    assert told["depends"] == {"bits": 512} and told["seconds"] == again.seconds
+    record = json.loads((first.folder / "stage.json").read_text())
+    assert record["depends"] == {"bits": 512} and record["seconds"] == again.seconds
     assert sorted(path.name for path in root.iterdir()) == sorted(
         [first.folder.name, f"{first.folder.name}.lock"]
     )
@@ -105,7 +105,7 @@ def test_a_killed_builder_leaves_no_stage_and_releases_the_lock(tmp_path):
     assert {path.name for path in stage.folder.iterdir()} == {"half.txt", "file.txt", "stage.json"}
 
 
-def test_two_processes_make_it_once(tmp_path):
+def test_two_processes_build_it_once(tmp_path):
     def build(folder):
         time.sleep(0.2)
         return {"pid": os.getpid()}
@@ -116,11 +116,14 @@ def test_two_processes_make_it_once(tmp_path):
 
     for started in [process(make, run) for run in ("one", "two")]:
         started.join()
-    told = [(tmp_path / run).read_text().split() for run in ("one", "two")]
-    assert told[0][0] == told[1][0] and sorted(found for _, found in told) == ["False", "True"]
+    results = [(tmp_path / run).read_text().split() for run in ("one", "two")]
+    assert results[0][0] == results[1][0] and sorted(reused for _, reused in results) == [
+        "False",
+        "True",
+    ]
 
 
-def test_each_run_tells_its_stages_in_its_tensorboard(tmp_path):
+def test_each_run_shows_its_stages_in_its_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     build = Builder(loss=[3.0, 2.0], centre_bits=1.0, nothing=[])
@@ -134,7 +137,7 @@ def test_each_run_tells_its_stages_in_its_tensorboard(tmp_path):
         assert len(events.Scalars("stage/transform_16/seconds")) == 1
 
 
-def test_a_damaged_stage_is_told(tmp_path):
+def test_a_damaged_stage_is_refused(tmp_path):
     stage = stages(tmp_path).run("network", {}, Builder())
     (stage.folder / "stage.json").write_text("{")
     with pytest.raises(UserError, match="is damaged .*; remove this folder."):

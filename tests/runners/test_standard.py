@@ -147,7 +147,7 @@ def test_a_killed_process_resumes_with_the_same_numbers(captioned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damaged", "told"),
+    ("damaged", "message"),
     [
         (("last",), "resumed after epoch 2 of 4"),
         (("last", "previous"), "epoch 1/4"),
@@ -155,7 +155,7 @@ def test_a_killed_process_resumes_with_the_same_numbers(captioned, tmp_path):
     ],
 )
 def test_a_damaged_checkpoint_costs_epochs_not_the_run(
-    damaged, told, captioned, tmp_path, monkeypatch
+    damaged, message, captioned, tmp_path, monkeypatch
 ):
     words = [*DSPH, *captioned, "eval.select=query"]
     whole = run(*words, f"output={tmp_path / 'whole'}")
@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_costs_epochs_not_the_run(
     resumed = run(*torn)
     log = (folder / "log.txt").read_text().removeprefix(before)
     assert "is damaged: its checksum differs. Training goes on from before it." in log
-    assert told in log
+    assert message in log
     assert outcome(resumed) == outcome(whole)
     assert history_of(resumed) == history_of(whole)
 
@@ -201,13 +201,13 @@ def test_a_nan_loss_stops_the_run_and_is_named(pictures, tmp_path):
         "eval.select=last",
     ]
     config = compose([*words, f"output={tmp_path / 'out'}"])
-    told = "Loss term 'push' became nan in epoch 2, step 4; lower the learning rate"
-    with pytest.raises(UserError, match=told):
+    message = "Loss term 'push' became nan in epoch 2, step 4; lower the learning rate"
+    with pytest.raises(UserError, match=message):
         run_config(config)
     folder = tmp_path / "out" / config.run_name
     status = json.loads((folder / "status.json").read_text())
-    assert status["state"] == "failed" and told in status["error"]
-    assert told in (folder / "log.txt").read_text()
+    assert status["state"] == "failed" and message in status["error"]
+    assert message in (folder / "log.txt").read_text()
     assert not (folder / "metrics.json").exists() and not (folder / "codes.h5").exists()
 
 
@@ -275,9 +275,9 @@ def test_the_choice_of_the_epoch_is_recorded(select, captioned, tmp_path):
         assert (selected["epoch"], selected["score"]) == (4, None)
         return
     assert 1 <= selected["epoch"] <= 4
-    found = [report["map"]["all"]["expected"] for report in metrics["directions"].values()]
+    values = [report["map"]["all"]["expected"] for report in metrics["directions"].values()]
     if select == "query":  # what was selected on is what is reported
-        assert selected["score"] == pytest.approx(sum(found) / len(found), abs=1e-12)
+        assert selected["score"] == pytest.approx(sum(values) / len(values), abs=1e-12)
 
 
 @pytest.mark.parametrize("select", ["last", "val", "query"])

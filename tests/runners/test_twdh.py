@@ -1,4 +1,4 @@
-"""TwDH's runner: one long network for every length, found again, resumed, never mixed up."""
+"""TwDH's runner: one long network for every length, reused, resumed, never mixed up."""
 
 import shutil
 
@@ -62,11 +62,11 @@ def test_a_sweep_over_lengths_trains_once(words, epochs, tmp_path):
     assert len({stages_of(folder)["network"] for folder in folders}) == 1
     assert list(stages_of(folders[0])) == [*TRANSFORMS, "network"]
     assert list(stages_of(folders[2])) == ["transform_4", "transform_6", "transform_8", "network"]
-    for bits, found in ((4, outcomes[0]), (32, outcomes[3])):  # alone they come to the same
+    for bits, ended in ((4, outcomes[0]), (32, outcomes[3])):  # alone they come to the same
         shutil.rmtree(tmp_path / "cache" / "stages")
         alone = run(*words, f"bits={bits}", f"output={tmp_path / str(bits)}")
         both = run(*words, f"bits={bits}", f"output={tmp_path / 'sweep'}")
-        assert found.config.run_name == alone.path.name and outcome(alone) == outcome(both)
+        assert ended.config.run_name == alone.path.name and outcome(alone) == outcome(both)
         assert len(outcome(alone)["query image"][0]) == bits
     assert len(epochs) == 12
 
@@ -136,8 +136,8 @@ def test_the_epoch_is_that_of_the_long_code(select, words, tmp_path):
     assert selected == long.metrics()["protocol"]["selected"] and selected["on"] == select
     assert {p.name for p in short.checkpoints.iterdir()} == {"last" if select == "last" else "best"}
     if select == "query":  # what was selected on is what the long code reports
-        found = [r["map"]["all"]["expected"] for r in long.metrics()["directions"].values()]
-        assert selected["score"] == pytest.approx(sum(found) / len(found), abs=1e-12)
+        values = [r["map"]["all"]["expected"] for r in long.metrics()["directions"].values()]
+        assert selected["score"] == pytest.approx(sum(values) / len(values), abs=1e-12)
 
 
 def test_curves_of_training_and_stages(words, tmp_path):
@@ -164,7 +164,7 @@ def test_the_standard_runner_trains_a_length_on_its_own(words, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("loss.name=dsph", "needs model.name=twdh and loss.name=twdh, not 'twdh' and 'dsph'"),
         ("runner.ridge=0", "runner.ridge=0.0 is not accepted; a number above 0"),
@@ -174,8 +174,8 @@ def test_the_standard_runner_trains_a_length_on_its_own(words, tmp_path):
         ("model.long_bits=48", "a power of two above the number of classes"),
     ],
 )
-def test_what_is_refused(word, told, words, tmp_path):
-    with pytest.raises(UserError, match=told):
+def test_what_is_refused(word, message, words, tmp_path):
+    with pytest.raises(UserError, match=message):
         run(*words, "bits=8", word, f"output={tmp_path / 'out'}")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 

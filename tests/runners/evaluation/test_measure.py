@@ -26,9 +26,9 @@ def test_encode_keeps_the_order_and_the_mode():
     assert codes["image"].dtype == np.int8 and codes["image"].shape == (24, 16)
     model.eval()
     with torch.no_grad():
-        for modality, found in codes.items():
-            wanted = np.where(model.encode(batch, modality).numpy() < 0, -1, 1)
-            np.testing.assert_array_equal(found, wanted)
+        for modality, values in codes.items():
+            expected = np.where(model.encode(batch, modality).numpy() < 0, -1, 1)
+            np.testing.assert_array_equal(values, expected)
 
 
 def test_zero_becomes_plus_one():
@@ -62,10 +62,10 @@ def test_each_direction_compares_its_own_sides():
     )
     assert list(reports) == ["i2t", "t2i", "i2i"]
     for direction, report in reports.items():
-        asks, answers = sides(direction)
+        of_query, of_database = sides(direction)
         drawn = [
             average_precision(
-                query.codes[asks][i], database.codes[answers],
+                query.codes[of_query][i], database.codes[of_database],
                 (query.labels[i] @ database.labels.T) > 0, rng,
             )
             for i in range(3) for _ in range(400)

@@ -26,14 +26,14 @@ def codes_of(classes, seed, first=0):
 def average_precision(query, codes, relevant, cut=None):
     """Return AP in expectation over ties, from every order of few rows at equal distance."""
     distances = (codes != query).sum(1)
-    found = []
+    values = []
     groups = [np.flatnonzero(distances == d) for d in np.unique(distances)]
     for order in itertools.product(*(itertools.permutations(group) for group in groups)):
         hits = relevant[np.concatenate(order).astype(int)][:cut]
         at = np.flatnonzero(hits) + 1
         limit = min(cut or len(codes), relevant.sum())
-        found.append(sum((n + 1) / rank for n, rank in enumerate(at)) / limit if limit else 0.0)
-    return np.mean(found)
+        values.append(sum((n + 1) / rank for n, rank in enumerate(at)) / limit if limit else 0.0)
+    return np.mean(values)
 
 
 def mean_precision(queries, database, keep, cut=None):
@@ -55,19 +55,21 @@ def test_the_measures_are_those_of_loops():
     assert set(measures["all_classes"]) == {"4", "all", "5000"}
     every, unseen = np.full(10, True), database.labels[:, 3:].any(1)
     for cut, rows in (("all", None), ("4", 4)):
-        wanted = mean_precision(query, database, every, rows)
-        assert measures["all_classes"][cut]["expected"] == wanted
-        wanted = mean_precision(query, database, unseen, rows)
-        assert measures["unseen_only"][cut]["expected"] == wanted
-    # class 2 alone has two rows that were not trained on; one of them asks and leaves the database
+        expected = mean_precision(query, database, every, rows)
+        assert measures["all_classes"][cut]["expected"] == expected
+        expected = mean_precision(query, database, unseen, rows)
+        assert measures["unseen_only"][cut]["expected"] == expected
+    # class 2 alone has two rows that were not trained on; one of them becomes a query
     rows = report["rows"]
     assert rows["seen_queries"] == 1 and rows["generalised_database"] == 9
     mixed = measures["generalised"]
     fitting = []
     for row in np.flatnonzero(database.labels[:, 2]):
-        asks, rest = np.arange(10) == row, np.arange(10) != row
+        query_mask, rest = np.arange(10) == row, np.arange(10) != row
         asking = CodeSet(
-            {"image": database.codes["image"][asks]}, database.labels[asks], database.rows[asks]
+            {"image": database.codes["image"][query_mask]},
+            database.labels[query_mask],
+            database.rows[query_mask],
         )
         fitting.append(
             mixed["seen"]["all"]["expected"] == mean_precision(asking, database, rest)
@@ -92,8 +94,8 @@ def test_queries_of_seen_classes_in_the_split_are_taken_as_they_are():
     seen = CodeSet(
         {"image": query.codes["image"][[0, 3]]}, query.labels[[0, 3]], query.rows[[0, 3]]
     )
-    found = report["directions"]["i2i"]["generalised"]["seen"]["all"]["expected"]
-    assert found == mean_precision(seen, database, np.full(5, True))
+    value = report["directions"]["i2i"]["generalised"]["seen"]["all"]["expected"]
+    assert value == mean_precision(seen, database, np.full(5, True))
 
 
 def test_trained_rows_never_ask():

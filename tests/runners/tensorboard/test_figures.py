@@ -30,7 +30,7 @@ def test_heat_maps(count):
 
 
 def test_histogram_of_distances():
-    figure = distance_histogram(np.array([3, 3, 5]), bits=8, asked=3)
+    figure = distance_histogram(np.array([3, 3, 5]), bits=8, required=3)
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches] == [0, 0, 0, 2, 0, 1, 0, 0, 0]
     assert axes.get_legend().get_texts()[0].get_text() == "3 asked"

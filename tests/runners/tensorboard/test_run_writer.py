@@ -18,7 +18,7 @@ from common.storage import checkpoint
 from dataset.base import BadImageError
 from runners.evaluation.nearest import Hit, nearest, spread
 from runners.experiment import Experiment
-from runners.tensorboard import run_writer as board
+from runners.tensorboard import run_writer
 from runners.tensorboard.events import drop_events
 from runners.tensorboard.retrieval_sheets import SIDE, Sheets
 from runners.training.history import EpochRecord, read_history
@@ -89,9 +89,9 @@ def test_the_final_codes(whole):
     for direction, report in metrics["directions"].items():
         curve = report["pr_rank"]
         for name in ("precision", "recall"):
-            told = scalars(folder, f"final/{name}_by_rank/{direction}")
-            assert list(told) == curve["rank"]
-            assert list(told.values()) == pytest.approx(curve[name])
+            values = scalars(folder, f"final/{name}_by_rank/{direction}")
+            assert list(values) == curve["rank"]
+            assert list(values.values()) == pytest.approx(curve[name])
         (event,) = events.Tensors(f"final/pr_radius/{direction}")
         values = np.array(event.tensor_proto.float_val).reshape(6, 17)
         assert event.step == step
@@ -100,9 +100,9 @@ def test_the_final_codes(whole):
     for modality, codes in database.codes.items():
         (event,) = events.Histograms(f"final/bit_mean/{modality}")
         means = codes.mean(0)
-        told = event.histogram_value
-        assert (event.step, told.num) == (step, 16)
-        assert (told.min, told.max, told.sum) == pytest.approx(
+        histogram = event.histogram_value
+        assert (event.step, histogram.num) == (step, 16)
+        assert (histogram.min, histogram.max, histogram.sum) == pytest.approx(
             (means.min(), means.max(), means.sum())
         )
         (event,) = events.Histograms(f"final/bit_correlation/{modality}")
@@ -118,10 +118,10 @@ def test_settings_and_figures_to_compare_runs_by(whole):
     folder = whole.path / "tensorboard" / "final"
     events, metrics = events_in(folder), whole.metrics()
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    told = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert told["method"].string_value == "dsph" and told["bits"].number_value == 16
-    assert told["optim.lr"].number_value == 1e-3
-    assert not {"output", "runner.pictures", "runner.device"} & set(told)
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["method"].string_value == "dsph" and hparams["bits"].number_value == 16
+    assert hparams["optim.lr"].number_value == 1e-3
+    assert not {"output", "runner.pictures", "runner.device"} & set(hparams)
     assert "_hparams_/experiment" not in events.Tags()["tensors"]
     step = metrics["protocol"]["selected"]["epoch"]
     for direction, report in metrics["directions"].items():
@@ -157,13 +157,13 @@ def test_it_changes_no_number_and_can_be_switched_off(whole, captioned, tmp_path
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_resumed_run_tells_no_epoch_twice(stop, whole, captioned, tmp_path, monkeypatch):
+def test_a_resumed_run_writes_no_epoch_twice(stop, whole, captioned, tmp_path, monkeypatch):
     words = [*DSPH, *captioned, "eval.val_size=6", f"output={tmp_path / 'torn'}"]
     save = checkpoint.save
 
     def stopping(folder, modules, optimizers=(), rng=None, state=None):
         if state and state["epoch"] == stop + 1:
-            raise KeyboardInterrupt  # this epoch is told, but not kept
+            raise KeyboardInterrupt  # this epoch is written, but has no checkpoint
         save(folder, modules, optimizers, rng, state)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -171,17 +171,17 @@ def test_a_resumed_run_tells_no_epoch_twice(stop, whole, captioned, tmp_path, mo
         run(*words)
     resumed = run(*words).path / "tensorboard"
     for tag in events_in(whole.path / "tensorboard").Tags()["scalars"]:
-        told = scalars(resumed, tag)
-        assert list(told) == [1, 2, 3, 4]
+        values = scalars(resumed, tag)
+        assert list(values) == [1, 2, 3, 4]
         if tag != "seconds/epoch":
-            assert told == scalars(whole.path / "tensorboard", tag)
+            assert values == scalars(whole.path / "tensorboard", tag)
 
 
-def test_results_that_are_told_again_replace_the_old_ones(whole):
+def test_results_that_are_written_again_replace_the_old_ones(whole):
     config = compose([], whole.config_file)
     folder = whole.path / "tensorboard"
     before = events_in(folder / "codes").Tags()
-    board.draw_results(folder, Experiment.build(config), whole)
+    run_writer.draw_results(folder, Experiment.build(config), whole)
     after = events_in(folder / "codes")
     assert {k: set(v) for k, v in after.Tags().items() if isinstance(v, list)} == {
         k: set(v) for k, v in before.items() if isinstance(v, list)
@@ -198,58 +198,58 @@ def test_results_that_are_told_again_replace_the_old_ones(whole):
 def test_curve_by_radius_counts_pairs(bits):
     query, database = code_set(7, bits, 0), code_set(20, bits, 1)
     query.labels[0] = 0  # no relevant row
-    for policy, asked in (("zero", range(7)), ("skip", range(7))):
+    for policy in ("zero", "skip"):
         counts = np.zeros((4, bits + 1))
-        for q, n, radius in itertools.product(asked, range(20), range(bits + 1)):
+        for q, n, radius in itertools.product(range(7), range(20), range(bits + 1)):
             relevant = database.labels @ query.labels[q] > 0
             if policy == "skip" and not relevant.any():
                 continue
             near = (query.codes["image"][q] != database.codes["image"][n]).sum() <= radius
             counts[[[2, 3], [1, 0]][int(near)][int(relevant[n])], bits - radius] += 1
-        found = board.pr_by_radius(query, database, "i2i", no_relevant=policy)
+        curve = run_writer.pr_by_radius(query, database, "i2i", no_relevant=policy)
         right, wrong, _, missed = counts
-        assert np.array_equal(found[:4], counts)
-        assert found[4] == pytest.approx(right / np.maximum(right + wrong, 1))
-        assert found[5] == pytest.approx(right / (right + missed))
+        assert np.array_equal(curve[:4], counts)
+        assert curve[4] == pytest.approx(right / np.maximum(right + wrong, 1))
+        assert curve[5] == pytest.approx(right / (right + missed))
 
 
 def test_moments_of_bits(monkeypatch):
-    monkeypatch.setattr(board, "_PIECE", 7)
+    monkeypatch.setattr(run_writer, "_PIECE", 7)
     codes = code_set(40, 6, 3).codes["image"]
     codes[:, 2], codes[:, 4] = 1, -codes[:, 0]
-    mean, correlation = board.bit_moments(codes)
+    mean, correlation = run_writer.bit_moments(codes)
     assert mean == pytest.approx(codes.mean(0))
-    wanted = [
+    expected = [
         0.0 if 2 in (i, j) else np.corrcoef(codes[:, i], codes[:, j])[0, 1]
         for i, j in itertools.combinations(range(6), 2)
     ]
-    assert correlation == pytest.approx(wanted)
+    assert correlation == pytest.approx(expected)
     assert correlation[3] == pytest.approx(-1)
-    assert len(board.bit_moments(codes[:, :1])[1]) == 0
+    assert len(run_writer.bit_moments(codes[:, :1])[1]) == 0
 
 
-def test_rows_that_outputs_are_told_of():
+def test_rows_whose_outputs_are_written():
     for rows, count in ((0, 0), (1, 1), (64, 64), (5000, 64), (20_001, 201), (10**6, 1024)):
-        found = board.sampled_rows(rows)
-        assert len(found) == len(set(found.tolist())) == count
-        assert rows == 0 or (found.min() == 0 and found.max() == (rows - 1 if rows > 1 else 0))
+        sampled = run_writer.sampled_rows(rows)
+        assert len(sampled) == len(set(sampled.tolist())) == count
+        assert rows == 0 or (sampled.min() == 0 and sampled.max() == (rows - 1 if rows > 1 else 0))
 
 
 def test_nearest_rows():
     query, database = code_set(5, 8, 0), code_set(30, 8, 1, first=100)
     chosen = [4, 1]
-    found = nearest(query, database, chosen, asks="image", answers="image", top=10)
-    for q, hits in zip(chosen, found, strict=True):
+    nearest_rows = nearest(query, database, chosen, direction="i2i", top=10)
+    for q, hits in zip(chosen, nearest_rows, strict=True):
         distances = (database.codes["image"] != query.codes["image"][q]).sum(1)
         order = sorted(range(30), key=lambda n, d=distances: (d[n], n))[:10]
         assert [hit.row for hit in hits] == [100 + n for n in order]
         assert [hit.distance for hit in hits] == [distances[n] for n in order]
-        wanted = [bool((database.labels[n] & query.labels[q]).any()) for n in order]
-        assert [hit.right for hit in hits] == wanted
-    assert nearest(query, database, [], asks="image", answers="image", top=3) == []
+        relevant = [bool((database.labels[n] & query.labels[q]).any()) for n in order]
+        assert [hit.right for hit in hits] == relevant
+    assert nearest(query, database, [], direction="i2i", top=3) == []
 
 
-def test_queries_to_look_at_are_of_different_classes():
+def test_queries_to_show_are_of_different_classes():
     labels = np.eye(3, dtype=np.uint8)[[0] * 20 + [1, 2]]
     query = CodeSet({}, labels, np.arange(22))
     assert sorted(labels[spread(query, 3)].argmax(1).tolist()) == [0, 1, 2]
@@ -274,10 +274,10 @@ class Shown:
     texts = [("a dog",), ("word " * 99,), ("",)]
 
 
-@pytest.mark.parametrize(("asks", "answers"), [("image", "text"), ("text", "image")])
-def test_a_sheet(asks, answers):
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_sheet(direction):
     hits = [Hit(0, 0, True), Hit(1, 3, False), Hit(2, 8, False)]
-    sheet = Sheets(Shown()).draw(asks, answers, [(0, hits), (2, hits[:1])])
+    sheet = Sheets(Shown()).draw(direction, [(0, hits), (2, hits[:1])])
     pixels = np.asarray(sheet)
     step = SIDE + 12
     x, y = 18 + step, 6  # of the first hit's frame
@@ -287,7 +287,7 @@ def test_a_sheet(asks, answers):
     share = (edge == (181, 71, 8)).all(1).mean()
     assert 0.5 < share < 0.8  # broken
     middle = pixels[y + 3 + SIDE // 2, x + 3 + SIDE // 2 : x + 3 + SIDE // 2 + 1][0]
-    if answers == "image":
+    if direction == "t2i":
         assert (middle == 200).all()
         assert (pixels[y + 3 + SIDE // 2, x + 2 * step + 3] == 0xDD).all()  # broken: grey
     assert sheet.width == 18 + 4 * step and pixels[-1].min() == 255
@@ -297,31 +297,37 @@ def test_drawing_takes_a_small_share_of_the_time(captioned, tmp_path, monkeypatc
     words = [*DSPH, *captioned, "eval.val_size=6", f"output={tmp_path}"]
     experiment = Experiment.build(compose(words))
     now, drawn = [0.0], []
-    writer = SummaryWriter(str(tmp_path / "events"))
-    told = board.Board(writer, experiment, epoch=0, epochs=100, clock=lambda: now[0])
+    events = SummaryWriter(str(tmp_path / "events"))
+    tensorboard = run_writer.TensorBoardWriter(
+        events, experiment, epoch=0, epochs=100, clock=lambda: now[0]
+    )
 
-    def draw(epoch, found):
+    def draw(epoch, codes):
         drawn.append(epoch)
         now[0] += 1.0
 
-    monkeypatch.setattr(told, "_draw", draw)
+    monkeypatch.setattr(tensorboard, "_draw", draw)
     for epoch in range(1, 101):
         now[0] += 4.0
-        told.measured(
-            epoch, board.Measured("val", "train", {}, code_set(1, 4, 0), code_set(1, 4, 0))
+        tensorboard.draw_codes(
+            epoch, run_writer.EpochCodes("val", "train", (), code_set(1, 4, 0), code_set(1, 4, 0))
         )
-    told.close()
+    tensorboard.close()
     # the first is expected to take half a second, 1 % of 50 s; it takes 1 s, so a second one has
     # to wait for 200 s, a third for 300 s; the last one is made in any case
     assert drawn == [13, 50, 75, 100]
 
 
-def test_without_a_writer_nothing_is_told(captioned, tmp_path, monkeypatch):
+def test_without_a_writer_nothing_is_written(captioned, tmp_path, monkeypatch):
     experiment = Experiment.build(compose([*DSPH, *captioned, f"output={tmp_path}"]))
-    nothing = board.Board(None, experiment, epoch=0, epochs=1, pictures=4)  # not the main process
+    nothing = run_writer.TensorBoardWriter(
+        None, experiment, epoch=0, epochs=1, pictures=4
+    )  # not the main process
     monkeypatch.setattr(nothing, "_draw", lambda *_: pytest.fail("drawn"))
-    nothing.epoch(EpochRecord(1, {"total": 1.0}, {}, 1.0))
-    nothing.measured(1, board.Measured("val", "train", {}, code_set(1, 4, 0), code_set(1, 4, 0)))
+    nothing.write_epoch(EpochRecord(1, {"total": 1.0}, {}, 1.0))
+    nothing.draw_codes(
+        1, run_writer.EpochCodes("val", "train", (), code_set(1, 4, 0), code_set(1, 4, 0))
+    )
     nothing.close()
     assert not list(tmp_path.iterdir())
 
@@ -357,7 +363,7 @@ def test_final_figures_of_a_zero_shot_run():
         }}},
         "timing": {"train_s": 3.0},
     }  # fmt: skip
-    assert board.final_figures(metrics) == {
+    assert run_writer.final_figures(metrics) == {
         "final/map@all/i2i": 0.5, "final/map@5/i2i": 0.7, "final/map@all/mean": 0.5,
         "final/zero_shot/all_classes/i2i": 0.5, "final/zero_shot/harmonic/i2i": 0.25,
         "final/train_s": 3.0,

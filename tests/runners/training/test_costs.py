@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 class Hands:
-    """A clock that goes on when it is told to."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -60,12 +60,12 @@ def test_waiting_counts_the_wait_and_not_the_use(hands):
             hands.sleep(2)
             yield item
 
-    clock, found = Clock(), []
+    clock, items = Clock(), []
     with clock.phase("use"):
         for item in clock.waiting("wait", slow()):
-            found.append(item)
+            items.append(item)
             hands.sleep(3)
-    assert found == [None, 1] and clock.seconds == {"wait": 4, "use": 6}
+    assert items == [None, 1] and clock.seconds == {"wait": 4, "use": 6}
 
 
 def test_the_peak_is_of_what_came_since():
@@ -84,8 +84,8 @@ def test_the_peak_is_of_what_came_since():
 
 def test_without_proc_the_peak_is_of_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "_PROC", tmp_path / "nothing")
-    found = PeakMemory(CPU).read()
-    assert found["of"] == "process so far" and found["peak_mb"] > 10
+    memory = PeakMemory(CPU).read()
+    assert memory["of"] == "process so far" and memory["peak_mb"] > 10
 
 
 def test_on_a_gpu_what_tensors_held_is_told_too(monkeypatch):

@@ -47,9 +47,9 @@ class AllPairs(nn.Module):
 
 
 def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
-    found = {name: p.grad.clone() for name, p in module.named_parameters()}
+    values = {name: p.grad.clone() for name, p in module.named_parameters()}
     module.zero_grad(set_to_none=True)
-    return found
+    return values
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5, 7, 10])
@@ -144,8 +144,8 @@ def test_a_run_goes_on_in_parts_and_says_so(captioned, tmp_path, little_memory):
         in (folder.path / "log.txt").read_text()
     )
     for direction, report in whole["directions"].items():
-        found = metrics["directions"][direction]["map"]["all"]["expected"]
-        assert found == pytest.approx(report["map"]["all"]["expected"], abs=0.05)
+        value = metrics["directions"][direction]["map"]["all"]["expected"]
+        assert value == pytest.approx(report["map"]["all"]["expected"], abs=0.05)
 
 
 @pytest.mark.parametrize(
