@@ -23,6 +23,7 @@ from dataset.base import HashDataset
 from dataset.class_attributes import read_class_attributes
 from dataset.images import SUFFIXES, FileImages, open_archive
 from dataset.splits import SplitConfig, make_split
+from dataset.tables import dataset_folder
 from utils.errors import UserError, nearest, unknown_name
 
 
@@ -71,11 +72,7 @@ def build(config: FolderConfig, name: str) -> HashDataset:
         UserError: no root, no picture, a bad row of the CSV (named by line), a path that leaves the
             root, a picture that is not there, or a split that does not fit.
     """
-    if not config.root:
-        raise UserError("dataset.root is not set; give the folder that holds the pictures.")
-    root = Path(config.root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"dataset.root: '{root}' is not a folder.")
+    root = dataset_folder(config.root, "the pictures")
     members = None
     if config.archive is not None:
         with open_archive(root / config.archive) as archive:

@@ -13,7 +13,6 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from PIL import __version__ as pillow_version
 
 from common.storage.cache import cache_root, locked
 from dataset.base import ArrayImages, BadImageError, ImageSource
+from dataset.images import thread_pool
 from utils.errors import UserError
 from utils.files import atomic_path, digest
 from utils.progress import progress_bar
@@ -217,12 +217,7 @@ def _in_threads(
 ) -> Iterator[list[tuple[int, str]]]:
     """Yield ``work(rows)`` for stretches of 0..n-1, in order; shows progress on a terminal."""
     tasks = [range(i, min(i + _ROWS_PER_TASK, n)) for i in range(0, n, _ROWS_PER_TASK)]
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pool = ThreadPoolExecutor(min(threads or 1, 32))
-    try:
-        with progress_bar("decoding pictures once", n) as advance:
-            for rows, result in zip(tasks, pool.map(work, tasks), strict=True):
-                advance(len(rows))
-                yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with thread_pool() as pool, progress_bar("decoding pictures once", n) as advance:
+        for rows, result in zip(tasks, pool.map(work, tasks), strict=True):
+            advance(len(rows))
+            yield result

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +97,7 @@ class FileImages:
             infos = [members.get(name) for name in self.names]
             stats = [(i.file_size, i.CRC) if i is not None else (-1, 0) for i in infos]
         else:
-            stats = [_size_and_time(self.root / name) for name in self.names]
+            stats = [size_and_time(self.root / name) for name in self.names]
         lines = (
             f"{name}\t{one}\t{two}" for name, (one, two) in zip(self.names, stats, strict=True)
         )
@@ -116,6 +118,14 @@ class FileImages:
     def take(self, rows: np.ndarray) -> FileImages:
         """Return the images of ``rows``, in that order."""
         return FileImages([self.names[row] for row in rows], self.root, self.archive)
+
+    def check_first(self, listing: Path) -> None:
+        """Refuse images whose first file, which ``listing`` names, does not exist."""
+        if self.archive is None and not Path(self.name(0)).is_file():
+            raise UserError(
+                f"The first picture that '{listing}' names, '{self.names[0]}', does not exist at "
+                f"'{self.name(0)}'; set dataset.image_root to the folder where the paths start."
+            )
 
     def _read(self, name: str) -> bytes:
         if self.archive is None:
@@ -171,10 +181,21 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         ) from error
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def size_and_time(path: Path) -> tuple[int, int]:
     """Return size in bytes and time of change in ns, or (-1, 0) for a missing file."""
     try:
         stats = path.stat()
     except OSError:
         return -1, 0
     return stats.st_size, stats.st_mtime_ns
+
+
+@contextlib.contextmanager
+def thread_pool(per_core: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of up to 32 threads that drops its waiting tasks when the block ends early."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pool = ThreadPoolExecutor(min(per_core * (cores or 1), 32))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

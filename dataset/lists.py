@@ -82,15 +82,11 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     files = ", ".join(f"{listed.file.name} {file_digest(listed.file)}" for listed in parts.values())
     split = SplitManifest(**rows, rule=f"lists {files}")
     split.check(len(row_of), "the lists")
-    first = next(iter(row_of))
-    if config.archive is None and not (image_root / first).is_file():
-        raise UserError(
-            f"The first picture that '{parts['train'].file}' names, '{first}', does not exist at "
-            f"'{image_root / first}'; set dataset.image_root to the folder where the paths start."
-        )
+    images = FileImages(tuple(row_of), image_root, config.archive)
+    images.check_first(parts["train"].file)
     return HashDataset(
         name=name,
-        images=FileImages(tuple(row_of), image_root, config.archive),
+        images=images,
         labels=labels,
         class_names=_class_names(config, root, labels.shape[1]),
         multi_label=bool((labels.sum(1) > 1).any()),

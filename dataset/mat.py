@@ -31,6 +31,7 @@ from common.registry import DATASETS
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
 from dataset.images import FileImages, SelectedImages
 from dataset.splits import SplitConfig, make_split
+from dataset.tables import dataset_folder
 from utils.errors import UserError
 from utils.files import digest
 from utils.mat_file import is_hdf5, read_variable
@@ -81,7 +82,7 @@ def build(config: MatConfig, name: str) -> HashDataset:
         UserError: a file or variable is missing or broken, lengths differ, labels are not 0/1, a
             row has no label, the first picture is not where its path says, the split does not fit.
     """
-    root = _root(config)
+    root = dataset_folder(config.root, "the .mat files")
     if config.on_unlabelled not in ("error", "drop"):
         raise UserError(
             f"dataset.on_unlabelled={config.on_unlabelled}: 'error' or 'drop' is needed."
@@ -126,16 +127,6 @@ def build(config: MatConfig, name: str) -> HashDataset:
 def _second_inputs(config: MatConfig, texts: list[str]) -> AuxiliaryInputs:
     source = f"captions of pictures, in '{config.second_caption_file}'"
     return AuxiliaryInputs(np.arange(len(texts)), source, texts, parts=WITHOUT_QUERIES)
-
-
-def _root(config: MatConfig) -> Path:
-    """Return the dataset's folder."""
-    if not config.root:
-        raise UserError("dataset.root is not set; give the folder that holds the .mat files.")
-    root = Path(config.root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"dataset.root: '{root}' is not a folder.")
-    return root
 
 
 def _existing(root: Path, file: str, key: str) -> Path:
@@ -208,14 +199,9 @@ def _images(config: MatConfig, root: Path) -> ImageSource:
     if "" in names or not names:
         position = f"row {names.index('')} has none" if names else "it has none"
         raise UserError(f"'{path}' must hold a path of a picture in every row, but {position}.")
-    names = _relative_names(names, image_root)
-    first = image_root / names[0]
-    if not first.is_file():
-        raise UserError(
-            f"The first picture that '{path}' names, '{names[0]}', does not exist at '{first}'; "
-            "set dataset.image_root to the folder where the paths start."
-        )
-    return FileImages(names, image_root)
+    images = FileImages(_relative_names(names, image_root), image_root)
+    images.check_first(path)
+    return images
 
 
 def _relative_names(names: list[str], image_root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Read the text and JSON files that datasets publish; a broken file raises a UserError."""
+"""Read the files that datasets publish; a missing or broken one raises a UserError."""
 
 from __future__ import annotations
 
@@ -102,6 +102,20 @@ def read_matrix(path: Path, columns: int) -> np.ndarray:
     if values.shape[1] != columns:
         raise UserError(f"'{path}' has {values.shape[1]} columns; {columns} are needed.")
     return values
+
+
+def dataset_folder(root: str, content: str) -> Path:
+    """Return the folder ``dataset.root``, which holds ``content``.
+
+    Raises:
+        UserError: it is not set, or is no folder.
+    """
+    if not root:
+        raise UserError(f"dataset.root is not set; give the folder that holds {content}.")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"dataset.root: '{folder}' is not a folder.")
+    return folder
 
 
 def one_hot(numbers: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:

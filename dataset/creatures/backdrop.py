@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dataset.creatures.drawing import CANVAS, OVERSAMPLING, SIZE, Color
+from dataset.creatures.drawing import CANVAS, OVERSAMPLING, SIZE, Color, hsv
 
 Rng = np.random.Generator
 
@@ -16,12 +15,6 @@ Rng = np.random.Generator
 def random_color(rng: Rng, saturation: tuple[float, float], value: tuple[float, float]) -> Color:
     """Return a colour of any hue within the given ranges of saturation and brightness (0..1)."""
     return hsv(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value))
-
-
-def hsv(hue: float, saturation: float, value: float) -> Color:
-    """Return RGB 0..255 of a hue, saturation and brightness in 0..1."""
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1))
-    return int(255 * red), int(255 * green), int(255 * blue)
 
 
 def gradient(top: Color, bottom: Color) -> Image.Image:

@@ -72,18 +72,24 @@ class Palette:
     outline: Color
 
 
+def hsv(hue: float, saturation: float, value: float) -> Color:
+    """Return RGB 0..255 of a hue, saturation and brightness in 0..1."""
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1))
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
 def sample_palette(colour: str, rng: np.random.Generator) -> Palette:
     """Return colours of the family ``colour``: hue, saturation and brightness vary by animal."""
     hue = (HUES[colour] + rng.uniform(-0.035, 0.035)) % 1
     saturation = rng.uniform(0.02, 0.12) if colour == "grey" else rng.uniform(0.5, 0.95)
     value = rng.uniform(0.5, 0.95)
     contrast = 0.42 if value > 0.65 else 1.75
-
-    def shade(factor: float, saturate: float = 1.0) -> Color:
-        rgb = colorsys.hsv_to_rgb(hue, min(1, saturation * saturate), min(1, value * factor))
-        return tuple(int(255 * channel) for channel in rgb)  # type: ignore[return-value]
-
-    return Palette(shade(1), shade(contrast, 0.8), shade(0.75), shade(0.35))
+    return Palette(
+        main=hsv(hue, saturation, value),
+        pattern=hsv(hue, saturation * 0.8, value * contrast),
+        far=hsv(hue, saturation, value * 0.75),
+        outline=hsv(hue, saturation, value * 0.35),
+    )
 
 
 class Pen:

@@ -15,19 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from common.storage.cache import locked
+from dataset.base import ImageSource
 from dataset.images import FileImages
 from dataset.mat import MatConfig
 from dataset.mat import build as build_mat
-from dataset.preparation.index import (
-    MAT,
-    OFFICIAL,
-    Index,
-    check_rows,
-    index_file,
-    load_index,
-)
+from dataset.preparation.index import MAT, OFFICIAL, Index, check_rows, index_file, load_index
 from dataset.preparation.rows import Rows
-from dataset.preparation.scan import remove_journal, scan
+from dataset.preparation.scan import file_size, remove_journal, scan
 from dataset.preparation.selection import draw, select
 from dataset.preparation.source import OfficialFile, Source
 from utils.archives import is_archive, unpack, unpacked_size
@@ -261,12 +255,7 @@ def _index(source: Source, layout: str, rows: Rows, root: Path, journal: Path) -
     return index
 
 
-def _same_sizes(images: object, known: Index) -> bool:
+def _same_sizes(images: ImageSource, index: Index) -> bool:
     """Tell whether every image file is as large as when the index was written."""
-    if not isinstance(images, FileImages) or images.archive is not None:
-        return True
-    for name, size in zip(images.names, known.image_bytes.tolist(), strict=True):
-        path = images.root / name
-        if (path.stat().st_size if path.is_file() else -1) != size:
-            return False
-    return True
+    sizes = enumerate(index.image_bytes.tolist())
+    return all(file_size(images, row) in (None, size) for row, size in sizes)

@@ -115,6 +115,7 @@ def as_dataset(
 ) -> HashDataset:
     """Return the rows of ``selection`` under ``split``."""
     source, rows = config.source, selection.index.rows
+    attributes = rows.attributes
     return HashDataset(
         name=name,
         images=source.images(config.folder, selection.paths),
@@ -123,17 +124,8 @@ def as_dataset(
         multi_label=source.multi_label,
         split=split,
         texts=None if rows.texts is None else [rows.texts[r] or ("",) for r in selection.rows],
+        attributes=None if attributes is None else attributes.for_classes(selection.class_names),
+        attribute_names=() if attributes is None else attributes.names,
         seen_classes=selection.seen_classes,
         extras={key: values[selection.rows] for key, values in rows.extras.items()},
-        **_attributes(selection),
     )
-
-
-def _attributes(selection: Selection) -> dict:
-    attributes = selection.index.rows.attributes
-    if attributes is None:
-        return {}
-    return {
-        "attributes": attributes.for_classes(selection.class_names),
-        "attribute_names": attributes.names,
-    }

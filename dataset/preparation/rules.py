@@ -28,22 +28,40 @@ per_class: Draw = functools.partial(_counted, "per_class")
 seen_unseen: Draw = functools.partial(_counted, "seen_unseen")
 
 
-def permuted(
-    name: str, papers: str, seed: int, query: int, train: int, *, rows: int, labels: int,
-    classes: tuple[str, ...] | None = None, keep: str | None = None, note: str = "",
-) -> Protocol:  # fmt: skip
-    """Return the cross-modal papers' protocol: rows permuted; database: every row that is no query.
+def cross_modal(
+    rows: int, labels: int, mith: tuple[int, int, int],
+    classes: tuple[str, ...] | None = None, mith_keep: str | None = None,
+) -> tuple[Protocol, ...]:  # fmt: skip
+    """Return the cross-modal papers' protocols: rows permuted, database = all that are no query.
 
-    ``rows`` and ``labels`` are the published numbers of rows and of classes; the rest is as in
-    :class:`~dataset.preparation.protocol.Protocol`.
+    Args:
+        rows: published number of rows.
+        labels: published number of classes.
+        mith: published numbers of rows, query rows and training rows of MITH.
+        classes: see :class:`~dataset.preparation.protocol.Protocol`.
+        mith_keep: the subset that MITH's rows belong to; None: all rows.
     """
-    return Protocol(
-        name, papers, permutation, seed, query, train, classes=classes, keep=keep, note=note,
-        published={
-            "rows": rows, "classes": labels, "train": train, "query": query,
-            "database": rows - query,
-        },
-    )  # fmt: skip
+
+    def permuted(
+        name: str, papers: str, seed: int, sizes: tuple[int, int, int], keep: str | None = None,
+        note: str = "",
+    ) -> Protocol:  # fmt: skip
+        rows, query, train = sizes
+        return Protocol(
+            name, papers, permutation, seed, query, train, classes=classes, keep=keep, note=note,
+            published={
+                "rows": rows, "classes": labels, "train": train, "query": query,
+                "database": rows - query,
+            },
+        )  # fmt: skip
+
+    sizes, uncut = (rows, 5000, 10000), "TwDH states mAP@5000 of an uncut ranking"
+    return (
+        permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, sizes),
+        permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, (rows, 5120, 10240)),
+        permuted("mith", "MITH, VTPH", 1, mith, mith_keep),
+        permuted("twdh", "TwDH", 1814, sizes, note=uncut),
+    )
 
 
 def by_subsets(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from dataset.base import BadImageError, ImageSource
-from dataset.images import FileImages
+from dataset.images import FileImages, size_and_time, thread_pool
 from dataset.preparation.index import DIGEST_BYTES
 from utils.files import atomic_path, digest
 from utils.progress import progress_bar
@@ -24,6 +22,7 @@ T = TypeVar("T")
 
 ROWS_PER_CHUNK = 1024
 _BLOCK = 1 << 20
+_PER_CORE = 4  # threads; reading waits for the disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ def scan(images: ImageSource, journal: Path) -> ScannedImages:
     def read(row: int) -> tuple[int, np.ndarray]:
         return image_digest(images, row)
 
-    with progress_bar("reading pictures", n) as advance, _threads() as pool:
+    with progress_bar("reading pictures", n) as advance, thread_pool(_PER_CORE) as pool:
         for rows in chunks:
             stamps, sizes, digests = _read_chunk(images, rows, journal)
             unread = [row for row in rows if sizes[row - rows.start] == _UNREAD]
@@ -101,23 +100,33 @@ def _chunk_file(images: ImageSource, rows: range, journal: Path) -> Path:
     return journal / f"{rows.start:08d}-{names}.npz"
 
 
+def image_file(images: ImageSource, row: int) -> Path | None:
+    """Return the file of an image; None where the image is no file (of an archive, a record)."""
+    if isinstance(images, FileImages) and images.archive is None:
+        return images.root / images.names[row]
+    return None
+
+
+def file_size(images: ImageSource, row: int) -> int | None:
+    """Return the size of an image file in bytes (-1: missing); None where the image is no file."""
+    file = image_file(images, row)
+    if file is None:
+        return None
+    return file.stat().st_size if file.is_file() else -1
+
+
 def _stamp(images: ImageSource, row: int) -> tuple[int, int]:
     """Return size and time of change of an image file; zeros where the image is no file."""
-    if not isinstance(images, FileImages) or images.archive is not None:
-        return 0, 0
-    try:
-        stat = os.stat(images.root / images.names[row])
-    except OSError:
-        return -1, 0
-    return stat.st_size, stat.st_mtime_ns
+    file = image_file(images, row)
+    return (0, 0) if file is None else size_and_time(file)
 
 
 def image_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
     """Return size in bytes (-1: missing) and digest, uint8 [16], of an image's content."""
-    total, size = hashlib.sha256(), 0
+    total, size, file = hashlib.sha256(), 0, image_file(images, row)
     try:
-        if isinstance(images, FileImages) and images.archive is None:
-            with open(images.root / images.names[row], "rb") as stream:
+        if file is not None:
+            with open(file, "rb") as stream:
                 while block := stream.read(_BLOCK):
                     total.update(block)
                     size += len(block)
@@ -131,20 +140,9 @@ def image_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
     return size, np.frombuffer(total.digest()[:DIGEST_BYTES], np.uint8)
 
 
-@contextlib.contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool that drops its waiting tasks when the block ends early."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pool = ThreadPoolExecutor(min(4 * (available or 1), 32))  # reading waits for the disk
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def in_threads(work: Callable[[int], T], n: int, title: str) -> Iterator[T]:
     """Yield ``work(row)`` for rows 0..n-1, in order; shows progress on a terminal."""
-    with progress_bar(title, n) as advance, _threads() as pool:
+    with progress_bar(title, n) as advance, thread_pool(_PER_CORE) as pool:
         for start in range(0, n, ROWS_PER_CHUNK):
             for result in pool.map(work, range(start, min(start + ROWS_PER_CHUNK, n))):
                 advance(1)

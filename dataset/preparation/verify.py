@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from dataset.base import HashDataset
-from dataset.images import FileImages
 from dataset.preparation.checks import (
     SHOWN,
     CheckedImages,
@@ -31,6 +30,7 @@ from dataset.preparation.prepare import read_mat, splits_file
 from dataset.preparation.prepared_dataset import PreparedConfig, as_dataset
 from dataset.preparation.protocol import Protocol, Selection
 from dataset.preparation.rows import Attributes
+from dataset.preparation.scan import file_size
 from dataset.preparation.selection import draw, select
 from dataset.splits import SplitManifest
 from utils.errors import UserError
@@ -117,17 +117,15 @@ def _changed(dataset: HashDataset, checked: CheckedImages, stored: np.ndarray) -
 
 def _sizes(dataset: HashDataset, index: Index, selection: Selection) -> Iterator[Finding]:
     """Image files that are missing, or whose size has changed since the index was written."""
-    images = dataset.images
-    if not isinstance(images, FileImages) or images.archive is not None:
-        return
     differ, absent = [], []
-    for name, row in zip(images.names, selection.rows.tolist(), strict=True):
-        path = images.root / name
-        size = path.stat().st_size if path.is_file() else -1
+    for position, row in enumerate(selection.rows.tolist()):
+        size = file_size(dataset.images, position)
+        if size is None:
+            return
         if size < 0:
-            absent.append(str(path))
+            absent.append(dataset.images.name(position))
         elif size != index.image_bytes[row]:
-            differ.append(str(path))
+            differ.append(dataset.images.name(position))
     for check, names in (("files that are not there", absent), ("files of another size", differ)):
         yield Finding(check, abbreviate(names), "0", not names)
 

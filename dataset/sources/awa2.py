@@ -54,10 +54,8 @@ class Awa2(Source):
         xlsa17.archive(XLSA17),
     )
     protocols = zero_shot.protocols(
-        zero_shot.Counts(
-            rows=37_322, classes=50, seen=40, train=100, query=100,
-            trainval=23_527, test_seen=5_882, test_unseen=7_913, unseen=10,
-        )
+        rows=37_322, classes=50, seen=40, train=100, query=100,
+        trainval=23_527, test_seen=5_882, test_unseen=7_913, unseen=10,
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
@@ -76,14 +74,14 @@ class Awa2(Source):
         if unknown:
             raise UserError(f"'{root / IMAGES}' has pictures of '{unknown[0]}': no class.")
         labels = one_hot([column[animal] for animal, _ in images], len(names))
-        subsets = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        subsets = xlsa17.subsets(root, XLSA17, labels)
         seen = tuple(name for name in read_lines(folder / "trainclasses.txt") if name)
         return Rows(
             keys=tuple(file.removesuffix(".jpg") for _, file in images),
             paths=tuple(f"{IMAGES}/{animal}/{file}" for animal, file in images),
             labels=labels,
             class_names=names,
-            attributes=awa_attributes(root / FOLDER),
+            attributes=awa_attributes(folder),
             class_sets={
                 zero_shot.STANDARD: seen, **xlsa17.class_sets(subsets, labels, names)
             },
@@ -92,8 +90,7 @@ class Awa2(Source):
 
     def attributes(self, root: Path) -> tuple[Attributes, ...]:
         """Return the publisher's matrix and xlsa17's."""
-        attributes = awa_attributes(root / FOLDER)
-        return (attributes, *xlsa17.statements(xlsa17.find(root, XLSA17), attributes.names, 100))
+        return xlsa17.statements(root, XLSA17, awa_attributes(root / FOLDER), 100)
 
 
 def _images(root: Path) -> list[tuple[str, str]]:

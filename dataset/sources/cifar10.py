@@ -29,7 +29,6 @@ class Cifar10(RecordSource):
 
     name = "cifar10"
     title = "CIFAR-10"
-    licence = "none stated by its publisher; pictures from the web"
     files = (
         # size and checksum: as in tensorflow-datasets 4.9.10, url_checksums/cifar10.txt
         OfficialFile(

@@ -27,7 +27,6 @@ class Cifar100(RecordSource):
 
     name = "cifar100"
     title = "CIFAR-100"
-    licence = "none stated by its publisher; pictures from the web"
     files = (
         # size and checksum: as in tensorflow-datasets 4.9.10, url_checksums/cifar100.txt
         OfficialFile(

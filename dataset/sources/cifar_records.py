@@ -29,6 +29,7 @@ class RecordSource(Source):
         label_bytes: before each image.
     """
 
+    licence = "none stated by its publisher; pictures from the web"
     record_files: tuple[str, ...]
     names_file: str
     label_bytes: int

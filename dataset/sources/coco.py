@@ -8,7 +8,6 @@ COCO 2014 has the same photos under other names, so lists of 2014 are read by id
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,9 +57,6 @@ _FILES = (
     ),
 )
 _ROWS = 122_218
-_TWDH = "TwDH states mAP@5000 of an uncut ranking"
-
-_permuted = functools.partial(rules.permuted, rows=_ROWS, labels=80)
 
 
 class Coco(Source):
@@ -72,10 +68,7 @@ class Coco(Source):
     files = _FILES
     multi_label = True
     protocols = (
-        _permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, 5000, 10000),
-        _permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, 5120, 10240),
-        _permuted("mith", "MITH, VTPH", 1, 5000, 10000),
-        _permuted("twdh", "TwDH", 1814, 5000, 10000, note=_TWDH),
+        *rules.cross_modal(_ROWS, 80, mith=(_ROWS, 5000, 10000)),
         Protocol(
             "lists",
             "HashNet, CSQ, SHC, by the lists of DeepHash-pytorch",

@@ -53,10 +53,8 @@ class Cub(Source):
         xlsa17.archive(XLSA17),
     )
     protocols = zero_shot.protocols(
-        zero_shot.Counts(
-            rows=11_788, classes=200, seen=SEEN, train=30, query=30,
-            trainval=7_057, test_seen=1_764, test_unseen=2_967, unseen=50,
-        )
+        rows=11_788, classes=200, seen=SEEN, train=30, query=30,
+        trainval=7_057, test_seen=1_764, test_unseen=2_967, unseen=50,
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
@@ -74,7 +72,7 @@ class Cub(Source):
                 f"'{folder}': image_class_labels.txt or classes.txt lacks number {error}; unpack "
                 "CUB_200_2011.tgz again."
             ) from error
-        subsets = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        subsets = xlsa17.subsets(root, XLSA17, labels)
         matrix = _matrix(root)
         return Rows(
             keys=tuple(Path(path).stem for _, path in images),
@@ -95,8 +93,7 @@ class Cub(Source):
 
     def attributes(self, root: Path) -> tuple[Attributes, ...]:
         """Return the publisher's matrix and xlsa17's."""
-        attributes = _matrix(root)
-        return (attributes, *xlsa17.statements(xlsa17.find(root, XLSA17), attributes.names, 100))
+        return xlsa17.statements(root, XLSA17, _matrix(root), 100)
 
 
 def _matrix(root: Path) -> Attributes:

@@ -38,16 +38,6 @@ IMAGES, ANNOTATIONS = "mirflickr", "mirflickr25k_annotations_v080"
 COMMON = 20  # times that a tag must occur for `common_tags`
 _HOST = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b"
 _PAGE = "https://press.liacs.nl/mirflickr/mirdownload.html"
-_TWDH = "TwDH states mAP@5000 of an uncut ranking"
-
-
-def _permuted(
-    name: str, papers: str, seed: int, query: int, train: int, rows: int = 24_581, note: str = ""
-) -> Protocol:
-    return rules.permuted(
-        name, papers, seed, query, train, rows=rows, labels=24, classes=LABELS, note=note,
-        keep="common_tags" if rows < 24_581 else None,
-    )  # fmt: skip
 
 
 class Flickr25k(Source):
@@ -75,10 +65,7 @@ class Flickr25k(Source):
     )
     multi_label = True
     protocols = (
-        _permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, 5000, 10000),
-        _permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, 5120, 10240),
-        _permuted("mith", "MITH, VTPH", 1, 2000, 10000, rows=20_015),
-        _permuted("twdh", "TwDH", 1814, 5000, 10000, note=_TWDH),
+        *rules.cross_modal(24_581, 24, (20_015, 2000, 10000), LABELS, "common_tags"),
         Protocol(
             "lists",
             "image hashing by the lists of DeepHash-pytorch",

@@ -34,17 +34,6 @@ CONCEPTS_21 = (
 )  # fmt: skip
 _PAGE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 _LABELS = ("Groundtruth/AllLabels", "AllLabels")
-_ROWS = 195_834
-_TWDH = "TwDH states mAP@5000 of an uncut ranking"
-
-
-def _permuted(
-    name: str, papers: str, seed: int, query: int, train: int, rows: int = _ROWS, note: str = ""
-) -> Protocol:
-    return rules.permuted(
-        name, papers, seed, query, train, rows=rows, labels=21, classes=CONCEPTS_21, note=note,
-        keep="listed_tags" if rows < _ROWS else None,
-    )  # fmt: skip
 
 
 class NusWide(Source):
@@ -65,10 +54,7 @@ class NusWide(Source):
     )
     multi_label = True
     protocols = (
-        _permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, 5000, 10000),
-        _permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, 5120, 10240),
-        _permuted("mith", "MITH, VTPH", 1, 2100, 10500, rows=190_421),
-        _permuted("twdh", "TwDH", 1814, 5000, 10000, note=_TWDH),
+        *rules.cross_modal(195_834, 21, (190_421, 2100, 10500), CONCEPTS_21, "listed_tags"),
         Protocol(
             "lists",
             "image hashing (100 queries, 500 training rows per concept) by the lists of "

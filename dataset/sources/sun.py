@@ -55,10 +55,8 @@ class Sun(Source):
         xlsa17.archive(XLSA17),
     )
     protocols = zero_shot.protocols(
-        zero_shot.Counts(
-            rows=14_340, classes=717, seen=SEEN, train=10, query=10,
-            trainval=10_320, test_seen=2_580, test_unseen=1_440, unseen=72,
-        )
+        rows=14_340, classes=717, seen=SEEN, train=10, query=10,
+        trainval=10_320, test_seen=2_580, test_unseen=1_440, unseen=72,
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
@@ -68,7 +66,7 @@ class Sun(Source):
         names = tuple(dict.fromkeys(row_classes))
         column = {name: column for column, name in enumerate(names)}
         labels = one_hot([column[name] for name in row_classes], len(names))
-        subsets = xlsa17.subsets(xlsa17.find(root, XLSA17), labels)
+        subsets = xlsa17.subsets(root, XLSA17, labels)
         values = _values(root, len(paths))
         return Rows(
             keys=tuple(self.list_key(path) for path in paths),
@@ -87,8 +85,7 @@ class Sun(Source):
         """Return the means over photos and xlsa17's matrix."""
         rows = self.read(root)
         assert rows.attributes is not None
-        file = xlsa17.find(root, XLSA17)
-        return (rows.attributes, *xlsa17.statements(file, rows.attributes.names, 1))
+        return xlsa17.statements(root, XLSA17, rows.attributes, 1)
 
     def list_key(self, path: str) -> str:
         """Return the path from the folder of the first letter on, without its suffix.

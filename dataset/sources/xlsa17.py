@@ -37,22 +37,24 @@ def archive(folder: str) -> OfficialFile:
     )
 
 
-def find(root: Path, folder: str) -> Path | None:
+def _find(root: Path, folder: str) -> Path | None:
     """Return the file with the splits of ``folder``, or None."""
     paths = (root / path.format(folder) for path in _PATHS)
     return next((path for path in paths if path.is_file()), None)
 
 
-def subsets(file: Path | None, labels: np.ndarray) -> dict[str, np.ndarray]:
+def subsets(root: Path, folder: str, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Return trainval, test_seen and test_unseen, each bool [N]; nothing without a file.
 
     Args:
-        file: an ``att_splits.mat``.
+        root: the dataset's folder.
+        folder: xlsa17's name of the dataset.
         labels: uint8 [N,C], one class a row, in the order of the file.
 
     Raises:
         UserError: the file is broken, or its rows are not those of ``labels``.
     """
+    file = _find(root, folder)
     if file is None:
         return {}
     variables = read_variables(file, tuple(f"{part}_loc" for part in PARTS))
@@ -90,23 +92,25 @@ def class_sets(
     return {CLASS_SET: names}
 
 
-def statements(file: Path | None, names: tuple[str, ...], scale: float) -> tuple[Attributes, ...]:
-    """Return the attributes that the file states; none where it holds others (of CUB's sentences).
+def statements(
+    root: Path, folder: str, official: Attributes, scale: float
+) -> tuple[Attributes, ...]:
+    """Return the publisher's attributes and xlsa17's, unless these are others (of CUB's sentences).
 
     Args:
-        file: an ``att_splits.mat``, or None.
-        names: A names of attributes.
-        scale: divisor of its numbers.
+        root: the dataset's folder.
+        folder: xlsa17's name of the dataset.
+        official: the publisher's attributes.
+        scale: divisor of xlsa17's numbers.
 
     Raises:
-        UserError: the file is broken.
+        UserError: xlsa17's file is broken.
     """
-    if file is None:
-        return ()
-    keys = ("allclasses_names", "original_att")
-    variables = read_variables(file, keys, text=True)
+    file, keys = _find(root, folder), ("allclasses_names", "original_att")
+    variables = read_variables(file, keys, text=True) if file is not None else {}
     values = variables.get("original_att")
-    if len(variables) < len(keys) or values is None or len(values) != len(names):
-        return ()
+    if len(variables) < len(keys) or values is None or len(values) != len(official.names):
+        return (official,)
     classes = tuple(cell_words(variables["allclasses_names"]))
-    return (Attributes(classes, names, (values.T / scale).astype(np.float32)),)
+    values = (values.T / scale).astype(np.float32)
+    return official, Attributes(classes, official.names, values)

@@ -24,53 +24,41 @@ STANDARD = "standard"
 _LEAK = "queries and training rows stand in the database too, as PIXEL's released code draws them"
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Numbers that papers state of a dataset.
+def protocols(
+    *, rows: int, classes: int, seen: int, train: int, query: int,
+    trainval: int, test_seen: int, test_unseen: int, unseen: int,
+) -> tuple[Protocol, ...]:  # fmt: skip
+    """Return the four protocols with the numbers that papers state.
 
-    Attributes:
+    Args:
         rows: N.
         classes: C.
         seen: classes that are trained on, in the standard split.
         train: training rows of each seen class.
         query: queries of each unseen class.
-        trainval: rows of xlsa17's proposed split; likewise ``test_seen`` and ``test_unseen``.
+        trainval: rows of this part of xlsa17's proposed split.
+        test_seen: the same.
+        test_unseen: the same.
         unseen: classes that the proposed split does not train on.
     """
-
-    rows: int
-    classes: int
-    seen: int
-    train: int
-    query: int
-    trainval: int
-    test_seen: int
-    test_unseen: int
-    unseen: int
-
-
-def protocols(counts: Counts) -> tuple[Protocol, ...]:
-    """Return the four protocols with their published numbers."""
-    train, query = counts.seen * counts.train, (counts.classes - counts.seen) * counts.query
-    sizes = {"rows": counts.rows, "classes": counts.classes}
-    published = {**sizes, "train": train, "query": query, "database": counts.rows - train - query}
-    per_class = {"train": counts.train, "query": counts.query}
+    sizes, used = {"rows": rows, "classes": classes}, seen * train + (classes - seen) * query
+    published = {
+        **sizes, "train": seen * train, "query": (classes - seen) * query, "database": rows - used
+    }  # fmt: skip
     proposed = {
-        **sizes,
-        "train": counts.trainval,
-        "query": counts.unseen * counts.query,
-        "database": counts.test_seen + counts.test_unseen - counts.unseen * counts.query,
-    }
+        **sizes, "train": trainval, "query": unseen * query,
+        "database": test_seen + test_unseen - unseen * query,
+    }  # fmt: skip
     drawn = Protocol(
-        "pixel", "PIXEL, PZSH", rules.seen_unseen, 0, counts.query, counts.train,
-        train_in_database=False, seen=STANDARD, published=published, per_class=per_class,
+        "pixel", "PIXEL, PZSH", rules.seen_unseen, 0, query, train, train_in_database=False,
+        seen=STANDARD, published=published, per_class={"train": train, "query": query},
     )  # fmt: skip
     return (
         drawn,
         Protocol(
             "proposed", "split by Xian et al., TPAMI 2019; queries drawn as in PIXEL", by_marks, 0,
-            counts.query, train_in_database=False, seen=xlsa17.CLASS_SET, published=proposed,
-            per_class={"query": counts.query},
+            query, train_in_database=False, seen=xlsa17.CLASS_SET, published=proposed,
+            per_class={"query": query},
         ),
         dataclasses.replace(
             drawn, name="pixel_released", papers="PIXEL (released code)", draw=as_released,
