@@ -5,12 +5,12 @@
 A CLIP of 4.7 M parameters (``clip_mini.json``: a ResNet of four blocks on 64 px, three text layers,
 128 dimensions) learns by the symmetric contrastive loss (Radford et al., ICML 2021, §2.3) on drawn
 creatures: scenes with their captions, and single animals with sentences about their attributes.
-Labels are not used. Pictures come from seeds of their own (1000 for training, 1001 for the recall
-that is printed), so none that a dataset of this project evaluates on is seen, and of
+Labels are not used. Images come from separate seeds (1000 for training, 1001 for the printed
+recall), so no image that a dataset of this project evaluates on is used, and of
 ``creatures_zeroshot`` only the seen classes are drawn.
 
-The shipped file took 12 minutes of one core; among 1,000 held-out scenes a picture's caption is the
-nearest for 22.2 % and among the ten nearest for 66.6 % (text to image: 19.7 % and 64.3 %).
+The shipped file took 12 minutes on one core; on 1,000 held-out scenes, image-to-text R@1 is 22.2 %
+and R@10 66.6 % (text to image: 19.7 % and 64.3 %).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ ARCHITECTURE = PROJECT_ROOT / "models" / "backbones" / "clip_mini.json"
 
 @dataclasses.dataclass
 class Pairs:
-    """Pictures uint8 [N,64,64,3] and for each of them its captions."""
+    """Images uint8 [N,64,64,3] and the captions of each."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     captions: list[tuple[str, ...]]
 
     def __add__(self, other: Pairs) -> Pairs:
-        both = np.concatenate([self.pictures, other.pictures])
-        return Pairs(both, self.captions + other.captions)
+        images = np.concatenate([self.images, other.images])
+        return Pairs(images, self.captions + other.captions)
 
 
 def scenes(seed: int, rows: int) -> Pairs:
@@ -58,37 +58,37 @@ def scenes(seed: int, rows: int) -> Pairs:
 
 
 def animals(seed: int, rows: int) -> Pairs:
-    """Draw up to ``rows`` animals of the seen kinds, each with sentences on its attributes."""
+    """Draw up to ``rows`` animals of the seen kinds, each with sentences about its attributes."""
     dataset = _draw("creatures_zeroshot", seed, rows)
     kinds = dataset.labels[:rows].argmax(axis=1)
     seen = dataset.seen_classes or tuple(range(len(dataset.class_names)))
-    kept = np.flatnonzero(np.isin(kinds, seen))
+    selected = np.flatnonzero(np.isin(kinds, seen))
     rng = np.random.default_rng(seed)
     captions = []
-    for row in kept:
-        has = np.flatnonzero(dataset.attributes[kinds[row]] > 0.5)
-        captions.append(tuple(_sentence(dataset.attribute_names, has, rng) for _ in range(4)))
-    return Pairs(np.array(dataset.images.array[kept]), captions)
+    for row in selected:
+        present = np.flatnonzero(dataset.attributes[kinds[row]] > 0.5)
+        captions.append(tuple(_sentence(dataset.attribute_names, present, rng) for _ in range(4)))
+    return Pairs(np.array(dataset.images.array[selected]), captions)
 
 
 def _draw(name: str, seed: int, rows: int) -> Any:
     entry = DATASETS.get(name)
-    enough = max(rows, entry.config().rows)  # for the default split, which is not used here
-    return entry.target(entry.config(seed=seed, rows=enough), name)
+    rows = max(rows, entry.config().rows)  # the default split, unused here, needs that many
+    return entry.target(entry.config(seed=seed, rows=rows), name)
 
 
-def _sentence(names: tuple[str, ...], has: np.ndarray, rng: np.random.Generator) -> str:
-    """Return a sentence on some of the attributes ``has``, in random order."""
-    count = rng.integers(min(3, len(has)), len(has) + 1)
-    chosen = [names[i] for i in rng.permutation(has)[:count]]
+def _sentence(names: tuple[str, ...], present: np.ndarray, rng: np.random.Generator) -> str:
+    """Return a sentence about some of the attributes ``present``, in random order."""
+    count = rng.integers(min(3, len(present)), len(present) + 1)
+    chosen = [names[i] for i in rng.permutation(present)[:count]]
     return f"an animal: {', '.join(chosen)}"
 
 
 class Contrastive(nn.Module):
-    """The two towers of ``clip_mini.json`` and the loss that trains them."""
+    """The two towers of ``clip_mini.json`` with the contrastive loss."""
 
     def __init__(self) -> None:
-        """Build the towers with open_clip's initialisation."""
+        """Build the towers with open_clip's initialization."""
         super().__init__()
         import open_clip
 
@@ -96,14 +96,14 @@ class Contrastive(nn.Module):
         self.network = open_clip.CustomTextCLIP(**content["model_cfg"])
         self.mean, self.std = content["preprocess_cfg"]["mean"], content["preprocess_cfg"]["std"]
 
-    def images(self, pictures: Tensor) -> Tensor:
-        """Encode pictures uint8 [B,64,64,3] to unit vectors [B,D]."""
-        x = pictures.permute(0, 3, 1, 2).float() / 255  # [B,3,H,W]
+    def images(self, images: Tensor) -> Tensor:
+        """Encode images uint8 [B,64,64,3] to unit vectors [B,D]."""
+        x = images.permute(0, 3, 1, 2).float() / 255  # [B,3,H,W]
         x = (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
         return self.network.encode_image(x, normalize=True)
 
     def texts(self, ids: Tensor) -> Tensor:
-        """Encode ids [B,L] to unit vectors [B,D]; columns that are all padding are left out."""
+        """Encode ids [B,L] to unit vectors [B,D]; columns of padding only are cut."""
         length = int(ids.argmax(dim=1).max()) + 1  # up to the last EOS
         text = self.network.text
         x = text.token_embedding(ids[:, :length]) + text.positional_embedding[:length]
@@ -111,21 +111,21 @@ class Contrastive(nn.Module):
         x = x[torch.arange(len(ids)), ids.argmax(dim=1)] @ text.text_projection  # [B,D]
         return F.normalize(x, dim=-1)
 
-    def forward(self, pictures: Tensor, ids: Tensor) -> Tensor:
-        """Return the loss of B pairs; pairs with the same caption are each other's positives."""
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Return the loss of B pairs; pairs with equal captions are positives too."""
         scale = self.network.logit_scale.clamp(max=math.log(100)).exp()
-        logits = scale * self.images(pictures) @ self.texts(ids).T  # [B,B]
+        logits = scale * self.images(images) @ self.texts(ids).T  # [B,B]
         same = (ids[:, None] == ids[None]).all(dim=2).float()
         target = same / same.sum(dim=1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 class Sampler:
-    """Random batches of pairs, augmented by a shift of up to 4 px and slight changes of light."""
+    """Random batches of pairs, augmented by shifts of up to 4 px and changes of brightness."""
 
     def __init__(self, pairs: Pairs, seed: int) -> None:
-        """Turn all captions into ids once."""
-        self.pictures = torch.from_numpy(pairs.pictures)
+        """Tokenize all captions once."""
+        self.images = torch.from_numpy(pairs.images)
         tokenize = clip_tokenize(WORDS)
         distinct = {text: i for i, text in enumerate({t for c in pairs.captions for t in c})}
         self.ids, _ = tokenize(list(distinct))
@@ -133,14 +133,14 @@ class Sampler:
         self.random = np.random.default_rng(seed)
 
     def draw(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Return pictures uint8 [B,64,64,3] and ids [B,L], each with one of its captions."""
+        """Return images float32 [B,64,64,3] in 0..255 and ids [B,L] of one caption of each."""
         rows = self.random.choice(len(self.captions), batch_size, replace=False)
         chosen = [self.captions[row][self.random.integers(len(self.captions[row]))] for row in rows]
-        x = self.pictures[torch.from_numpy(rows)]
+        x = self.images[torch.from_numpy(rows)]
         dy, dx = (int(shift) for shift in self.random.integers(-4, 5, size=2))
         x = torch.roll(x, (dy, dx), dims=(1, 2)).float()
-        light = torch.from_numpy(self.random.uniform(0.85, 1.15, (batch_size, 1, 1, 1))).float()
-        return (x * light).clamp(0, 255), self.ids[torch.tensor(chosen)]
+        gain = torch.from_numpy(self.random.uniform(0.85, 1.15, (batch_size, 1, 1, 1))).float()
+        return (x * gain).clamp(0, 255), self.ids[torch.tensor(chosen)]
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -152,7 +152,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def train(pairs: Pairs, steps: int, batch_size: int, peak: float, seed: int = 0) -> Contrastive:
-    """Train a fresh network and return it; prints the loss as it goes."""
+    """Train a new network and return it; prints the loss every 100 steps."""
     torch.manual_seed(seed)
     model, sampler = Contrastive(), Sampler(pairs, seed)
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -178,10 +178,10 @@ def train(pairs: Pairs, steps: int, batch_size: int, peak: float, seed: int = 0)
 
 @torch.no_grad()
 def recall(model: Contrastive, pairs: Pairs) -> dict[str, float]:
-    """Return how often a picture's first caption is among the 1 and the 10 nearest, both ways."""
+    """Return R@1 and R@10 of an image's first caption, and of the image, as fractions."""
     ids, _ = clip_tokenize(WORDS)([captions[0] for captions in pairs.captions])
-    pictures = torch.from_numpy(pairs.pictures)
-    image = torch.cat([model.images(part) for part in pictures.split(200)])
+    images = torch.from_numpy(pairs.images)
+    image = torch.cat([model.images(part) for part in images.split(200)])
     text = torch.cat([model.texts(part) for part in ids.split(200)])
     result: dict[str, float] = {}
     for name, scores in (("i2t", image @ text.T), ("t2i", text @ image.T)):
@@ -191,7 +191,7 @@ def recall(model: Contrastive, pairs: Pairs) -> dict[str, float]:
 
 
 def save(model: Contrastive, file: Path) -> None:
-    """Write the network as float16 safetensors, in open_clip's parameter names."""
+    """Write the network as float16 safetensors with open_clip's parameter names."""
     from safetensors.torch import save_file
 
     state = {k: v.detach().half().contiguous() for k, v in model.network.state_dict().items()}

@@ -49,12 +49,12 @@ def test_training_learns_and_saves_what_open_clip_loads(tmp_path, capsys):
     save(model, tmp_path / "w.safetensors")
     config = OpenCLIPConfig(model=str(ARCHITECTURE), weights=str(tmp_path / "w.safetensors"))
     backbone = build_backbone("open_clip", config, BOTH).eval()
-    x = torch.from_numpy(pairs.pictures[:3]).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(pairs.images[:3]).permute(0, 3, 1, 2).float() / 255
     ids, mask = backbone.tokenize([captions[0] for captions in pairs.captions[:3]])
     with torch.no_grad():
         image = backbone.encode_image((x - 0.5) / 0.5).pooled
         text = backbone.encode_text(ids, mask).pooled
-        expected = model.images(torch.from_numpy(pairs.pictures[:3])), model.texts(ids)
+        expected = model.images(torch.from_numpy(pairs.images[:3])), model.texts(ids)
     for ours, theirs in zip((image, text), expected, strict=True):
         ours = ours / ours.norm(dim=1, keepdim=True)
         torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=0)  # float16 on disk
