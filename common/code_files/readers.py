@@ -278,9 +278,9 @@ def _neither(path: Path, names: list[str], choices: str = "") -> UserError:
     )
 
 
-def _pickled(path: Path, where: str = "") -> UserError:
+def _pickled(path: Path, location: str = "") -> UserError:
     return UserError(
-        f"'{path}' holds pickled objects{where}, which are never loaded; accepted is {ACCEPTED}."
+        f"'{path}' holds pickled objects{location}, which are never loaded; accepted is {ACCEPTED}."
     )
 
 

@@ -33,7 +33,7 @@ def test_packing_pads_with_zero_bits():
 
 
 @pytest.mark.parametrize(
-    "given",
+    "array",
     [
         [[-1, 1, 1]],
         [[0, 1, 1]],
@@ -46,14 +46,14 @@ def test_packing_pads_with_zero_bits():
         torch.tensor([[-1.0, 1.0, 0.5]], requires_grad=True),
     ],
 )
-def test_every_way_of_writing_a_code(given):
-    codes = as_codes(given)
+def test_every_way_of_writing_a_code(array):
+    codes = as_codes(array)
     assert codes.dtype == np.int8
     assert codes.tolist() == [[-1, 1, 1]]
 
 
 @pytest.mark.parametrize(
-    ("given", "word"),
+    ("array", "word"),
     [
         ([[np.nan, 1.0]], "NaN"),
         ([["a", "b"]], "type"),
@@ -61,9 +61,9 @@ def test_every_way_of_writing_a_code(given):
         (np.array([[3, 255]], np.uint8), "packed"),
     ],
 )
-def test_what_is_no_code_is_refused(given, word):
+def test_what_is_no_code_is_refused(array, word):
     with pytest.raises(UserError, match=word):
-        as_codes(given)
+        as_codes(array)
 
 
 @pytest.mark.parametrize(

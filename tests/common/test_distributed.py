@@ -28,13 +28,13 @@ def work(rank, world, folder):
     store = torch.distributed.FileStore(str(folder / "store"), world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     rows = torch.arange(10, dtype=torch.float64).view(5, 2)
-    own = rows[local_share(5)].requires_grad_()
-    gathered = gather_rows(own)
+    local = rows[local_share(5)].requires_grad_()
+    gathered = gather_rows(local)
     ((gathered**2).sum() / world).backward()  # every process computes the whole loss
     empty = gather_rows(torch.ones(1 if rank else 0, 3, dtype=torch.int64))
     none = gather_rows(torch.ones(0, 3))
     torch.save(
-        {"rows": gathered.detach(), "grad": own.grad, "empty": empty, "none": none},
+        {"rows": gathered.detach(), "grad": local.grad, "empty": empty, "none": none},
         folder / f"{rank}.pt",
     )
     report = retrieval_report(*case(), at=("all", 10))
@@ -45,9 +45,9 @@ def work(rank, world, folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("gloo")
-    torch.multiprocessing.spawn(work, args=(2, place), nprocs=2)
-    return place
+    folder = tmp_path_factory.mktemp("gloo")
+    torch.multiprocessing.spawn(work, args=(2, folder), nprocs=2)
+    return folder
 
 
 def test_rows_and_gradients_equal_those_of_one_process(folder):
@@ -71,11 +71,11 @@ def test_reports_equal_those_of_one_process(folder):
 @pytest.mark.parametrize("rows", [0, 1, 5, 8])
 def test_shares_hold_every_row_once(rows, monkeypatch):
     monkeypatch.setattr("common.distributed.rank_and_world", lambda: (monkeypatch.rank, 3))
-    found = []
+    shared = []
     for rank in range(3):
         monkeypatch.rank = rank
-        found += range(rows)[local_share(rows)]
-    assert found == list(range(rows))
+        shared += range(rows)[local_share(rows)]
+    assert shared == list(range(rows))
 
 
 def test_alone_there_is_nothing_to_gather():

@@ -47,10 +47,10 @@ def test_bertadam_is_its_equation(clip, decay):
         optimizer.step()
     for p, (values, m, v) in zip(parameters, expected, strict=True):
         state = optimizer.state[p]
-        for found, wanted in ((p, values), (state["m"], m), (state["v"], v)):
+        for actual, reference in ((p, values), (state["m"], m), (state["v"], v)):
             torch.testing.assert_close(
-                found.detach().flatten(),
-                torch.tensor(wanted, dtype=torch.float64),
+                actual.detach().flatten(),
+                torch.tensor(reference, dtype=torch.float64),
                 rtol=1e-12,
                 atol=0,
             )
@@ -96,7 +96,7 @@ def test_every_optimizer_goes_downhill_from_its_defaults(name):
 
 
 def test_settings_reach_torch():
-    made = {}
+    defaults_of = {}
     for name, values in {
         "adam": {"beta1": 0.5, "beta2": 0.6, "eps": 0.7, "weight_decay": 0.8},
         "adamw": {"beta1": 0.5, "beta2": 0.6, "eps": 0.7, "weight_decay": 0.8},
@@ -112,10 +112,10 @@ def test_settings_reach_torch():
     }.items():
         entry = OPTIMIZERS.get(name)
         config = schema.build(entry.config, values, "optim", str)
-        made[name] = entry.target([nn.Parameter(torch.ones(1))], 0.1, config).defaults
-        assert made[name]["lr"] == 0.1
-        given = dict(values)
-        if "beta1" in given:
-            assert made[name]["betas"] == (given.pop("beta1"), given.pop("beta2"))
-        assert {key: made[name][key] for key in given} == given
-    assert not made["sgd"]["dampening"]
+        defaults_of[name] = entry.target([nn.Parameter(torch.ones(1))], 0.1, config).defaults
+        assert defaults_of[name]["lr"] == 0.1
+        remaining = dict(values)
+        if "beta1" in remaining:
+            assert defaults_of[name]["betas"] == (remaining.pop("beta1"), remaining.pop("beta2"))
+        assert {key: defaults_of[name][key] for key in remaining} == remaining
+    assert not defaults_of["sgd"]["dampening"]

@@ -90,7 +90,7 @@ def test_a_plugin_is_loaded_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             "import nothing_of_that_name",
@@ -100,10 +100,10 @@ def test_a_plugin_is_loaded_once(tmp_path):
         ("1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_plugin_that_fails_is_told(tmp_path, text, told):
+def test_a_plugin_that_fails_is_told(tmp_path, text, message):
     file = tmp_path / "broken.py"
     file.write_text(text)
-    with pytest.raises(UserError, match=f"Plugin '{file}' failed while being imported: {told}"):
+    with pytest.raises(UserError, match=f"Plugin '{file}' failed while being imported: {message}"):
         load_plugin(file)
     file.write_text("")  # mended, it is imported afresh
     load_plugin(file)

@@ -30,8 +30,8 @@ def factor(name, step, **keys):
     ],
 )  # fmt: skip
 def test_values(name, keys, expected):
-    for step, wanted in expected.items():
-        assert factor(name, step, **keys) == pytest.approx(wanted, abs=1e-12), step
+    for step, value in expected.items():
+        assert factor(name, step, **keys) == pytest.approx(value, abs=1e-12), step
 
 
 @pytest.mark.parametrize("name", SCHEDULERS.names())

@@ -19,15 +19,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):  # noqa: N802 - the library's name
         server = self.server
-        server.asked.append(dict(self.headers))
+        server.requests.append(dict(self.headers))
         fault = server.faults.pop(0) if server.faults else "none"
         if isinstance(fault, int):
             return self.send_error(fault)
         start = 0
-        asked = self.headers.get("Range")
+        requested = self.headers.get("Range")
         same = self.headers.get("If-Range") in (None, server.tag)
-        if asked and same and fault != "no_ranges":
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if requested and same and fault != "no_ranges":
+            start = int(requested.removeprefix("bytes=").removesuffix("-"))
             if start >= len(server.content):
                 return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -54,15 +54,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.content, found.tag, found.faults, found.asked = CONTENT, '"one"', [], []
-    found.url = f"http://127.0.0.1:{found.server_port}/data.zip"
-    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.tag, server.faults, server.requests = CONTENT, '"one"', [], []
+    server.url = f"http://127.0.0.1:{server.server_port}/data.zip"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield found
-    found.shutdown()
+    yield server
+    server.shutdown()
     thread.join()
-    found.server_close()
+    server.server_close()
 
 
 def fetch(server, tmp_path, **keys):
@@ -76,17 +76,17 @@ def fetch(server, tmp_path, **keys):
 def test_a_plain_download(server, tmp_path):
     target = fetch(server, tmp_path, size=len(CONTENT), checksum=SUM)
     assert check_checksum(target, SUM) and not check_checksum(target, "md5:" + "0" * 32)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("fault", ["truncate", "stall"])
 def test_a_broken_line_goes_on_where_it_stopped(server, tmp_path, fault):
     server.faults = [fault, fault, "none"]
     fetch(server, tmp_path, checksum=SUM)
-    starts = [asked.get("Range", "bytes=0-") for asked in server.asked]
+    starts = [request.get("Range", "bytes=0-") for request in server.requests]
     numbers = [int(start[6:-1]) for start in starts]
     assert numbers[0] == 0 < numbers[1] < numbers[2]
-    assert server.asked[1]["If-Range"] == server.tag
+    assert server.requests[1]["If-Range"] == server.tag
 
 
 def test_a_server_without_ranges_starts_over(server, tmp_path):
@@ -108,7 +108,7 @@ def test_another_process_goes_on(server, tmp_path):
     with pytest.raises(UserError):
         fetch(server, tmp_path, attempts=1)
     fetch(server, tmp_path, checksum=SUM)
-    assert server.asked[-1]["Range"] == f"bytes={len(CONTENT) // 2}-"
+    assert server.requests[-1]["Range"] == f"bytes={len(CONTENT) // 2}-"
 
 
 def test_a_part_without_its_note_is_not_trusted(server, tmp_path):
@@ -123,7 +123,7 @@ def test_a_complete_part_only_gets_its_name(server, tmp_path):
         fetch(server, tmp_path, attempts=1)
     (tmp_path / "new" / "data.zip.part").write_bytes(CONTENT)
     fetch(server, tmp_path, checksum=SUM)
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_no_length_given(server, tmp_path):
@@ -136,14 +136,14 @@ def test_refusals_are_final(server, tmp_path, code):
     server.faults = [code] * 9
     with pytest.raises(UserError, match=f"cannot be fetched: the server answers {code}"):
         fetch(server, tmp_path)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_a_server_that_stays_silent(server, tmp_path):
     server.faults = [500] * 9
     with pytest.raises(UserError, match="the same command goes on"):
         fetch(server, tmp_path, attempts=3)
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
 
 
 def test_nobody_there(tmp_path):

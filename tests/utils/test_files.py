@@ -66,15 +66,15 @@ def test_a_file_in_the_way_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         (errno.ENOSPC, "disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"),
     ],
 )  # fmt: skip
-def test_reasons_in_words(tmp_path, code, told):
+def test_reasons_in_words(tmp_path, code, message):
     with (
-        pytest.raises(UserError, match=f"Cannot create '{tmp_path}': .*{told}"),
+        pytest.raises(UserError, match=f"Cannot create '{tmp_path}': .*{message}"),
         files.saying_why(tmp_path, "create"),
     ):
         raise OSError(code, os.strerror(code))

@@ -25,9 +25,9 @@ def path(request, tmp_path):
 
 def test_names_in_their_order_of_preference(path):
     np.testing.assert_array_equal(read_variable(path, ("c", "a", "b")), NUMBERS + 1)
-    found = read_variables(path, ("b", "c"))
-    assert list(found) == ["b"]
-    np.testing.assert_array_equal(found["b"], NUMBERS)
+    variables = read_variables(path, ("b", "c"))
+    assert list(variables) == ["b"]
+    np.testing.assert_array_equal(variables["b"], NUMBERS)
     with pytest.raises(UserError, match="some.mat' holds .*; one of x, y is needed"):
         read_variables(path, ("x", "y"))
 

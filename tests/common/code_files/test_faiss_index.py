@@ -23,11 +23,11 @@ def test_flat_finds_the_nearest(bits, packed):
     expected = distances_by_hand(queries, rows)
     if packed:
         index = build_index(pack_codes(rows), bits=bits)
-        found, numbers = search(index, pack_codes(queries), 20, bits)
+        distances, numbers = search(index, pack_codes(queries), 20, bits)
     else:
-        found, numbers = search(build_index(rows), queries, 20)
-    np.testing.assert_array_equal(found, np.sort(expected, axis=1)[:, :20])
-    np.testing.assert_array_equal(np.take_along_axis(expected, numbers, axis=1), found)
+        distances, numbers = search(build_index(rows), queries, 20)
+    np.testing.assert_array_equal(distances, np.sort(expected, axis=1)[:, :20])
+    np.testing.assert_array_equal(np.take_along_axis(expected, numbers, axis=1), distances)
     assert all(len(set(row)) == 20 for row in numbers)
 
 
@@ -39,9 +39,9 @@ def test_other_kinds_return_true_distances(bits, kind):
     index = build_index(rows, kind)
     if kind == "ivf":
         index.nprobe = index.nlist  # every cell: exact
-    found, numbers = search(index, queries, 10)
-    np.testing.assert_array_equal(np.take_along_axis(expected, numbers, axis=1), found)
-    exact = found == np.sort(expected, axis=1)[:, :10]
+    distances, numbers = search(index, queries, 10)
+    np.testing.assert_array_equal(np.take_along_axis(expected, numbers, axis=1), distances)
+    exact = distances == np.sort(expected, axis=1)[:, :10]
     if kind == "ivf":
         assert exact.all()
     elif bits > 1:  # among equal codes the graph falls apart
@@ -50,8 +50,8 @@ def test_other_kinds_return_true_distances(bits, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_row_and_more_asked_for_than_there_are(kind):
-    found, numbers = search(build_index(codes(1, 9), kind), -codes(1, 9), 5)
-    assert found.tolist() == [[9]] and numbers.tolist() == [[0]]
+    distances, numbers = search(build_index(codes(1, 9), kind), -codes(1, 9), 5)
+    assert distances.tolist() == [[9]] and numbers.tolist() == [[0]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,8 +67,8 @@ def test_what_is_saved_comes_back(tmp_path, kind):
 
 def test_bits_beyond_the_last_do_not_count():
     stray = pack_codes(codes(6, 12)) | np.array([0, 0xF0], np.uint8)
-    found, _ = search(build_index(stray, bits=12), codes(6, 12), 1)
-    assert found.tolist() == [[0]] * 6
+    distances, _ = search(build_index(stray, bits=12), codes(6, 12), 1)
+    assert distances.tolist() == [[0]] * 6
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,11 @@ def run(tmp_path, sides):
 
 
 def report(query, database):
-    asks, answers = query.codes["image"], database.codes["text"]
-    return {**retrieval_report(asks, query.labels, answers, database.labels), "notes": []}
+    query_codes, database_codes = query.codes["image"], database.codes["text"]
+    return {
+        **retrieval_report(query_codes, query.labels, database_codes, database.labels),
+        "notes": [],
+    }
 
 
 def test_parts_of_a_run(run, sides, monkeypatch):
@@ -48,8 +51,8 @@ def test_parts_of_a_run(run, sides, monkeypatch):
 
 
 def test_a_run_as_a_whole(run, sides):
-    for given in (run, run.parent):
-        result = compare_pair(open_run(given))
+    for path in (run, run.parent):
+        result = compare_pair(open_run(path))
         assert list(result["directions"]) == ["i2t", "t2i"]
         assert result["directions"]["i2t"] == report(*sides)
         assert result["split_hash"] == "abc"
@@ -67,14 +70,14 @@ def test_a_run_on_pictures_alone(tmp_path, sides):
         compare_pair(pair, ["t2i"])
 
 
-@pytest.mark.parametrize("where", ["", "deep/er"])
+@pytest.mark.parametrize("group", ["", "deep/er"])
 @pytest.mark.parametrize("bits", ["dataset", "attribute", "of the file"])
 @pytest.mark.parametrize("layout", ["codes", "real", "bool", "packed"])
-def test_flat_files(tmp_path, sides, layout, bits, where):
+def test_flat_files(tmp_path, sides, layout, bits, group):
     codes = sides[1].codes["image"]
     stored = {"codes": codes, "real": codes * 0.1, "bool": codes > 0, "packed": pack_codes(codes)}
     with h5py.File(tmp_path / "flat.hdf5", "w") as file:
-        folder = file.require_group(where) if where else file
+        folder = file.require_group(group) if group else file
         name = "packed" if layout == "packed" else "codes"
         folder.create_dataset(name, data=stored[layout], chunks=(7, 2), compression="gzip")
         folder["labels"] = np.arange(40) % 4
@@ -82,10 +85,10 @@ def test_flat_files(tmp_path, sides, layout, bits, where):
             folder["bits"] = BITS
         elif layout == "packed":
             (folder[name] if bits == "attribute" else file).attrs["bits"] = BITS
-    parts = [where, f"{where}/{name}"] if where else ["", name]
-    for place in parts:
+    parts = [group, f"{group}/{name}"] if group else ["", name]
+    for part_name in parts:
         opened = open_codes(
-            f"{tmp_path / 'flat.hdf5'}:{place}" if place else tmp_path / "flat.hdf5"
+            f"{tmp_path / 'flat.hdf5'}:{part_name}" if part_name else tmp_path / "flat.hdf5"
         )
         np.testing.assert_array_equal(opened.codes(), codes)
         np.testing.assert_array_equal(opened.labels, np.arange(40) % 4)
@@ -172,9 +175,9 @@ def test_damaged_files(tmp_path, run):
         data = np.random.default_rng(0).standard_normal((500, 16))
         item = file.create_dataset("codes", data=data, chunks=(50, 16), compression="gzip")
         file["labels"] = np.zeros(500)
-        place = item.id.get_chunk_info(7).byte_offset
+        offset = item.id.get_chunk_info(7).byte_offset
     with open(tmp_path / "chunk.h5", "r+b") as stream:
-        stream.seek(place)
+        stream.seek(offset)
         stream.write(bytes(200))
     with pytest.raises(UserError, match="cannot be read to its end"):
         open_codes(tmp_path / "chunk.h5")

@@ -67,9 +67,9 @@ def test_class_numbers_in_every_shape(tmp_path, content, shape, version):
     shapes = {"flat": (-1,), "row": (1, -1), "column": (-1, 1)}
     stored = {key: value.reshape(shapes[shape]) for key, value in numbers.items()}
     WRITERS[version](tmp_path / "best.mat", {**content, **stored})
-    found = open_mat(tmp_path / "best.mat").database["text"]
-    assert found.label_shape == ()
-    np.testing.assert_array_equal(found.labels, numbers["r_l"])
+    source = open_mat(tmp_path / "best.mat").database["text"]
+    assert source.label_shape == ()
+    np.testing.assert_array_equal(source.labels, numbers["r_l"])
 
 
 def test_one_class_one_query_one_bit_and_one_modality(tmp_path):
@@ -118,8 +118,8 @@ def test_strict(tmp_path, content):
 )
 def test_wrong_content(tmp_path, content, change, word):
     path = tmp_path / "best.mat"
-    kept = {key: value for key, value in {**content, **change}.items() if value is not None}
-    scipy.io.savemat(path, kept)
+    variables = {key: value for key, value in {**content, **change}.items() if value is not None}
+    scipy.io.savemat(path, variables)
     with pytest.raises(UserError, match=word) as error:
         open_mat(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)

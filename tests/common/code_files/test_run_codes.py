@@ -17,11 +17,11 @@ def code_set(rng, rows, bits, modalities):
 @pytest.mark.parametrize("modalities", [("image",), ("image", "text")])
 def test_round_trip(bits, modalities, tmp_path):
     rng = np.random.default_rng(0)
-    given = code_set(rng, 1, bits, modalities), code_set(rng, 7, bits, modalities)
-    write_codes(tmp_path / "codes.h5", *given, "abc")
+    written = code_set(rng, 1, bits, modalities), code_set(rng, 7, bits, modalities)
+    write_codes(tmp_path / "codes.h5", *written, "abc")
     query, database, split_hash = read_codes(tmp_path / "codes.h5")
     assert split_hash == "abc"
-    for one, two in zip(given, (query, database), strict=True):
+    for one, two in zip(written, (query, database), strict=True):
         assert one.codes.keys() == two.codes.keys()
         for modality in modalities:
             np.testing.assert_array_equal(one.codes[modality], two.codes[modality])

@@ -12,7 +12,7 @@ BASE = ("method=dsph", "dataset=folder", "dataset.root=x", "backbone=pixels")
 
 
 @pytest.fixture
-def own():
+def restored():
     """Forget afterwards what a test's plugins register."""
     with registered_as_before():
         yield
@@ -45,23 +45,23 @@ def write_own_method(folder, name):
     return file
 
 
-def test_a_run_of_an_own_method_needs_none_of_its_files(own, tmp_path):
+def test_a_run_of_an_own_method_needs_none_of_its_files(restored, tmp_path):
     method = write_own_method(tmp_path, "config_test_own")
     dataset, backbone = tmp_path / "shapes.yaml", tmp_path / "small.yaml"
     dataset.write_text("dataset: {name: folder, root: x}")
     backbone.write_text("backbone: {name: pixels, size: 8}")
-    made = compose([f"method={method}", f"dataset={dataset}", f"backbone={backbone}"])
-    assert (made.method, made.dataset_name) == ("config_test_own", "shapes")
-    assert made.resolved["backbone"]["config"] == "small"
-    assert made.resolved["dataset"]["config"] == "shapes"
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(made.resolved)))
-    assert compose([], tmp_path / "config.yaml") == made
+    config = compose([f"method={method}", f"dataset={dataset}", f"backbone={backbone}"])
+    assert (config.method, config.dataset_name) == ("config_test_own", "shapes")
+    assert config.resolved["backbone"]["config"] == "small"
+    assert config.resolved["dataset"]["config"] == "shapes"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(config.resolved)))
+    assert compose([], tmp_path / "config.yaml") == config
     method.write_text("model: {name: dsph}\nbits: 5\nthis: is no method any more")
     for file in (dataset, backbone):
         file.unlink()
-    assert compose([], tmp_path / "config.yaml") == made
-    again = Layer("sweep", made.resolved)
-    assert compose_layers([again]).run_name == made.run_name
+    assert compose([], tmp_path / "config.yaml") == config
+    again = Layer("sweep", config.resolved)
+    assert compose_layers([again]).run_name == config.run_name
     assert compose(["bits=8"], tmp_path / "config.yaml").bits == 8
 
 
@@ -69,19 +69,19 @@ def test_a_run_of_an_own_method_called_as_one_of_ours(tmp_path):
     (tmp_path / "csq.yaml").write_text(
         "model: image_hash\nloss: {name: hashnet}\noptim: {name: rmsprop, lr: 1}\n"
     )
-    made = compose([f"method={tmp_path / 'csq.yaml'}", "dataset=folder", "bits=8"])
-    assert (made.method, made.loss.name) == ("csq", "hashnet")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(made.resolved)))
-    assert compose([], tmp_path / "config.yaml") == made
+    config = compose([f"method={tmp_path / 'csq.yaml'}", "dataset=folder", "bits=8"])
+    assert (config.method, config.loss.name) == ("csq", "hashnet")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(config.resolved)))
+    assert compose([], tmp_path / "config.yaml") == config
 
 
 def test_a_name_with_a_dot(tmp_path):
     (tmp_path / "a.v2.yaml").write_text("model: image_hash\nloss: csq\n")
     (tmp_path / "b.v3.yaml").write_text("dataset: {name: folder, root: x}\n")
-    made = compose([f"method={tmp_path / 'a.v2.yaml'}", f"dataset={tmp_path / 'b.v3.yaml'}"])
-    assert (made.method, made.dataset_name) == ("a.v2", "b.v3")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(made.resolved)))
-    assert compose([], tmp_path / "config.yaml").run_name == made.run_name
+    config = compose([f"method={tmp_path / 'a.v2.yaml'}", f"dataset={tmp_path / 'b.v3.yaml'}"])
+    assert (config.method, config.dataset_name) == ("a.v2", "b.v3")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(config.resolved)))
+    assert compose([], tmp_path / "config.yaml").run_name == config.run_name
 
 
 def test_what_the_command_line_chooses_replaces_what_a_whole_run_held(tmp_path):
@@ -98,7 +98,7 @@ def test_what_the_command_line_chooses_replaces_what_a_whole_run_held(tmp_path):
     assert compose(["dataset=folder"], file) == held
 
 
-def test_plugins_of_all_layers_add_up(own, tmp_path, monkeypatch):
+def test_plugins_of_all_layers_add_up(restored, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     method = write_own_method(tmp_path, "config_test_sum_a")
     (tmp_path / "there").mkdir()
@@ -107,37 +107,37 @@ def test_plugins_of_all_layers_add_up(own, tmp_path, monkeypatch):
     dataset = tmp_path / "there" / "d.yaml"
     dataset.write_text("plugins: config_test_sum_c.py\ndataset: config_test_sum_c")
     words = [f"method={method}", f"dataset={dataset}"]
-    made = compose([*words, "plugins=[config_test_sum_b.py,config_test_sum_a.py]"])
-    assert sorted(made.resolved["plugins"]) == sorted(files)
-    assert (made.loss.name, made.dataset.name) == ("config_test_sum_a", "config_test_sum_c")
+    config = compose([*words, "plugins=[config_test_sum_b.py,config_test_sum_a.py]"])
+    assert sorted(config.resolved["plugins"]) == sorted(files)
+    assert (config.loss.name, config.dataset.name) == ("config_test_sum_a", "config_test_sum_c")
     alone, twice = compose(words), compose([*words, f"plugins=[{files[0]}]"])
-    assert alone.run_name == twice.run_name and alone.hash != made.hash
+    assert alone.run_name == twice.run_name and alone.hash != config.hash
     assert compose([f"method={method}", "plugins=[]"]).loss.name == "config_test_sum_a"
 
 
-def test_a_plugin_is_looked_for_here_and_then_beside_the_yaml(own, tmp_path, monkeypatch):
-    here, there = tmp_path / "here", tmp_path / "there"
-    for folder in (here, there):
+def test_a_plugin_is_looked_for_here_and_then_beside_the_yaml(restored, tmp_path, monkeypatch):
+    working_folder, yaml_folder = tmp_path / "here", tmp_path / "there"
+    for folder in (working_folder, yaml_folder):
         folder.mkdir()
-    method = write_own_method(there, "config_test_beside")
-    monkeypatch.chdir(here)
-    made = compose([f"method={method}", "dataset=folder"])
-    assert made.resolved["plugins"] == [str(there / "config_test_beside.py")]
-    (there / "config_test_beside.py").rename(here / "config_test_beside.py")
+    method = write_own_method(yaml_folder, "config_test_beside")
+    monkeypatch.chdir(working_folder)
+    config = compose([f"method={method}", "dataset=folder"])
+    assert config.resolved["plugins"] == [str(yaml_folder / "config_test_beside.py")]
+    (yaml_folder / "config_test_beside.py").rename(working_folder / "config_test_beside.py")
     with pytest.raises(UserError, match="'config_test_beside' is registered twice"):
         compose([f"method={method}", "dataset=folder"])  # so the one here is taken
-    (here / "config_test_beside.py").unlink()
+    (working_folder / "config_test_beside.py").unlink()
     with pytest.raises(UserError, match="Plugin file 'config_test_beside.py' does not exist"):
         compose([f"method={method}", "dataset=folder"])
 
 
 def test_another_component_is_called_by_its_own_name():
-    made = compose(["method=csq", "dataset=folder", "backbone.name=pixels"])
-    assert made.resolved["backbone"] == {
+    config = compose(["method=csq", "dataset=folder", "backbone.name=pixels"])
+    assert config.resolved["backbone"] == {
         "name": "pixels", "size": 32, "text_width": 512, "max_words": 64,
     }  # fmt: skip
-    made = compose(["method=csq", "dataset=creatures_image", "dataset.name=folder"])
-    assert made.dataset_name == made.dataset.name == "folder"
+    config = compose(["method=csq", "dataset=creatures_image", "dataset.name=folder"])
+    assert config.dataset_name == config.dataset.name == "folder"
     assert compose(["method=csq", "dataset.name=folder"]).dataset_name == "folder"
     same = compose(["method=csq", "dataset=folder", "dataset.name=folder"])
     assert same == compose(["method=csq", "dataset=folder"])
@@ -152,27 +152,27 @@ def test_a_run_with_a_component_of_its_own_name_composes_to_itself(tmp_path):
     # open_clip is what the encoder chosen by configs/base.yaml is registered as
     for name in ("timm", "open_clip"):
         words = ["dataset.name=folder", "backbone=pixels", f"backbone.name={name}"]
-        made = compose(["method=csq", *words])
-        assert "config" not in made.resolved["backbone"]
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(made.resolved)))
-        assert compose([], tmp_path / "config.yaml") == made
+        config = compose(["method=csq", *words])
+        assert "config" not in config.resolved["backbone"]
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(config.resolved)))
+        assert compose([], tmp_path / "config.yaml") == config
 
 
-def test_a_registered_name_without_a_file_may_be_chosen(own, tmp_path):
-    made = compose(["method=csq", "dataset=folder", "backbone=timm", "backbone.model=resnet18"])
-    assert (made.backbone.name, made.backbone.config.model) == ("timm", "resnet18")
-    assert made.resolved["backbone"]["config"] == "timm"
+def test_a_registered_name_without_a_file_may_be_chosen(restored, tmp_path):
+    config = compose(["method=csq", "dataset=folder", "backbone=timm", "backbone.model=resnet18"])
+    assert (config.backbone.name, config.backbone.config.model) == ("timm", "resnet18")
+    assert config.resolved["backbone"]["config"] == "timm"
     file = write_own(tmp_path, "config_test_chosen")
     words = ["method=csq", "dataset=config_test_chosen", "backbone=config_test_chosen"]
-    made = compose([*words, f"plugins=[{file}]", "dataset.root=y"])
-    assert (made.dataset_name, made.backbone.name) == ("config_test_chosen",) * 2
-    assert made.dataset.config.root == "y"
+    config = compose([*words, f"plugins=[{file}]", "dataset.root=y"])
+    assert (config.dataset_name, config.backbone.name) == ("config_test_chosen",) * 2
+    assert config.dataset.config.root == "y"
     with pytest.raises(UserError, match=r"Unknown backbone 'tim'. Did you mean 'timm'\? Known: al"):
         compose(["method=csq", "dataset=folder", "backbone=tim"])
 
 
-def test_a_dataset_that_the_method_s_plugin_registers(own, tmp_path):
+def test_a_dataset_that_the_method_s_plugin_registers(restored, tmp_path):
     name = "config_test_of_the_method"
     method = write_own_method(tmp_path, name)
-    made = compose([f"method={method}", f"dataset={name}", f"backbone={name}"])
-    assert made.dataset.name == made.backbone.name == name
+    config = compose([f"method={method}", f"dataset={name}", f"backbone={name}"])
+    assert config.dataset.name == config.backbone.name == name

@@ -48,8 +48,8 @@ def test_later_layers_win(tree):
 
 
 def test_sections_are_merged_key_by_key(tree):
-    made = compose(["method=two", "dataset=one", "data.augment=flip"])
-    assert (made.data.workers, made.data.eval_batch_size, made.data.augment) == (2, 1, "flip")
+    config = compose(["method=two", "dataset=one", "data.augment=flip"])
+    assert (config.data.workers, config.data.eval_batch_size, config.data.augment) == (2, 1, "flip")
 
 
 def test_who_chooses_the_backbone(tree):
@@ -78,12 +78,12 @@ def test_a_resolved_config_composes_to_itself(method, tmp_path):
     datasets = config_names("dataset")
     cases = [(d, ()) for d in datasets] + [("mat", v) for v in variants(method)]
     for dataset, words in cases:
-        made = compose([f"method={method}", f"dataset={dataset}", *words])
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(made.resolved)))
+        config = compose([f"method={method}", f"dataset={dataset}", *words])
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(config.resolved)))
         again = compose([], tmp_path / "config.yaml")
-        assert again.resolved == made.resolved
-        assert again.run_name == made.run_name
-        assert again.optim == made.optim and again.model.config == made.model.config
+        assert again.resolved == config.resolved
+        assert again.run_name == config.run_name
+        assert again.optim == config.optim and again.model.config == config.model.config
 
 
 @pytest.mark.parametrize("backbone", config_names("backbone"))
@@ -96,8 +96,8 @@ def test_composing_loads_no_weights(backbone, monkeypatch):
 
     for module, name in ((safetensors.torch, "load_file"), (torch, "load"), (torch.jit, "load")):
         monkeypatch.setattr(module, name, refuse)
-    made = compose(["method=csq", "dataset=folder", f"backbone={backbone}"])
-    assert made.resolved["backbone"]["config"] == backbone
+    config = compose(["method=csq", "dataset=folder", f"backbone={backbone}"])
+    assert config.resolved["backbone"]["config"] == backbone
 
 
 @pytest.mark.parametrize("sweep", config_names("sweep"))
@@ -109,23 +109,23 @@ def test_sweeps_compose(sweep):
 
 
 def test_shorthand_of_a_name_and_its_keys():
-    made = compose(["method=csq", "dataset=folder", "dataset.root=x", "runner=standard"])
-    assert (made.dataset_name, made.dataset.config.root) == ("folder", "x")
+    config = compose(["method=csq", "dataset=folder", "dataset.root=x", "runner=standard"])
+    assert (config.dataset_name, config.dataset.config.root) == ("folder", "x")
     turned = compose(["method=csq", "dataset.root=x", "dataset=folder"])
-    assert turned.resolved == made.resolved
-    assert compose(["method=csq", "dataset=mat", "dataset.root=x", "dataset=folder"]) == made
+    assert turned.resolved == config.resolved
+    assert compose(["method=csq", "dataset=mat", "dataset.root=x", "dataset=folder"]) == config
 
 
 def test_a_file_may_be_chosen_by_its_path(tmp_path):
     (tmp_path / "mine.yaml").write_text("dataset: {name: folder, root: y}")
-    made = compose(["method=csq", f"dataset={tmp_path / 'mine.yaml'}"])
-    assert (made.dataset_name, made.dataset.config.root) == ("mine", "y")
+    config = compose(["method=csq", f"dataset={tmp_path / 'mine.yaml'}"])
+    assert (config.dataset_name, config.dataset.config.root) == ("mine", "y")
 
 
 def test_another_component_drops_the_keys_of_the_previous():
     assert compose([*BASE, "method=dcmht_linear"]).loss.config.vartheta == 0.75
-    made = compose([*BASE, "method=dcmht_linear", "loss.name=dsph", "loss.alpha=0.5"])
-    assert made.resolved["loss"] == {
+    config = compose([*BASE, "method=dcmht_linear", "loss.name=dsph", "loss.alpha=0.5"])
+    assert config.resolved["loss"] == {
         "name": "dsph", "alpha": 0.5, "threshold": None, "proxy_seed": 0,
     }  # fmt: skip
     with pytest.raises(UserError, match="'loss.vartheta' is not known"):
@@ -133,30 +133,30 @@ def test_another_component_drops_the_keys_of_the_previous():
 
 
 def test_another_optimizer_keeps_rate_and_groups():
-    made = compose([*BASE, "method=cosine_proxy", "optim.name=sgd"])
-    assert {name: group.lr for name, group in made.optim.items()} == {
+    config = compose([*BASE, "method=cosine_proxy", "optim.name=sgd"])
+    assert {name: group.lr for name, group in config.optim.items()} == {
         "backbone": 1e-5, "head": 1e-3, "proxies": 1e-3,
     }  # fmt: skip
-    assert {group.optimizer.name for group in made.optim.values()} == {"sgd"}
-    assert made.optim["head"].optimizer.config.weight_decay == 0  # adamw's 0.01 is gone
+    assert {group.optimizer.name for group in config.optim.values()} == {"sgd"}
+    assert config.optim["head"].optimizer.config.weight_decay == 0  # adamw's 0.01 is gone
 
 
 def test_groups_start_from_what_the_loss_recommends():
-    made = compose([*BASE, "optim.groups.proxies.lr=0.5", "schedule=cosine"])
-    proxies, head = made.optim["proxies"], made.optim["head"]
+    config = compose([*BASE, "optim.groups.proxies.lr=0.5", "schedule=cosine"])
+    proxies, head = config.optim["proxies"], config.optim["head"]
     assert (proxies.optimizer.name, proxies.lr, proxies.schedule.name) == ("sgd", 0.5, "constant")
     assert (head.optimizer.name, head.lr, head.schedule.name) == ("bertadam", 1e-3, "cosine")
     assert head.optimizer.config.weight_decay == 0.2
 
 
 def test_methods_without_loss_have_no_optimizer():
-    made = compose(["method=lsh", "dataset=folder"])
-    assert made.loss is None and made.optim == {}
-    assert made.resolved["loss"] == {"name": "none"} and made.resolved["optim"] == {}
+    config = compose(["method=lsh", "dataset=folder"])
+    assert config.loss is None and config.optim == {}
+    assert config.resolved["loss"] == {"name": "none"} and config.resolved["optim"] == {}
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("method=dcmth", "Unknown method 'dcmth'. Did you mean 'dcmht'?"),
         ("dataset=flickr8", "Unknown dataset 'flickr8'. Did you mean 'flickr8k'?"),
@@ -196,14 +196,14 @@ def test_methods_without_loss_have_no_optimizer():
         ("dataset=none.yaml", "Config file 'none.yaml' does not exist."),
     ],
 )  # fmt: skip
-def test_slips_on_the_command_line(words, told):
+def test_slips_on_the_command_line(words, message):
     with pytest.raises(UserError) as caught:
         compose([*BASE, words])
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             "bits: 8\nloss:\n  alhpa: 1\n",
@@ -222,12 +222,12 @@ def test_slips_on_the_command_line(words, told):
         ("bits: ${nothing}", "cannot be read as YAML"),
     ],
 )
-def test_slips_in_a_file(text, told, tmp_path):
+def test_slips_in_a_file(text, message, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(UserError) as caught:
         compose(BASE, file)
-    assert str(caught.value).startswith(str(file)) and told in str(caught.value)
+    assert str(caught.value).startswith(str(file)) and message in str(caught.value)
 
 
 def test_slips_in_a_method_file(tmp_path):
@@ -235,8 +235,8 @@ def test_slips_in_a_method_file(tmp_path):
     file.write_text("model: image_hash\nloss:\n  name: csq\n  lamda_quant: 1\noptim: {lr: 1}\n")
     with pytest.raises(UserError) as caught:
         compose([f"method={file}", "dataset=folder"])
-    told = f"{file}:4: key 'loss.lamda_quant' is not known. Did you mean 'lambda_quant'?"
-    assert str(caught.value).startswith(told)
+    message = f"{file}:4: key 'loss.lamda_quant' is not known. Did you mean 'lambda_quant'?"
+    assert str(caught.value).startswith(message)
 
 
 def test_a_loss_that_does_not_fit_names_both_and_what_is_missing():
@@ -271,45 +271,45 @@ def test_plugins(tmp_path):
         "    'Nothing.'\n    def forward(self, outputs, batch, progress): return Terms()\n"
     )
     words = ["method=csq", "dataset=folder", "loss.name=config_test_loss"]
-    made = compose([*words, f"plugins=[{file}]"])
-    assert made.loss.name == "config_test_loss"
-    assert made.resolved["plugins"] == [str(file)]
-    assert compose([*words, f"plugins={file}"]).run_name == made.run_name
+    config = compose([*words, f"plugins=[{file}]"])
+    assert config.loss.name == "config_test_loss"
+    assert config.resolved["plugins"] == [str(file)]
+    assert compose([*words, f"plugins={file}"]).run_name == config.run_name
     file.write_text(file.read_text() + "# changed\n")
-    assert made.run_name != compose(["method=csq", "dataset=folder"]).run_name
+    assert config.run_name != compose(["method=csq", "dataset=folder"]).run_name
     assert compose([*words, f"plugins={file}"]).hash != compose(words).hash
 
 
 def test_where_and_how_fast_is_not_in_the_hash():
-    made = compose(BASE)
+    config = compose(BASE)
     for word in ("output=there", "data.workers=3", "runner.threads=2", "runner.device=cpu"):
         other = compose([*BASE, word])
-        assert other.run_name == made.run_name, word
-        assert other.resolved != made.resolved
+        assert other.run_name == config.run_name, word
+        assert other.resolved != config.resolved
 
 
 def test_everything_else_is_in_the_hash():
-    made = compose(BASE)
+    config = compose(BASE)
 
     def leaves(node, *path):
         for key, value in node.items():
             yield from leaves(value, *path, key) if isinstance(value, dict) else [(*path, key)]
 
-    paths = [p for p in leaves(made.resolved) if ".".join(p) not in NOT_IDENTITY]
+    paths = [p for p in leaves(config.resolved) if ".".join(p) not in NOT_IDENTITY]
     assert len(paths) > 60
     for path in paths:
-        changed = yaml.safe_load(yaml.safe_dump(made.resolved))
+        changed = yaml.safe_load(yaml.safe_dump(config.resolved))
         node = changed
         for key in path[:-1]:
             node = node[key]
         node[path[-1]] = ("was", node[path[-1]])
-        assert dataclasses.replace(made, resolved=changed).hash != made.hash, path
+        assert dataclasses.replace(config, resolved=changed).hash != config.hash, path
 
 
 def test_run_names():
-    made = compose([*BASE, "bits=48", "seed=3"])
-    assert made.run_name == f"folder-dsph-48bit-s3-{made.hash}"
-    assert len(made.hash) == 8
+    config = compose([*BASE, "bits=48", "seed=3"])
+    assert config.run_name == f"folder-dsph-48bit-s3-{config.hash}"
+    assert len(config.hash) == 8
 
 
 def test_every_yaml_file_has_a_first_line_that_says_what_it_is():

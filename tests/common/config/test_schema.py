@@ -38,7 +38,7 @@ def build(**values):
 
 
 @pytest.mark.parametrize(
-    ("key", "given", "made"),
+    ("key", "value", "expected"),
     [
         ("flag", True, True), ("count", 3, 3), ("count", 3.0, 3), ("rate", 3, 3.0),
         ("rate", 1e-3, 1e-3), ("root", 5, "5"), ("mode", "b", "b"), ("mode", 2, 2),
@@ -48,13 +48,13 @@ def build(**values):
         ("table", {"t": {"side": 2}}, {"t": Inner(2)}), ("inner", {"side": 7}, Inner(7)),
     ],
 )  # fmt: skip
-def test_accepted(key, given, made):
-    value = getattr(build(**{key: given}), key)
-    assert value == made and type(value) is type(made)
+def test_accepted(key, value, expected):
+    built = getattr(build(**{key: value}), key)
+    assert built == expected and type(built) is type(expected)
 
 
 @pytest.mark.parametrize(
-    ("key", "given", "told"),
+    ("key", "value", "message"),
     [
         ("flag", 1, "flag=1 is not accepted; true or false"),
         ("flag", "yes", "flag='yes' is not accepted; true or false"),
@@ -76,9 +76,9 @@ def test_accepted(key, given, made):
         ("inner", {"side": "x"}, "inner.side='x' is not accepted"),
     ],
 )
-def test_refused(key, given, told):
-    with pytest.raises(UserError, match=told) as caught:
-        build(**{key: given})
+def test_refused(key, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build(**{key: value})
     assert str(caught.value).startswith("f.yaml:")
 
 
@@ -98,10 +98,10 @@ def test_a_missing_key():
 
 
 def test_plain_values_build_the_same_again():
-    made = build(pair=[1], table={"t": {"side": 2}}, maybe=None, mode=2)
-    plain = schema.plain(made)
+    built = build(pair=[1], table={"t": {"side": 2}}, maybe=None, mode=2)
+    plain = schema.plain(built)
     assert plain["pair"] == [1.0] and plain["table"] == {"t": {"side": 2}}
-    assert schema.build(Keys, plain, "", str) == made
+    assert schema.build(Keys, plain, "", str) == built
 
 
 @dataclasses.dataclass(frozen=True)

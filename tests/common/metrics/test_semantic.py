@@ -40,19 +40,19 @@ def test_every_order_of_tied_rows(seed):
         for q in range(3):
             distances = ((bits - codes[1] @ codes[0][q]) // 2).tolist()
             gains = alike[labels[0][q], labels[1]].tolist()
-            wanted = expected_ndcg(distances, gains, 6 if cut is None else min(cut, 6))
-            assert float(ours[q]) == pytest.approx(wanted, abs=1e-12)
+            reference = expected_ndcg(distances, gains, 6 if cut is None else min(cut, 6))
+            assert float(ours[q]) == pytest.approx(reference, abs=1e-12)
 
 
 def test_with_the_identity_it_is_binary_ndcg():
     rng = np.random.default_rng(0)
     codes, labels = rng.choice([-1, 1], (200, 12)), rng.integers(0, 7, 200)
     one_hot = np.eye(7, dtype=int)[labels]
-    wanted = ndcg_at(build_histograms(codes[:9], labels[:9], codes, labels), 50)
+    reference = ndcg_at(build_histograms(codes[:9], labels[:9], codes, labels), 50)
     for form in (labels, one_hot):
         rows = pack_rows(codes, form)
         ours = semantic_ndcg(rows.select(slice(0, 9)), rows, np.eye(7), 50)
-        torch.testing.assert_close(ours, wanted, rtol=1e-12, atol=0)
+        torch.testing.assert_close(ours, reference, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

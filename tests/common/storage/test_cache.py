@@ -71,9 +71,9 @@ def test_two_processes_build_once(root, tmp_path):
     both = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    told = [process.communicate()[0].strip() for process in both]
+    printed = [process.communicate()[0].strip() for process in both]
     assert (tmp_path / "calls").read_text() == "x"
-    assert told[0] == told[1] and int(told[0]) in [process.pid for process in both]
+    assert printed[0] == printed[1] and int(printed[0]) in [process.pid for process in both]
 
 
 def test_a_file_in_the_way_of_the_cache(tmp_path, monkeypatch):

@@ -30,9 +30,9 @@ def files(target: Path) -> list[str]:
 def rewrite(target: Path, **more) -> dict:
     """Change what the lease file of number 1 says."""
     file = leases._file(target, 1)
-    told = {**json.loads(file.read_text()), **more}
-    file.write_text(json.dumps(told))
-    return told
+    record = {**json.loads(file.read_text()), **more}
+    file.write_text(json.dumps(record))
+    return record
 
 
 def test_one_at_a_time_and_nothing_is_left(target):
@@ -116,7 +116,7 @@ def test_a_torn_lease_is_watched_too(target):
 
 def test_an_owner_that_was_stopped_learns_that_it_lost(target):
     """SIGSTOP for longer than a lease: another takes over; the first finds out and gives up."""
-    ready, found = fork.Event(), fork.SimpleQueue()
+    ready, errors = fork.Event(), fork.SimpleQueue()
 
     def work() -> None:
         with Leases(LEASE).take(target) as held:
@@ -126,7 +126,7 @@ def test_an_owner_that_was_stopped_learns_that_it_lost(target):
                     time.sleep(0.02)
                     held.check_often()
             except LeaseLostError as error:
-                found.put(str(error))
+                errors.put(str(error))
 
     process = fork.Process(target=work)
     process.start()
@@ -139,7 +139,7 @@ def test_an_owner_that_was_stopped_learns_that_it_lost(target):
     with taken:
         os.kill(process.pid, signal.SIGCONT)
         process.join(10)
-        assert "taken over by another worker" in found.get()
+        assert "taken over by another worker" in errors.get()
         taken.check()
         assert files(target) == [f"run.with.dots.{taken.number}"]
 

@@ -82,7 +82,7 @@ def test_a_file_in_the_way(config, tmp_path):
 
 
 def test_surroundings():
-    said = surroundings()
-    assert {"host", "pid", "started", "versions", "git_revision"} <= set(said)
-    assert set(said["versions"]) >= {"python", "torch"}
+    details = surroundings()
+    assert {"host", "pid", "started", "versions", "git_revision"} <= set(details)
+    assert set(details["versions"]) >= {"python", "torch"}
     assert now().endswith("+00:00")
