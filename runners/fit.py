@@ -27,13 +27,16 @@ class FitConfig:
                 object.__setattr__(self, field.name, None)
 
 
-OWN_KEYS = {field.name for field in dataclasses.fields(FitConfig)}
-HINTS = typing.get_type_hints(StandardConfig)
 AcceptedConfig = dataclasses.make_dataclass(
     "AcceptedConfig",
-    [(name, hint | None, None) for name, hint in HINTS.items() if name not in OWN_KEYS],
-    bases=(FitConfig,), frozen=True,
-)  # fmt: skip
+    [
+        (name, hint | None, dataclasses.field(default=None, metadata={"ignored": True}))
+        for name, hint in typing.get_type_hints(StandardConfig).items()
+        if name not in typing.get_type_hints(FitConfig)
+    ],
+    bases=(FitConfig,),
+    frozen=True,
+)
 
 
 @RUNNERS.register("fit", config=AcceptedConfig)

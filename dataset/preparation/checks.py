@@ -51,7 +51,7 @@ class CheckedImages:
 def abbreviate(names: Sequence[str]) -> str:
     """Return how many names there are, and the first of them.
 
-    >>> named(["a", "b", "c", "d"])
+    >>> abbreviate(["a", "b", "c", "d"])
     '4 (a, b, c and 1 more)'
     """
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

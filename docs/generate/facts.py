@@ -172,6 +172,8 @@ def options(schema: type, prefix: str = "", instance: Any = MISSING) -> Iterator
     """
     hints, meanings = typing.get_type_hints(schema), _meanings(schema)
     for field in dataclasses.fields(schema):
+        if field.metadata.get("ignored"):  # accepted without effect, see runners/fit.py
+            continue
         default = getattr(instance, field.name, _default(field))
         hint, key = hints[field.name], f"{prefix}{field.name}"
         choices = typing.get_args(hint) or (hint,)
