@@ -13,7 +13,7 @@ import dataclasses
 import time
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from dataset.base import ImageSource
 from dataset.images import SUFFIXES, FileImages
 from utils.errors import UserError
 from utils.files import atomic_path
-
-if TYPE_CHECKING:
-    import faiss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +37,7 @@ class Collection:
         folder: base of relative paths; empty for texts.
         run: name of the run whose model encoded them.
         file: that holds them, or None.
+        images: by row, or None for texts.
     """
 
     packed: np.ndarray
@@ -49,13 +47,10 @@ class Collection:
     folder: str = ""
     run: str = ""
     file: Path | None = None
+    images: ImageSource | None = None
 
     def __len__(self) -> int:
         return len(self.packed)
-
-    def images(self) -> ImageSource | None:
-        """Return the images by row, or None for texts."""
-        return FileImages(self.ids, self.folder) if self.modality == "image" else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +101,7 @@ def write_collection(collection: Collection, path: Path) -> None:
     """Write a collection atomically, as HDF5 or npz by the suffix of the name.
 
     Raises:
-        UserError: another suffix, or it cannot be written.
+        UserError: it cannot be written.
     """
     attributes = {
         "bits": collection.bits, "modality": collection.modality, "folder": collection.folder,
@@ -118,8 +113,6 @@ def write_collection(collection: Collection, path: Path) -> None:
             ids = np.array(collection.ids, dtype=np.str_)
             np.savez(stream, packed=collection.packed, ids=ids, **values)  # type: ignore[arg-type]
         return
-    if path.suffix.lower() not in (".h5", ".hdf5"):
-        raise UserError(f"--out: '{path}' ends in neither .h5 nor .npz.")
     import h5py
 
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
@@ -154,7 +147,8 @@ def read_collection(path: Path) -> Collection:
     unpack_codes(packed[:1], bits)  # refuses another width
     if len(ids) != len(packed):
         raise UserError(f"--codes: '{path}' has {len(packed)} codes and {len(ids)} ids.")
-    return Collection(packed, bits, ids, **attributes, file=path)
+    images = FileImages(ids, attributes["folder"]) if attributes["modality"] == "image" else None
+    return Collection(packed, bits, ids, **attributes, file=path, images=images)
 
 
 def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
@@ -175,7 +169,7 @@ def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
     return Hits(rows[0].tolist(), distances[0].tolist(), seconds)
 
 
-def _index(collection: Collection) -> faiss.IndexBinary:
+def _index(collection: Collection) -> Any:
     """Return the index of a collection, from the file beside it unless that is older."""
     if collection.file is None:
         return build_index(collection.packed, "flat", collection.bits)
