@@ -9,7 +9,6 @@ model gives the same codes.
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -260,7 +259,7 @@ def _takes_one_row(config: RunConfig, toy: Toy) -> str | None:
 def _survives_saving(config: RunConfig, toy: Toy) -> str | None:
     model, _, batch = toy_parts(config, toy)
     other, _, _ = toy_parts(dataclasses.replace(config, seed=config.seed + 1), toy)
-    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    other.load_state_dict(model.state_dict())
     for modality in model.modalities:
         if not _codes(model, batch, modality).equal(_codes(other, batch, modality)):
             return f"a reloaded model gives other {modality} codes: something is not in its state"

@@ -61,20 +61,13 @@ def write_features(
     Raises:
         UserError: a listed image is missing or cannot be read.
     """
+    import h5py
+
     images = read_pictures(root, dataset)
     cache = FeatureCache(encoder.backbone, False, encoder.batch_size, device)
     bank = cache.images(FileImages([p.file for p in images], root), encoder.geometry)
     values = np.asarray(bank.features.pooled, np.float32)
-    _write_hdf5(root / FEATURES, dataset, images, values, encoder)
-    return len(images), _write_list(root / LIST, dataset, images, values)
-
-
-def _write_hdf5(
-    path: Path, dataset: HashDataset, images: list[Picture], values: np.ndarray, encoder: Encoder
-) -> None:
-    import h5py
-
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(root / FEATURES) as temporary, h5py.File(temporary, "w") as file:
         text = h5py.string_dtype()
         file.create_dataset("pooled", data=values)
         file.create_dataset("file", data=[p.file for p in images], dtype=text)
@@ -82,6 +75,7 @@ def _write_hdf5(
         file.attrs["encoder"] = encoder_mark(encoder.backbone, encoder.geometry)
         file.attrs["backbone"] = encoder.name
         file.attrs.create("class_names", list(dataset.class_names), dtype=text)
+    return len(images), _write_list(root / LIST, dataset, images, values)
 
 
 def _write_list(path: Path, dataset: HashDataset, images: list[Picture], values: np.ndarray) -> int:

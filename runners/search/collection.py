@@ -24,6 +24,8 @@ from dataset.images import SUFFIXES, FileImages
 from utils.errors import UserError
 from utils.files import atomic_path
 
+ATTRIBUTES = ("modality", "folder", "run")  # of a file, beside its bits
+
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
@@ -103,15 +105,11 @@ def write_collection(collection: Collection, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    attributes = {
-        "bits": collection.bits, "modality": collection.modality, "folder": collection.folder,
-        "run": collection.run,
-    }  # fmt: skip
+    attributes = {name: getattr(collection, name) for name in ("bits", *ATTRIBUTES)}
     if path.suffix.lower() == ".npz":
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            values = {name: np.array(value) for name, value in attributes.items()}
             ids = np.array(collection.ids, dtype=np.str_)
-            np.savez(stream, packed=collection.packed, ids=ids, **values)  # type: ignore[arg-type]
+            np.savez(stream, packed=collection.packed, ids=ids, **attributes)
         return
     import h5py
 
@@ -134,12 +132,12 @@ def read_collection(path: Path) -> Collection:
             with np.load(path, allow_pickle=False) as arrays:
                 packed, bits = arrays["packed"], int(arrays["bits"])
                 ids = [str(value) for value in arrays["ids"]]
-                attributes = {name: str(arrays[name]) for name in ("modality", "folder", "run")}
+                attributes = {name: str(arrays[name]) for name in ATTRIBUTES}
         else:
             with h5py.File(path, "r") as file:
                 packed, bits = file["packed"][:], int(file.attrs["bits"])
                 ids = list(file["ids"].asstr()[:])
-                attributes = {name: str(file.attrs[name]) for name in ("modality", "folder", "run")}
+                attributes = {name: str(file.attrs[name]) for name in ATTRIBUTES}
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"--codes: '{path}' is missing or is no file of `main.py encode` ({error})."
@@ -174,17 +172,11 @@ def _index(collection: Collection) -> Any:
     if collection.file is None:
         return build_index(collection.packed, "flat", collection.bits)
     file = collection.file.with_name(f"{collection.file.name}.faiss")
-    try:
-        fresh = file.stat().st_mtime_ns >= collection.file.stat().st_mtime_ns
-    except OSError:
-        fresh = False
-    if fresh:
-        try:
+    if file.is_file() and file.stat().st_mtime_ns >= collection.file.stat().st_mtime_ns:
+        with contextlib.suppress(UserError):  # damaged: it is built again
             index = load_index(file)
             if index.ntotal == len(collection) and index.d == collection.packed.shape[1] * 8:
                 return index
-        except UserError:
-            pass  # damaged: it is built again
     index = build_index(collection.packed, "flat", collection.bits)
     with contextlib.suppress(UserError):  # a read-only folder can be searched too
         save_index(index, file)
