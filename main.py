@@ -48,18 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse; argparse alone would refuse ``key=value`` words that stand behind an option."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = _parser(words)
-    options, rest = parser.parse_known_args(words)
-    unknown = [word for word in rest if word.startswith("-") or not hasattr(options, "settings")]
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if rest:
-        options.settings = [*options.settings, *rest]
-    return options
-
-
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser, with the options of the typed command: only its module is imported."""
     parser = argparse.ArgumentParser(
         prog="main.py", description="Deep hashing for image and cross-modal retrieval: a benchmark."
     )
@@ -67,11 +55,17 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     typed = next((word for word in words if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        if name == typed:
+        if name == typed:  # the others are not imported
             module = import_module(f"runners.commands.{name}")
             module.add_options(command)
             command.set_defaults(command=module.run)
-    return parser
+    options, rest = parser.parse_known_args(words)
+    unknown = [word for word in rest if word.startswith("-") or not hasattr(options, "settings")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        options.settings = [*options.settings, *rest]
+    return options
 
 
 if __name__ == "__main__":

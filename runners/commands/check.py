@@ -9,12 +9,13 @@ model gives the same codes.
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from common import registry
+from common.config.run_config import RunConfig, compose, misfit
 from runners.commands.arguments import add_settings
 from utils.errors import UserError
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from common.batch import Batch
-    from common.config.run_config import RunConfig
-    from common.registry import Entry, Registry
     from models.base import HashLoss, HashModel, Terms
 
 ROWS, WIDTH, TOKENS = 48, 32, 5
@@ -53,21 +52,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check a method, or all that a plugin file registers; exit code 1 when a check fails."""
-    return 0 if check(options.target, options.settings) else 1
-
-
-def check(target: str, settings: Sequence[str] = ()) -> bool:
     """Check a method by name, or all that a plugin file registers; print one line per case.
 
     Returns:
-        Whether every case passed.
+        The exit code: 1 when a case failed.
 
     Raises:
         UserError: unknown method, a file that does not load or registers nothing, bad settings.
     """
-    from common.config.run_config import compose
-
+    target, settings = options.target, options.settings
     trials = _plugin_trials(target) if target.endswith(".py") else [[f"method={target}"]]
     passed = True
     for words in trials:
@@ -78,7 +71,7 @@ def check(target: str, settings: Sequence[str] = ()) -> bool:
             problem = _problem(config, toy)
             print(f"  {config.bits:3} bits, {toy.title:13}  {problem or 'sound'}")
             passed = passed and problem is None
-    return passed
+    return 0 if passed else 1
 
 
 def _plugin_trials(path: str) -> list[list[str]]:
@@ -87,9 +80,6 @@ def _plugin_trials(path: str) -> list[list[str]]:
     A loss is tried with the file's own models where it fits one; otherwise, and where it reads the
     codes of whatever modalities there are, with those of CSQ (pictures) and DSPH (with texts).
     """
-    from common import registry
-    from common.config.run_config import misfit
-
     file = str(registry.load_plugin(path))
     models, losses = (_entries_of(file, table) for table in (registry.MODELS, registry.LOSSES))
     trials, paired = [], set()
@@ -114,7 +104,7 @@ def _plugin_trials(path: str) -> list[list[str]]:
     return [[*words, f"plugins=[{file}]"] for words in trials]
 
 
-def _entries_of(file: str, table: Registry) -> list[Entry]:
+def _entries_of(file: str, table: registry.Registry) -> list[registry.Entry]:
     entries = [table.get(name) for name in table.names()]
     return [entry for entry in entries if str(Path(entry.file).resolve()) == file]
 
@@ -269,7 +259,7 @@ def _takes_one_row(config: RunConfig, toy: Toy) -> str | None:
 def _survives_saving(config: RunConfig, toy: Toy) -> str | None:
     model, _, batch = toy_parts(config, toy)
     other, _, _ = toy_parts(dataclasses.replace(config, seed=config.seed + 1), toy)
-    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    other.load_state_dict(model.state_dict())
     for modality in model.modalities:
         if not _codes(model, batch, modality).equal(_codes(other, batch, modality)):
             return f"a reloaded model gives other {modality} codes: something is not in its state"
@@ -283,6 +273,4 @@ def _codes(model: HashModel, batch: Batch, modality: str) -> Tensor:
 
     model.eval()
     with torch.no_grad():
-        code = sign(model.encode(batch, modality))
-    model.train()
-    return code
+        return sign(model.encode(batch, modality))

@@ -9,10 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from common import registry
+from common.config import layers
 from utils.errors import UserError
 
 KINDS = ("methods", "models", "losses", "backbones", "datasets", "runners", "optimizers", "sweeps")
-FILES = {"methods": "method", "sweeps": "sweep"}  # kinds that are YAML files alone
+FILES = ("methods", "sweeps")  # kinds that are YAML files alone
+GROUPS = {kind: kind[:-1] for kind in (*FILES, "datasets", "backbones")}  # folders of YAML
 PATHS = {"dataset": ("root",), "backbone": ("model", "weights")}  # keys that may hold a path
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -30,28 +35,28 @@ def run(options: argparse.Namespace) -> None:
     tables = usable(listing([options.kind] if options.kind else KINDS, options.plugin))
     if options.json:
         print(json.dumps(tables, indent=2))
-    else:
-        print_listing(tables)
+        return
+    for kind, entries in tables.items():
+        print(f"{kind}:")
+        width = max((len(entry["name"]) for entry in entries), default=0)
+        for entry in entries:
+            needs = f"  (needs {', '.join(entry['needs'])})" if "needs" in entry else ""
+            print(f"  {entry['name']:{width}}  {entry['summary']}{needs}")
+        print()
 
 
 def listing(kinds: Sequence[str], plugins: Sequence[str] = ()) -> Tables:
     """Return kind → entries with ``name`` and ``summary`` (and for losses what they need)."""
-    from common import registry
-    from common.config.layers import config_names
-
     for plugin in plugins:
         registry.load_plugin(plugin)
     tables: Tables = {}
     for kind in kinds:
-        if kind in FILES:
-            tables[kind] = [_from_file(FILES[kind], name) for name in config_names(FILES[kind])]
-            continue
-        table = getattr(registry, kind.upper())
-        tables[kind] = [_from_entry(table.get(name)) for name in table.names()]
-        if kind in ("datasets", "backbones"):
-            group = kind[:-1]
-            extra = [n for n in config_names(group) if n not in table]
-            tables[kind] += [_from_file(group, name) for name in extra]
+        table: Any = None if kind in FILES else getattr(registry, kind.upper())
+        registered = table.names() if table else []
+        tables[kind] = [_from_entry(table.get(name)) for name in registered]
+        if kind in GROUPS:
+            files = [name for name in layers.config_names(GROUPS[kind]) if name not in registered]
+            tables[kind] += [_from_file(GROUPS[kind], name) for name in files]
     return tables
 
 
@@ -66,9 +71,7 @@ def _from_entry(entry: Any) -> dict[str, Any]:
 
 def _from_file(group: str, name: str) -> dict[str, Any]:
     """The summary of a YAML file is its first comment line."""
-    from common.config.layers import config_file
-
-    file = config_file(group, name)
+    file = layers.config_file(group, name)
     first = file.read_text(encoding="utf-8").split("\n", 1)[0]
     shown = file.relative_to(file.parents[2])  # configs/method/csq.yaml
     return {"name": name, "summary": first.lstrip("# ").strip(), "file": str(shown)}
@@ -76,12 +79,11 @@ def _from_file(group: str, name: str) -> dict[str, Any]:
 
 def usable(tables: Tables) -> Tables:
     """Leave out datasets, backbones and sweeps whose YAML needs files that are not here."""
-    groups = {"datasets": "dataset", "backbones": "backbone", "sweeps": "sweep"}
     return {
         kind: [
             entry
             for entry in entries
-            if kind not in groups or "file" not in entry or is_usable(groups[kind], entry["name"])
+            if kind == "methods" or "file" not in entry or is_usable(GROUPS[kind], entry["name"])
         ]
         for kind, entries in tables.items()
     }
@@ -93,10 +95,6 @@ def is_usable(group: str, name: str) -> bool:
     Paths inside of the project may be filled later, by ``prepare``. A sweep is usable if all
     datasets and backbones that it names are.
     """
-    import yaml
-
-    from common.config import layers
-
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: faster
     try:
         text = layers.config_file(group, name).read_text(encoding="utf-8")
@@ -130,14 +128,3 @@ def _choices(values: Any) -> Iterator[tuple[str, str]]:
                 yield from ((key, name) for name in names if isinstance(name, str))
             else:
                 yield from _choices(value)
-
-
-def print_listing(tables: Tables) -> None:
-    """Print the tables, one line an entry."""
-    for kind, entries in tables.items():
-        print(f"{kind}:")
-        width = max((len(entry["name"]) for entry in entries), default=0)
-        for entry in entries:
-            needs = f"  (needs {', '.join(entry['needs'])})" if "needs" in entry else ""
-            print(f"  {entry['name']:{width}}  {entry['summary']}{needs}")
-        print()

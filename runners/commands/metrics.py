@@ -79,27 +79,23 @@ def run(options: argparse.Namespace) -> None:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return the metrics of the one or two files given."""
-    from common.code_files import compare_files, compare_pair, open_codes, open_mat, open_run
+    from common import code_files
     from common.directions import sides
     from common.metrics.compat.policies import POLICIES
 
     for name in options.compat:
         if name not in POLICIES:
             raise unknown_name("policy of --compat", name, POLICIES)
-    settings = {
-        "at": options.at.split(","),
-        "precision_at": _ranks(options.precision_at),
-        "no_relevant": options.no_relevant,
-        "gain": options.gain,
-        "similarity": _similarity(options.similarity),
-        "backend": options.backend,
-        "device": options.device,
-        "memory_mb": options.memory_mb,
-    }
+    names = ("no_relevant", "gain", "backend", "device", "memory_mb")
+    settings = {name: getattr(options, name) for name in names}
+    settings |= {"at": options.at.split(","), "precision_at": _ranks(options.precision_at)}
+    if options.similarity is not None:
+        what = "a similarity of classes is an npy of C×C numbers"
+        settings["similarity"] = code_files.read_array(options.similarity, what)
     one = [path for path in (options.mat, options.run) if path]
     two = [options.query, options.database, options.query_labels, options.database_labels]
     if options.query and options.database and not one and not options.directions:
-        result = compare_files(
+        result = code_files.compare_files(
             options.query,
             options.database,
             query_labels=options.query_labels,
@@ -108,8 +104,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             **settings,
         )
         if options.compat:
-            query = open_codes(options.query, options.query_labels)
-            database = open_codes(options.database, options.database_labels)
+            query = code_files.open_codes(options.query, options.query_labels)
+            database = code_files.open_codes(options.database, options.database_labels)
             result["directions"]["q2d"]["compat"] = compat_means(
                 query, database, options.compat, settings["at"], options.memory_mb
             )
@@ -120,9 +116,12 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             "--query-labels and --database-labels), or one with both sides, --mat or --run, "
             "which alone has --directions."
         )
-    pair = open_mat(options.mat, strict=options.strict) if options.mat else open_run(options.run)
+    if options.mat:
+        pair = code_files.open_mat(options.mat, strict=options.strict)
+    else:
+        pair = code_files.open_run(options.run)
     directions = options.directions and options.directions.split(",")
-    result = compare_pair(pair, directions, **settings)
+    result = code_files.compare_pair(pair, directions, **settings)
     for direction, report in result["directions"].items() if options.compat else ():
         query_modality, database_modality = sides(direction)
         query, database = pair.query[query_modality], pair.database[database_modality]
@@ -130,14 +129,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             query, database, options.compat, settings["at"], options.memory_mb
         )
     return result
-
-
-def _similarity(path: str | None) -> Any:
-    """Return the similarity of classes in an .npy file, if there is one."""
-    from common.code_files import read_array
-
-    what = "a similarity of classes is an npy of C×C numbers"
-    return None if path is None else read_array(path, what)
 
 
 def _ranks(text: str | None) -> list[int] | None:
@@ -152,17 +143,12 @@ def compat_means(
     query: CodeSource,
     database: CodeSource,
     policies: Sequence[str],
-    at: Sequence[str | int] = ("all",),
-    memory_mb: float = 256,
+    at: Sequence[str | int],
+    memory_mb: float,
 ) -> dict[str, dict[str, Any]]:
     """Return mAP as released codebases compute it, see :mod:`common.metrics.compat.policies`.
 
-    Args:
-        query: codes as stored: zeros and real values are not made ±1 first.
-        database: the same.
-        policies: names of policies.
-        at: cuts of mAP, ``"all"`` or numbers of rows.
-        memory_mb: bound on memory in MiB.
+    Codes are taken as stored: zeros and real values are not made ±1 first.
 
     Returns:
         Policy → ``computes``, what it is in words, and ``map``, cut → mAP; None where it is NaN.
@@ -173,7 +159,9 @@ def compat_means(
     from common.metrics.compat.policies import POLICIES, compat_map
     from common.metrics.report import parse_cuts
 
-    held_mb = _held_bytes(query, database) / 2**20
+    label = 4 * database.label_shape[0] if database.label_shape else 8  # bytes
+    codes_and_labels = (query.rows + database.rows) * (8 * query.bits + label)  # in float64
+    held_mb = (codes_and_labels + 64 * database.rows) / 2**20  # with the ranking of one query
     if held_mb > memory_mb:
         raise UserError(
             f"--compat ranks all pairs of '{query.name}' and '{database.name}' with codes and "
@@ -192,12 +180,6 @@ def compat_means(
             "map": {text: None if math.isnan(mean) else mean for text, mean in by_cut.items()},
         }
     return means
-
-
-def _held_bytes(query: CodeSource, database: CodeSource) -> int:
-    """Return the memory of codes in float64, of labels, and of the ranking of one query."""
-    label = 4 * database.label_shape[0] if database.label_shape else 8
-    return (query.rows + database.rows) * (8 * query.bits + label) + 64 * database.rows
 
 
 def _stored_codes(source: CodeSource) -> NDArray[Any]:

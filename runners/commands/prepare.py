@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.config.run_config import compose
+from common.registry import DATASETS
 from runners.commands.arguments import add_settings, dataset_words
 from utils.errors import UserError
 
@@ -20,34 +22,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prepare a dataset; the last line printed is the path of its index."""
-    for line in prepare_dataset(options.dataset, options.root, options.settings, options.download):
-        print(line)
-
-
-def prepare_dataset(name: str, root: str | None, settings: Sequence[str], fetch: bool) -> list[str]:
-    """Prepare a dataset and return lines to print; the last one is the path of its index.
+    """Prepare a dataset; the last line printed is the path of its index.
 
     Raises:
         UserError: a dataset without official files, or whatever its preparation refuses.
     """
-    from common.registry import DATASETS
     from dataset.preparation.index import index_file
     from dataset.preparation.prepare import prepare, splits_file
     from dataset.preparation.prepared_dataset import PreparedConfig
 
+    name = options.dataset
     if not isinstance(_config(name, None, ()), PreparedConfig):
         known = [n for n in DATASETS.names() if issubclass(DATASETS.get(n).config, PreparedConfig)]
         raise UserError(
             f"Dataset '{name}' has no official files to prepare; it is ready as it is. With "
             f"official files: {', '.join(known)}."
         )
-    config = _config(name, root, settings)
+    config = _config(name, options.root, options.settings)
     assert isinstance(config, PreparedConfig)
     if not config.root:
         raise UserError("No folder is given; say where the dataset is to lie with --root DIR.")
     source, folder = config.source, Path(config.root).expanduser()
-    index = prepare(source, folder, fetch, config.lists)
+    index = prepare(source, folder, options.download, config.lists)
     rows = index.rows
     lines = [
         f"{source.title}: {len(rows):,} rows, {len(rows.class_names)} classes, "
@@ -60,10 +56,8 @@ def prepare_dataset(name: str, root: str | None, settings: Sequence[str], fetch:
             lines.append(f"  {protocol:14} {split['hash']}  {counts}")
         else:
             lines.append(f"  {protocol:14} not to be had: {split['missing']}")
-    return [*lines, str(splits), str(index_file(folder, source.name))]
+    print(*lines, splits, index_file(folder, source.name), sep="\n")
 
 
 def _config(name: str, root: str | None, settings: Sequence[str]) -> object:
-    from common.config.run_config import compose
-
     return compose(dataset_words(name, root, settings)).dataset.config

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
+import yaml
+
+from common.config.run_config import compose
 from runners.commands.arguments import add_settings
 
 
@@ -17,12 +20,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train one run, or print its settings."""
-    from common.config.run_config import compose
-
     config = compose(options.settings, options.config)
     if options.print_config:
-        import yaml
-
         print(yaml.safe_dump(dict(config.resolved), sort_keys=False), end="")
         return
     from runners.base import run_config

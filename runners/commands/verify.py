@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from common.config.run_config import compose
 from runners.commands.arguments import DATASET_HELP, add_settings, dataset_words
 
 if TYPE_CHECKING:
@@ -23,36 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a table of findings; exit code 1 when something differs."""
-    findings = verify(options.dataset, options.root, options.settings, options.quick)
-    print_findings(findings, options.dataset)
-    return 1 if any(finding.ok is False for finding in findings) else 0
-
-
-def verify(name: str, root: str | None, settings: Sequence[str], quick: bool) -> list[Finding]:
-    """Check a dataset and return the findings.
-
-    Raises:
-        UserError: an unknown dataset, or one that cannot even be opened.
-    """
-    from common.config.run_config import compose
-    from dataset.preparation.checks import verify_dataset
-    from dataset.preparation.prepared_dataset import PreparedConfig
-    from dataset.preparation.verify import verify_prepared
-
-    composed = compose(dataset_words(name, root, settings))
-    config = composed.dataset.config
-    if isinstance(config, PreparedConfig):
-        return verify_prepared(config, quick)
-    return verify_dataset(composed.dataset.entry.target(config, composed.dataset_name), quick)
-
-
-def print_findings(findings: Sequence[Finding], title: str) -> None:
-    """Print the findings as a table, and those that differ once more below it."""
+    """Print the findings as a table, and those that differ once more below it: exit code 1."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    findings = verify(options.dataset, options.root, options.settings, options.quick)
+    table = Table(title=options.dataset, title_justify="left")
     for column in ("", "check", "found", "expected"):
         table.add_column(column, overflow="fold")
     marks = {True: "ok", False: "[bold red]differs[/]", None: ""}
@@ -68,3 +45,21 @@ def print_findings(findings: Sequence[Finding], title: str) -> None:
         )  # fmt: skip
     if not wrong:
         console.print("All is as stated.")
+    return 1 if wrong else 0
+
+
+def verify(name: str, root: str | None, settings: Sequence[str], quick: bool) -> list[Finding]:
+    """Check a dataset and return the findings.
+
+    Raises:
+        UserError: an unknown dataset, or one that cannot even be opened.
+    """
+    from dataset.preparation.checks import verify_dataset
+    from dataset.preparation.prepared_dataset import PreparedConfig
+    from dataset.preparation.verify import verify_prepared
+
+    composed = compose(dataset_words(name, root, settings))
+    config = composed.dataset.config
+    if isinstance(config, PreparedConfig):
+        return verify_prepared(config, quick)
+    return verify_dataset(composed.dataset.entry.target(config, composed.dataset_name), quick)

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 from common.config.run_config import RunConfig
 from dataset.base import HashDataset
+from runners.generation.creatures import NAME as CREATURES
+from runners.generation.creatures import CreaturesImageGenerator
 from runners.generation.image_model import (
     KIND,
     MARKER,
     DiffusionImageGenerator,
-    ImageGenerator,
     ImageKey,
     ImageRequest,
 )
@@ -35,6 +36,8 @@ from utils.files import digest
 from utils.progress import progress_bar
 
 log = logging.getLogger("hashing")
+
+ImageGenerator = DiffusionImageGenerator | CreaturesImageGenerator
 
 
 class Generation(ABC):
@@ -60,11 +63,6 @@ class Generation(ABC):
 
     def __init__(self, options: Options, dataset: HashDataset, config: RunConfig) -> None:
         """Check everything that can be checked before the first image; write nothing.
-
-        Args:
-            options: of the command.
-            dataset: rows, texts and classes to generate from.
-            config: of a run with the same settings.
 
         Raises:
             UserError: a template or options that the method does not accept, no model or a wrong
@@ -106,6 +104,8 @@ class Generation(ABC):
     def find_image_generator(self) -> ImageGenerator | None:
         """Return the model of ``--model``; a dry run fetches nothing from the hub."""
         model, fetch = self.options.model, not self.options.dry_run
+        if model == CREATURES:
+            return CreaturesImageGenerator(self.options.seed, self.dataset)
         if model and (check_model(model, "--model", MARKER, KIND) or fetch):
             return DiffusionImageGenerator(self.options)
         return None

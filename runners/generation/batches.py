@@ -33,8 +33,16 @@ def in_batches(
     start = 0
     while start < len(items):
         batch = items[start : start + size]
-        results = _results_or_none(work, batch)
-        if results is None:
+        results = None
+        try:
+            results = work(batch)
+        except (torch.OutOfMemoryError, MemoryError):
+            pass
+        except RuntimeError as error:
+            if "not enough memory" not in str(error):  # the message of PyTorch's CPU allocator
+                raise
+        if results is None:  # outside of the handler, which holds the tensors of the failed batch
+            torch.cuda.empty_cache()
             if len(batch) == 1:
                 raise UserError(
                     f"Memory does not hold even one of the {what} at a time; give a smaller --size,"
@@ -45,23 +53,3 @@ def in_batches(
             continue
         yield list(zip(batch, results, strict=True))
         start += len(batch)
-
-
-def _results_or_none(
-    work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]
-) -> Sequence[Result] | None:
-    """Return the results, or None when memory ran out.
-
-    The cache is emptied outside the handler: there, the traceback still holds the tensors of the
-    failed batch.
-    """
-    try:
-        return work(batch)
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        if "not enough memory" not in str(error):  # the message of PyTorch's CPU allocator
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None

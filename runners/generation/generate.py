@@ -15,7 +15,6 @@ from utils.errors import unknown_name
 
 log = logging.getLogger("hashing")
 
-
 METHODS: dict[str, type[Generation]] = {"vtph": VTPHGeneration, "pzsh": PZSHGeneration}
 
 

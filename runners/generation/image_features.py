@@ -10,9 +10,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,6 @@ from dataset.auxiliary.pseudo_images import FEATURES, Picture, pair_rows, read_p
 from dataset.base import HashDataset
 from dataset.image_cache import Geometry
 from dataset.images import FileImages
-from models.base import Backbone
 from runners.inputs.features import FeatureCache, encoder_mark
 from runners.inputs.loading import load_backbone
 from utils.errors import UserError
@@ -31,33 +28,26 @@ from utils.files import atomic_path
 LIST = "train_list.txt"
 
 
-@dataclasses.dataclass(frozen=True)
 class Encoder:
-    """The encoder of the settings, and how images are resized for it."""
+    """The encoder of the settings, and how images are resized for it.
 
-    backbone: Backbone
-    geometry: Geometry
-    name: str
-    batch_size: int
+    Attributes:
+        identity: everything that decides the features; JSON values.
+    """
 
-    @classmethod
-    def of(cls, config: RunConfig) -> Encoder:
+    def __init__(self, config: RunConfig) -> None:
         """Load it.
 
         Raises:
             UserError: it cannot be loaded, or does not encode images.
         """
-        backbone = load_backbone(config, ("image",))
-        if backbone.image_input is None:
+        self.backbone = load_backbone(config, ("image",))
+        if self.backbone.image_input is None:
             raise UserError(f"Backbone '{config.backbone.name}' encodes no pictures; give another.")
-        geometry = Geometry(config.data.eval_geometry, backbone.image_input.size)
-        name = str(config.resolved["backbone"].get("config", config.backbone.name))
-        return cls(backbone, geometry, name, config.data.eval_batch_size)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Everything that decides the features; JSON values."""
-        return {
+        self.geometry = Geometry(config.data.eval_geometry, self.backbone.image_input.size)
+        self.name = str(config.resolved["backbone"].get("config", config.backbone.name))
+        self.batch_size = config.data.eval_batch_size
+        self.identity = {
             "backbone": self.name, "fingerprint": self.backbone.fingerprint,
             "geometry": self.geometry.mode,
         }  # fmt: skip
@@ -71,20 +61,13 @@ def write_features(
     Raises:
         UserError: a listed image is missing or cannot be read.
     """
+    import h5py
+
     images = read_pictures(root, dataset)
     cache = FeatureCache(encoder.backbone, False, encoder.batch_size, device)
     bank = cache.images(FileImages([p.file for p in images], root), encoder.geometry)
     values = np.asarray(bank.features.pooled, np.float32)
-    _write_hdf5(root / FEATURES, dataset, images, values, encoder)
-    return len(images), _write_list(root / LIST, dataset, images, values)
-
-
-def _write_hdf5(
-    path: Path, dataset: HashDataset, images: list[Picture], values: np.ndarray, encoder: Encoder
-) -> None:
-    import h5py
-
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(root / FEATURES) as temporary, h5py.File(temporary, "w") as file:
         text = h5py.string_dtype()
         file.create_dataset("pooled", data=values)
         file.create_dataset("file", data=[p.file for p in images], dtype=text)
@@ -92,6 +75,7 @@ def _write_hdf5(
         file.attrs["encoder"] = encoder_mark(encoder.backbone, encoder.geometry)
         file.attrs["backbone"] = encoder.name
         file.attrs.create("class_names", list(dataset.class_names), dtype=text)
+    return len(images), _write_list(root / LIST, dataset, images, values)
 
 
 def _write_list(path: Path, dataset: HashDataset, images: list[Picture], values: np.ndarray) -> int:

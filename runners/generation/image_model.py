@@ -18,7 +18,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,22 +59,6 @@ class ImageRequest:
 ImageBatches = Iterator[list[tuple[ImageRequest, Image.Image]]]
 
 
-class ImageGenerator(Protocol):
-    """A source of images.
-
-    Attributes:
-        identity: everything that decides its images; JSON values.
-        side: of its images, px.
-    """
-
-    identity: dict[str, Any]
-    side: int
-
-    def generate(self, requests: Sequence[ImageRequest]) -> ImageBatches:
-        """Yield the images in batches, in order."""
-        ...
-
-
 def image_seed(seed: int, key: ImageKey) -> int:
     """Return the seed of one image, 0..2⁶³-1.
 
@@ -87,7 +71,12 @@ def image_seed(seed: int, key: ImageKey) -> int:
 
 
 class DiffusionImageGenerator:
-    """A pipeline of diffusers; loaded at the first image."""
+    """A pipeline of diffusers; loaded at the first image.
+
+    Attributes:
+        identity: everything that decides its images; JSON values.
+        side: of its images, px.
+    """
 
     def __init__(self, options: Options) -> None:
         """Find the model (fetching a tag) without loading it.
@@ -155,7 +144,13 @@ class DiffusionImageGenerator:
             arguments.update(height=self.side, width=self.side)
         if options.condition == "mosaic":
             arguments["image"] = [mosaic(source, self.side) for source in sources]
-        self._check_arguments(arguments)
+        accepted = inspect.signature(type(self._pipeline).__call__).parameters
+        unknown = [name for name in arguments if name not in accepted]
+        if unknown:
+            raise UserError(
+                f"--model {options.model} is a {type(self._pipeline).__name__}, which takes "
+                f"no {unknown[0]}; leave that option out, or give another model."
+            )
         generators = [
             torch.Generator().manual_seed(image_seed(options.seed, r.key)) for r in requests
         ]
@@ -168,15 +163,6 @@ class DiffusionImageGenerator:
                 **arguments,
             )
         return [image.convert("RGB") for image in output.images]
-
-    def _check_arguments(self, arguments: dict[str, Any]) -> None:
-        accepted = inspect.signature(type(self._pipeline).__call__).parameters
-        unknown = [name for name in arguments if name not in accepted]
-        if unknown:
-            raise UserError(
-                f"--model {self.options.model} is a {type(self._pipeline).__name__}, which takes "
-                f"no {unknown[0]}; leave that option out, or give another model."
-            )
 
     def _load(self) -> Any:
         """Load the pipeline onto the device.
@@ -251,18 +237,17 @@ class DiffusionImageGenerator:
                     f"channels, and --model {self.options.model} has {list(needed)}; "
                     "give one that fits it."
                 )
-            names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "feature_extractor")
+            parts = {
+                name: part for name, part in pipeline.components.items() if name != "image_encoder"
+            }
             return StableDiffusionAdapterPipeline(
-                **{name: getattr(pipeline, name) for name in names},
-                adapter=adapter,
-                safety_checker=None,
-                requires_safety_checker=False,
+                **parts, adapter=adapter, requires_safety_checker=False
             )
 
 
-def mosaic(image: Image.Image, side: int, cells: int = 8) -> Image.Image:
-    """Return ``image`` reduced to ``cells``×``cells`` colors, ``side`` px wide and high."""
-    small = image.resize((cells, cells), Image.Resampling.BILINEAR)
+def mosaic(image: Image.Image, side: int) -> Image.Image:
+    """Return ``image`` reduced to 8×8 colors, ``side`` px wide and high."""
+    small = image.resize((8, 8), Image.Resampling.BILINEAR)
     return small.resize((side, side), Image.Resampling.NEAREST)
 
 

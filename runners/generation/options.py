@@ -4,77 +4,74 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-import torch
+from utils.errors import UserError
 
-from common.devices import find_device
-from utils.errors import UserError, unknown_name
+if TYPE_CHECKING:
+    import torch
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
-Condition = Literal["none", "image", "mosaic"]
+
+def option(default: Any = dataclasses.MISSING, **argument: Any) -> Any:
+    """Return a field that the command line fills: ``argument`` is what ``add_argument`` takes."""
+    if default is not dataclasses.MISSING:
+        argument["default"] = default
+    return dataclasses.field(default=default, metadata=argument)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """One ``generate`` command.
+    """One ``generate`` command: a field for each option, in the order of ``--help``.
 
-    Attributes:
-        dataset: name or YAML file of the dataset.
-        method: that the output is for.
-        out: the folder that is filled.
-        settings: ``key=value`` words, as those of ``train``.
-        model: diffusers folder, ``.safetensors`` or ``.ckpt`` file, tag on the model hub, or
-            ``creatures``; None generates no images.
-        model_config: diffusers folder with the settings of a single file; None takes the hub's.
-        captioner: BLIP folder or tag; None generates no captions.
-        prompt: template; None takes the method's.
-        negative_prompt: what images should not show.
-        steps: denoising steps.
-        guidance: scale of classifier-free guidance.
-        size: side of the images, px; None takes the model's.
-        seed: of the images.
-        count: images per class: ``100``, ``seen=5``, ``unseen=100``, ``<class>=40``, and
-            ``seen=each``, one for each training row of the class; later words win.
-        condition: what images start from: noise, a training image of the class
-            (image-to-image), or its mosaic of 8×8 colors (through a T2I-Adapter).
-        strength: of ``condition=image``, 0..1: how much of the image is generated anew.
-        adapter: T2I-Adapter for colors, folder or tag; needed by ``condition=mosaic``.
-        features: also encode the images, by the backbone of the settings.
-        limit: maximum of rows (or images per class) of each part; None for all.
-        batch_size: at first; halved when memory runs out. None chooses by device.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
-        dtype: one of :data:`DTYPES`; ``auto`` is float16 on a GPU and float32 elsewhere.
-        dry_run: only print what would be done.
+    Without ``model`` no images are generated, without ``captioner`` no captions. Images start from
+    noise, or under ``condition`` from a training image of their class (image-to-image) or its
+    mosaic of 8×8 colors (through a T2I-Adapter). Of several ``count`` the later wins.
     """
 
     dataset: str
-    method: str
-    out: Path
-    settings: tuple[str, ...] = ()
-    model: str | None = None
-    model_config: str | None = None
-    captioner: str | None = None
-    prompt: str | None = None
-    negative_prompt: str = ""
-    steps: int = 50
-    guidance: float = 7.5
-    size: int | None = None
-    seed: int = 42
-    count: tuple[str, ...] = ()
-    condition: Condition = "none"
-    strength: float = 0.8
-    adapter: str | None = None
-    features: bool = False
-    limit: int | None = None
-    batch_size: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    dry_run: bool = False
+    method: str = option(required=True, metavar="vtph|pzsh", help="whose needs")
+    out: Path = option(
+        type=Path, required=True, metavar="DIR", help="folder to fill; goes on there"
+    )
+    settings: Sequence[str] = ()
+    model: str | None = option(
+        None,
+        metavar="PATH|TAG",
+        help="diffusers folder, .safetensors, .ckpt or hub tag; creatures for creatures_zeroshot",
+    )
+    model_config: str | None = option(
+        None, metavar="DIR", help="diffusers folder, of a single file"
+    )
+    captioner: str | None = option(None, metavar="PATH|TAG", help="BLIP folder or hub tag")
+    prompt: str | None = option(None, help="template: <text>, or <label> <attributes> <caption>")
+    negative_prompt: str = option("", metavar="TEXT")
+    count: Sequence[str] | None = option(
+        None, action="append", metavar="N|seen=each|unseen=N|CLASS=N"
+    )
+    features: bool = option(
+        False, action="store_true", help="encode the pictures too, with backbone=…"
+    )
+    condition: str = option("none", choices=("none", "image", "mosaic"))
+    strength: float = option(0.8, type=float, help="of --condition image, 0..1")
+    adapter: str | None = option(
+        None, metavar="PATH|TAG", help="T2I-Adapter, of --condition mosaic"
+    )
+    steps: int = option(50, type=int, help="denoising steps")
+    guidance: float = option(7.5, type=float, help="scale of guidance")
+    size: int | None = option(
+        None, type=int, metavar="PX", help="side; the model's own if left out"
+    )
+    seed: int = option(42, type=int, help="of the pictures")
+    limit: int | None = option(None, type=int, metavar="N", help="first N rows; N per class")
+    batch_size: int | None = option(None, type=int, metavar="N", help="halved when memory runs out")
+    device: str = option("auto")
+    dtype: str = option("auto", choices=("auto", "float32", "float16", "bfloat16"))
+    dry_run: bool = option(False, action="store_true", help="say what would be made, and stop")
 
     def check(self) -> None:
-        """Refuse numbers and names that no model accepts.
+        """Refuse numbers that no model accepts, and options that need each other.
 
         Raises:
             UserError: names the option and what is accepted.
@@ -95,10 +92,6 @@ class Options:
                 f"--strength {self.strength} is not accepted; a number in 0..1 is needed that "
                 f"leaves at least one of the {self.steps} --steps."
             )
-        if self.dtype not in DTYPES:
-            raise unknown_name("--dtype", self.dtype, DTYPES)
-        if self.condition not in get_args(Condition):
-            raise unknown_name("--condition", self.condition, get_args(Condition))
         if (self.condition == "mosaic") != (self.adapter is not None):
             raise UserError(
                 "--condition mosaic and --adapter PATH (a T2I-Adapter for colours) need each other."
@@ -110,10 +103,14 @@ class Options:
         Raises:
             UserError: no such device.
         """
+        from common.devices import find_device
+
         return find_device(self.device, "--device ")
 
     def number_type(self) -> torch.dtype:
-        """Return the number type of ``--dtype``."""
+        """Return the number type of ``--dtype``; ``auto`` is float16 on a GPU, else float32."""
+        import torch
+
         if self.dtype == "auto":
             return torch.float16 if self.torch_device().type == "cuda" else torch.float32
         return getattr(torch, self.dtype)

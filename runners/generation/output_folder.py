@@ -83,12 +83,7 @@ class OutputFolder:
     """``--out`` of one method and one dataset."""
 
     def __init__(self, path: Path, method: str, dataset: dict[str, Any]) -> None:
-        """Read the manifest, if the folder has one.
-
-        Args:
-            path: the folder; need not exist.
-            method: that it is for.
-            dataset: what the rows are: JSON values.
+        """Read the manifest of a folder that need not exist; ``dataset`` says what the rows are.
 
         Raises:
             UserError: the folder is of another method or dataset, or not of ``generate``.
@@ -101,7 +96,7 @@ class OutputFolder:
         }  # fmt: skip
         if self.manifest_file.is_file():
             self._read(method, dataset)
-        elif path.exists() and (not path.is_dir() or _has_visible_files(path)):
+        elif path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
             raise UserError(
                 f"--out: '{path}' is not empty and has no manifest.json, so it was not filled by "
                 "generate; give another folder."
@@ -136,9 +131,10 @@ class OutputFolder:
             if key in ("model", "captioner") and "fingerprint" in old and "fingerprint" in new:
                 continue  # the same model may have another path
             if old.get(key) != new.get(key):
+                before, now = ("nothing" if v is None else v for v in (old.get(key), new.get(key)))
                 raise UserError(
-                    f"'{self.path}' holds {what} with {key}={_shown(old.get(key))}, and this "
-                    f"command has {key}={_shown(new.get(key))}; give the same, or another --out."
+                    f"'{self.path}' holds {what} with {key}={before}, and this "
+                    f"command has {key}={now}; give the same, or another --out."
                 )
 
     @contextlib.contextmanager
@@ -212,11 +208,3 @@ def readable(size: int) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size} bytes"
-
-
-def _has_visible_files(path: Path) -> bool:
-    return any(not entry.name.startswith(".") for entry in path.iterdir())
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)

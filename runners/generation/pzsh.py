@@ -29,12 +29,11 @@ from typing import Any
 import numpy as np
 
 from dataset.base import BadImageError, HashDataset
-from runners.generation.base import Generation
+from runners.generation.base import Generation, ImageGenerator
 from runners.generation.contact_sheet import SHOWN, contact_sheet
 from runners.generation.creatures import NAME as CREATURES
-from runners.generation.creatures import CreaturesImageGenerator
 from runners.generation.image_features import Encoder, write_features
-from runners.generation.image_model import ImageGenerator, ImageKey, ImageRequest, image_seed
+from runners.generation.image_model import ImageKey, ImageRequest, image_seed
 from runners.generation.options import Options
 from runners.generation.prompts import fill, uses
 from utils.errors import UserError, nearest
@@ -109,12 +108,6 @@ class PZSHGeneration(Generation):
         rows = self.rows.get(str(key[1]))
         return None if rows is None else int(rows[key[2] % len(rows)])
 
-    def find_image_generator(self) -> ImageGenerator | None:
-        """Return the diffusion model, or the drawing code of the creatures."""
-        if self.options.model == CREATURES:
-            return CreaturesImageGenerator(self.options.seed, self.dataset)
-        return super().find_image_generator()
-
     def image_file(self, key: ImageKey) -> str:
         """Return ``<class>/<number>.png``."""
         return f"{self.folders[str(key[1])]}/{key[2]:05d}.png"
@@ -147,7 +140,7 @@ class PZSHGeneration(Generation):
     def run(self) -> None:
         """Generate what is missing; the encoder is loaded first, so a wrong one fails early."""
         if self.options.features:
-            self.encoder = Encoder.of(self.config)
+            self.encoder = Encoder(self.config)
         super().run()
 
     def generate_images(self, generator: ImageGenerator, **details: Any) -> None:

@@ -53,8 +53,9 @@ class VTPHGeneration(Generation):
 
     def __init__(self, options: Options, dataset: HashDataset, config: RunConfig) -> None:
         super().__init__(options, dataset, config)
-        self.caption_model = self._find_caption_model()
-        if self.caption_model:
+        self.caption_model, name = None, options.captioner
+        if name and (check_model(name, "--captioner", MARKER, KIND) or not options.dry_run):
+            self.caption_model = CaptionModel(options)
             self.folder.check("captions", self.caption_model.identity)
             self.folder.check("query_captions", self._query_caption_identity(self.caption_model))
 
@@ -77,10 +78,7 @@ class VTPHGeneration(Generation):
             raise UserError("--features belongs to --method pzsh; VTPH's are encoded in training.")
         self.rows = list(range(len(self.dataset)))[: options.limit]
         self.query = [int(row) for row in self.dataset.split.query][: options.limit]
-        self.prompts = self._prompts()
         self.image_keys = [("row", row, 0) for row in self.query]
-
-    def _prompts(self) -> dict[int, str]:
         texts = self.dataset.texts
         if texts is None:
             raise UserError(
@@ -95,14 +93,7 @@ class VTPHGeneration(Generation):
                 f"({len(empty)} such rows), and no picture can be painted from it; give it a text "
                 "or take the row out of the queries."
             )
-        return {row: fill(self.template, {"text": text}) for row, text in first.items()}
-
-    def _find_caption_model(self) -> CaptionModel | None:
-        """Return the model of ``--captioner``; a dry run fetches nothing from the hub."""
-        model, fetch = self.options.captioner, not self.options.dry_run
-        if model and (check_model(model, "--captioner", MARKER, KIND) or fetch):
-            return CaptionModel(self.options)
-        return None
+        self.prompts = {row: fill(self.template, {"text": text}) for row, text in first.items()}
 
     def _query_caption_identity(self, caption_model: CaptionModel) -> dict[str, Any]:
         """Return what decides the captions of generated images: both models."""

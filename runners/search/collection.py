@@ -13,7 +13,7 @@ import dataclasses
 import time
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +24,7 @@ from dataset.images import SUFFIXES, FileImages
 from utils.errors import UserError
 from utils.files import atomic_path
 
-if TYPE_CHECKING:
-    import faiss
+ATTRIBUTES = ("modality", "folder", "run")  # of a file, beside its bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Collection:
         folder: base of relative paths; empty for texts.
         run: name of the run whose model encoded them.
         file: that holds them, or None.
+        images: by row, or None for texts.
     """
 
     packed: np.ndarray
@@ -49,13 +49,10 @@ class Collection:
     folder: str = ""
     run: str = ""
     file: Path | None = None
+    images: ImageSource | None = None
 
     def __len__(self) -> int:
         return len(self.packed)
-
-    def images(self) -> ImageSource | None:
-        """Return the images by row, or None for texts."""
-        return FileImages(self.ids, self.folder) if self.modality == "image" else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,20 +103,14 @@ def write_collection(collection: Collection, path: Path) -> None:
     """Write a collection atomically, as HDF5 or npz by the suffix of the name.
 
     Raises:
-        UserError: another suffix, or it cannot be written.
+        UserError: it cannot be written.
     """
-    attributes = {
-        "bits": collection.bits, "modality": collection.modality, "folder": collection.folder,
-        "run": collection.run,
-    }  # fmt: skip
+    attributes = {name: getattr(collection, name) for name in ("bits", *ATTRIBUTES)}
     if path.suffix.lower() == ".npz":
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            values = {name: np.array(value) for name, value in attributes.items()}
             ids = np.array(collection.ids, dtype=np.str_)
-            np.savez(stream, packed=collection.packed, ids=ids, **values)  # type: ignore[arg-type]
+            np.savez(stream, packed=collection.packed, ids=ids, **attributes)
         return
-    if path.suffix.lower() not in (".h5", ".hdf5"):
-        raise UserError(f"--out: '{path}' ends in neither .h5 nor .npz.")
     import h5py
 
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
@@ -141,12 +132,12 @@ def read_collection(path: Path) -> Collection:
             with np.load(path, allow_pickle=False) as arrays:
                 packed, bits = arrays["packed"], int(arrays["bits"])
                 ids = [str(value) for value in arrays["ids"]]
-                attributes = {name: str(arrays[name]) for name in ("modality", "folder", "run")}
+                attributes = {name: str(arrays[name]) for name in ATTRIBUTES}
         else:
             with h5py.File(path, "r") as file:
                 packed, bits = file["packed"][:], int(file.attrs["bits"])
                 ids = list(file["ids"].asstr()[:])
-                attributes = {name: str(file.attrs[name]) for name in ("modality", "folder", "run")}
+                attributes = {name: str(file.attrs[name]) for name in ATTRIBUTES}
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"--codes: '{path}' is missing or is no file of `main.py encode` ({error})."
@@ -154,7 +145,8 @@ def read_collection(path: Path) -> Collection:
     unpack_codes(packed[:1], bits)  # refuses another width
     if len(ids) != len(packed):
         raise UserError(f"--codes: '{path}' has {len(packed)} codes and {len(ids)} ids.")
-    return Collection(packed, bits, ids, **attributes, file=path)
+    images = FileImages(ids, attributes["folder"]) if attributes["modality"] == "image" else None
+    return Collection(packed, bits, ids, **attributes, file=path, images=images)
 
 
 def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
@@ -175,22 +167,16 @@ def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
     return Hits(rows[0].tolist(), distances[0].tolist(), seconds)
 
 
-def _index(collection: Collection) -> faiss.IndexBinary:
+def _index(collection: Collection) -> Any:
     """Return the index of a collection, from the file beside it unless that is older."""
     if collection.file is None:
         return build_index(collection.packed, "flat", collection.bits)
     file = collection.file.with_name(f"{collection.file.name}.faiss")
-    try:
-        fresh = file.stat().st_mtime_ns >= collection.file.stat().st_mtime_ns
-    except OSError:
-        fresh = False
-    if fresh:
-        try:
+    if file.is_file() and file.stat().st_mtime_ns >= collection.file.stat().st_mtime_ns:
+        with contextlib.suppress(UserError):  # damaged: it is built again
             index = load_index(file)
             if index.ntotal == len(collection) and index.d == collection.packed.shape[1] * 8:
                 return index
-        except UserError:
-            pass  # damaged: it is built again
     index = build_index(collection.packed, "flat", collection.bits)
     with contextlib.suppress(UserError):  # a read-only folder can be searched too
         save_index(index, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,21 +29,6 @@ from utils.files import digest
 from utils.progress import progress_bar
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """Codes of the readable inputs, in order.
-
-    Attributes:
-        codes: int8 [n,K] of ±1.
-        positions: int64 [n], the inputs that the codes belong to.
-        errors: position → why the input cannot be read.
-    """
-
-    codes: np.ndarray
-    positions: np.ndarray
-    errors: dict[int, str]
-
-
 class Encoder:
     """The trained model of a run with its encoder."""
 
@@ -64,11 +48,6 @@ class Encoder:
         self.model, self.fingerprint = _restore_model(self.folder, self.config, self.device)
         self.model.eval()
 
-    @property
-    def bits(self) -> int:
-        """Code length K."""
-        return self.config.bits
-
     def require(self, modality: str) -> None:
         """Refuse a modality that the run does not hash.
 
@@ -81,8 +60,8 @@ class Encoder:
                 f"{modality} cannot be encoded; choose a run of a dataset with both."
             )
 
-    def encode_images(self, source: ImageSource) -> Encoded:
-        """Encode images; those that cannot be read are left out and listed in ``errors``.
+    def encode_images(self, source: ImageSource) -> tuple[np.ndarray, dict[int, str]]:
+        """Return int8 codes [n,K] of ±1 of the readable images, and row → why another is not.
 
         Raises:
             UserError: the run does not hash images, or none can be read.
@@ -93,17 +72,16 @@ class Encoder:
             codes = self._codes(self._image_batches(source, errors, advance), "image")
         if len(source) and len(errors) == len(source):
             raise UserError(f"None of {len(source)} pictures can be read; the first: {errors[0]}")
-        positions = np.array([row for row in range(len(source)) if row not in errors], np.int64)
-        return Encoded(codes, positions, errors)
+        return codes, errors
 
-    def encode_texts(self, texts: list[str]) -> Encoded:
-        """Encode texts.
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """Return int8 codes [N,K] of ±1.
 
         Raises:
             UserError: the run does not hash texts.
         """
         self.require("text")
-        return Encoded(self._codes(self._text_batches(texts), "text"), np.arange(len(texts)), {})
+        return self._codes(self._text_batches(texts), "text")
 
     def _codes(self, batches: Iterator[Batch], modality: str) -> np.ndarray:
         try:

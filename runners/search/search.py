@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from runners.search.collection import (
     text_lines,
     write_collection,
 )
-from runners.search.encoder import Encoded, Encoder
+from runners.search.encoder import Encoder
 from utils.errors import UserError
 from utils.files import digest, write_text
 
@@ -41,14 +40,12 @@ class SearchResult:
         modality: of the query.
         collection: the searched codes.
         hits: the nearest rows.
-        images: of the collection by row, or None for texts.
     """
 
     query: str
     modality: str
     collection: Collection
     hits: Hits
-    images: ImageSource | None
 
 
 def encode_files(
@@ -68,26 +65,22 @@ def encode_files(
     ids = image_files(images) if images is not None else text_lines(str(texts))
     collection = _encoded(Encoder(run, device), ids, images)
     write_collection(collection, path)
-    return dataclasses.replace(collection, file=path)
+    return collection
 
 
 def _encoded(encoder: Encoder, ids: list[str], images: str | None) -> Collection:
-    name = encoder.folder.path.resolve().name
+    run = encoder.folder.path.resolve().name
     if images is None:
-        packed = pack_codes(encoder.encode_texts(ids).codes)
-        return Collection(packed, encoder.bits, ids, "text", run=name)
+        packed = pack_codes(encoder.encode_texts(ids))
+        return Collection(packed, encoder.config.bits, ids, "text", run=run)
     folder = str(Path(images).resolve())
-    encoded = encoder.encode_images(FileImages(ids, folder))
-    _log_errors(encoded, ids)
-    ids = [ids[row] for row in encoded.positions]
-    return Collection(pack_codes(encoded.codes), encoder.bits, ids, "image", folder, name)
-
-
-def _log_errors(encoded: Encoded, ids: Sequence[str]) -> None:
-    for reason in list(encoded.errors.values())[:3]:
+    codes, errors = encoder.encode_images(FileImages(ids, folder))
+    for reason in list(errors.values())[:3]:
         log.warning("left out: %s", reason)
-    if len(encoded.errors) > 3:
-        log.warning("left out: %d of %d pictures in all", len(encoded.errors), len(ids))
+    if len(errors) > 3:
+        log.warning("left out: %d of %d pictures in all", len(errors), len(ids))
+    ids = [name for row, name in enumerate(ids) if row not in errors]
+    return Collection(pack_codes(codes), encoder.config.bits, ids, "image", folder, run)
 
 
 def search_run(
@@ -97,16 +90,7 @@ def search_run(
 ) -> SearchResult:  # fmt: skip
     """Search by a text or an image among images, texts, a file of codes, or the run's database.
 
-    Args:
-        run: folder of the run whose model encodes.
-        query: text, or the path of an existing image.
-        text: query text.
-        image: path of the query image.
-        images: folder to search; its codes are cached.
-        texts: file of texts to search; their codes are cached.
-        codes: file of ``encode`` to search.
-        top: number of rows.
-        device: for encoding.
+    The arguments are the options of ``main.py search``.
 
     Raises:
         UserError: not exactly one query, more than one collection, or see the parts.
@@ -126,20 +110,16 @@ def search_run(
     encoder = Encoder(run, device)
     modality = "text" if text is not None else "image"
     encoder.require(modality)
-    source = collection.images() if collection is not None else None
     if collection is None:
-        collection, source = _collection(encoder, images, texts)
+        collection = _collection(encoder, images, texts)
     if text is not None:
-        code = encoder.encode_texts([text]).codes[0]
+        code = encoder.encode_texts([text])[0]
     else:
-        code = encoder.encode_images(FileImages([str(image)], ".")).codes[0]
-    hits = nearest(collection, code, top)
-    return SearchResult(str(text or image), modality, collection, hits, source)
+        code = encoder.encode_images(FileImages([str(image)], "."))[0][0]
+    return SearchResult(str(text or image), modality, collection, nearest(collection, code, top))
 
 
-def _collection(
-    encoder: Encoder, images: str | None, texts: str | None
-) -> tuple[Collection, ImageSource | None]:
+def _collection(encoder: Encoder, images: str | None, texts: str | None) -> Collection:
     """Return the cached codes of a folder or file, or those of the run's database."""
     if images is None and texts is None:
         return _database(encoder)
@@ -150,25 +130,23 @@ def _collection(
     file = cached(
         "codes", f"{key}.h5", lambda path: write_collection(_encoded(encoder, ids, images), path)
     )
-    collection = read_collection(file)
-    return collection, collection.images()
+    return read_collection(file)
 
 
-def _database(encoder: Encoder) -> tuple[Collection, ImageSource | None]:
+def _database(encoder: Encoder) -> Collection:
     """Return the database of the run: images if it hashes them, else texts."""
     _, database, _ = read_codes(encoder.folder.codes_file)
     modality = "image" if "image" in database.codes else "text"
-    dataset = load_dataset(encoder.config)
+    dataset, images = load_dataset(encoder.config), None
     if modality == "image":
+        images = SelectedImages(dataset.images, database.rows)
         ids = [dataset.images.name(int(row)) for row in database.rows]
     else:
         assert dataset.texts is not None
         ids = [dataset.texts[row][0] for row in database.rows]
     packed = pack_codes(database.codes[modality])
-    collection = Collection(packed, encoder.bits, ids, modality, run=encoder.folder.path.name)
-    if modality == "text":
-        return collection, None
-    return collection, SelectedImages(dataset.images, database.rows)
+    run = encoder.folder.path.name
+    return Collection(packed, encoder.config.bits, ids, modality, run=run, images=images)
 
 
 def print_result(result: SearchResult) -> None:
@@ -208,7 +186,7 @@ def write_search_page(result: SearchResult, path: Path) -> None:
 
     query_images = FileImages([result.query], ".") if result.modality == "image" else None
     hits = [
-        {"distance": distance, **entry(result.images, row, collection.ids[row])}
+        {"distance": distance, **entry(collection.images, row, collection.ids[row])}
         for row, distance in zip(result.hits.rows, result.hits.distances, strict=True)
     ]
     data = {

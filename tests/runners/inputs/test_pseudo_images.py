@@ -289,5 +289,5 @@ def test_a_run_with_generated_rows_encodes_new_images(painted, tmp_path):
     """Its memory has a row for each of them, so the model is rebuilt with their number."""
     folder = run(*WORDS, f"data.generated={painted}", f"output={tmp_path}")
     Image.new("RGB", (9, 9), "red").save(tmp_path / "0.png")
-    encoded = Encoder(folder.path).encode_images(FileImages(["0.png"], tmp_path))
-    assert encoded.codes.shape == (1, folder.metrics()["run"]["bits"])
+    codes, _ = Encoder(folder.path).encode_images(FileImages(["0.png"], tmp_path))
+    assert codes.shape == (1, folder.metrics()["run"]["bits"])

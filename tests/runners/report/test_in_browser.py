@@ -175,9 +175,11 @@ def test_a_page_of_a_search(browser, tmp_path):
     folder.mkdir()
     for name in ("one.png", "two.png"):
         Image.new("RGB", (300, 200), "teal").save(folder / name)
-    codes = Collection(np.zeros((3, 1), np.uint8), 8, ["one.png", "two.png", ATTACK[:20]], "image")
+    ids = ["one.png", "two.png", ATTACK[:20]]
+    images = FileImages(ids, folder)
+    codes = Collection(np.zeros((3, 1), np.uint8), 8, ids, "image", images=images)
     hits = Hits([1, 0, 2], [0, 3, 4], 0.001)
-    result = SearchResult(ATTACK, "text", codes, hits, FileImages(codes.ids, folder))
+    result = SearchResult(ATTACK, "text", codes, hits)
     write_search_page(result, tmp_path / "page.html")
     page = show(browser, tmp_path / "page.html", 360)
     time.sleep(0.2)

@@ -49,11 +49,11 @@ def test_codes_are_those_of_the_run(method, captioned, trained, toy_root):
     encoder = Encoder(folder)
     query, database, _ = read_codes(folder / "codes.h5")
     files = [f"{row}.png" for row in query.rows]
-    images = encoder.encode_images(FileImages(files, toy_root / "captioned"))
-    assert images.codes.tolist() == query.codes["image"].tolist() and not images.errors
+    codes, errors = encoder.encode_images(FileImages(files, toy_root / "captioned"))
+    assert codes.tolist() == query.codes["image"].tolist() and not errors
     dataset_texts = main_texts(toy_root)
-    texts = encoder.encode_texts([dataset_texts[row] for row in database.rows])
-    assert texts.codes.tolist() == database.codes["text"].tolist()
+    codes = encoder.encode_texts([dataset_texts[row] for row in database.rows])
+    assert codes.tolist() == database.codes["text"].tolist()
 
 
 def main_texts(toy_root: Path) -> list[str]:
@@ -81,7 +81,7 @@ def test_encode_a_folder(name, captioned, trained, toy_root, tmp_path, capsys):
     assert "48 codes of 16 bits" in capsys.readouterr().out
     result = read_collection(tmp_path / name)
     assert len(result) == 48 and "broken.png" not in result.ids
-    assert result.modality == "image" and result.images().decode(0).shape == (8, 8, 3)
+    assert result.modality == "image" and result.images.decode(0).shape == (8, 8, 3)
     query, _, _ = read_codes(folder / "codes.h5")
     codes = dict(zip(result.ids, unpack_codes(result.packed, 16).tolist(), strict=True))
     for row, code in zip(query.rows, query.codes["image"].tolist(), strict=True):
@@ -95,7 +95,7 @@ def test_encode_a_file_of_texts(captioned, trained, tmp_path):
     out = tmp_path / "codes.h5"
     encode_files(str(folder), None, str(tmp_path / "texts.txt"), str(out))
     result = read_collection(out)
-    assert result.ids == ["an ant", "a bee in a meadow"] and result.images() is None
+    assert result.ids == ["an ant", "a bee in a meadow"] and result.images is None
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
@@ -107,11 +107,11 @@ def test_search_finds_the_nearest(modality, captioned, trained, toy_root, tmp_pa
     assert result.modality == modality
     encoder = Encoder(folder)
     if modality == "text":
-        code = encoder.encode_texts([query]).codes[0]
+        code = encoder.encode_texts([query])[0]
     else:
-        code = encoder.encode_images(FileImages(["3.png"], root)).codes[0]
+        code = encoder.encode_images(FileImages(["3.png"], root))[0][0]
     files = image_files(root)
-    distances = (encoder.encode_images(FileImages(files, root)).codes != code).sum(1)
+    distances = (encoder.encode_images(FileImages(files, root))[0] != code).sum(1)
     assert result.hits.distances == sorted(distances)[:5]
     assert [distances[files.index(result.collection.ids[r])] for r in result.hits.rows] == (
         result.hits.distances
