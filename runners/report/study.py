@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
-from common.storage.run_folder import RunFolder
 from runners.report.dataset_reader import DatasetReader
-from runners.report.training import Curve, training_curves
-from runners.results.leaderboard import Row
-from runners.results.tables import by_task
+from runners.results.leaderboard import Row, grouped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +27,9 @@ class Study:
     @property
     def tasks(self) -> dict[tuple[str, str], list[Row]]:
         """(dataset, direction) → its rows."""
-        return by_task(self.rows)
+        return grouped(self.rows, "dataset", "direction")
 
-    @functools.cached_property
+    @property
     def metrics(self) -> dict[Path, dict[str, Any]]:
         """Path of a run → its ``metrics.json``."""
         return {result.folder: result.metrics for row in self.rows for result in row.results}
-
-    @functools.cached_property
-    def folders(self) -> dict[Path, RunFolder]:
-        """Every run once, by its path."""
-        return {path: RunFolder(path) for path in self.metrics}
-
-    @functools.cached_property
-    def training(self) -> dict[Path, dict[str, Curve]]:
-        """Path of a run → its curves over epochs, as far as they were kept."""
-        return {path: training_curves(path) for path in self.folders}
