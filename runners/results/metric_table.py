@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from runners.results.renderers import console, print_table
 from runners.results.tables import Table, cells
 from utils.errors import UserError
@@ -20,6 +18,8 @@ _BY_RANK = {
 
 def print_metrics(result: dict[str, Any]) -> None:
     """Print mAP with its band over tie orders, precision and recall at N, for every direction."""
+    from rich.console import Console
+
     output = Console()
     for direction, report in result["directions"].items():
         rows = []

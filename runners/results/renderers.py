@@ -5,20 +5,22 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
+from typing import TYPE_CHECKING
 
 from runners.results.leaderboard import Row, grouped
 from runners.results.significance import Ranking
 from runners.results.tables import TERMINAL, Cell, Table, leaderboard, zero_shot
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # ---- the terminal
 
 
 def console() -> Console:
     """Return a console as wide as the terminal, 120 columns where there is none."""
+    from rich.console import Console
+
     return Console(width=None if Console().is_terminal else 120)
 
 
@@ -36,6 +38,9 @@ def print_tables(rows: Sequence[Row]) -> None:
 
 def print_table(output: Console, table: Table) -> None:
     """Print a table and its notes; columns of words are left-aligned, others right-aligned."""
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
     printed = RichTable(title=table.title)
     for heading in table.head:
         printed.add_column(heading, justify="left" if heading in _WORDS else "right")
