@@ -80,7 +80,6 @@ def mean_curve(curves: list[Curve]) -> Curve:
 
 def _subsampled(curve: Curve) -> Curve:
     epochs, values = curve
-    if len(epochs) <= POINTS:
-        return curve
-    chosen = np.unique(np.linspace(0, len(epochs) - 1, POINTS).round().astype(int))
+    count = len(epochs)
+    chosen = np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)
     return [epochs[i] for i in chosen], [values[i] for i in chosen]

@@ -29,14 +29,7 @@ def write_report(
 ) -> list[Path]:  # fmt: skip
     """Write the page, Markdown and LaTeX to the paths that are not None, and return these.
 
-    Args:
-        root: the folder of the runs, named on the page.
-        rows: their summary.
-        html: path of the page.
-        markdown: path of the tables.
-        latex: likewise.
-        published: numbers to set beside ours.
-        queries: shown in the gallery, of each dataset and direction.
+    The page names the folder ``root``; ``queries`` of each dataset and direction are shown there.
 
     Raises:
         UserError: a file cannot be written.

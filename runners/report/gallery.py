@@ -38,7 +38,6 @@ class Thumbnails:
 
     limit: int = BUDGET
     uris: list[str] = dataclasses.field(default_factory=list)
-    spent: int = 0
     _numbers: dict[tuple[str, int], int | None] = dataclasses.field(default_factory=dict)
 
     def number(self, name: str, dataset: HashDataset, row: int) -> int | None:
@@ -46,10 +45,9 @@ class Thumbnails:
         key = name, row
         if key not in self._numbers:
             self._numbers[key] = None
-            if self.spent < self.limit:
+            if sum(map(len, self.uris)) < self.limit:
                 with contextlib.suppress(BadImageError, OSError):
                     self.uris.append(as_uri(dataset.images.decode(row)))
-                    self.spent += len(self.uris[-1])
                     self._numbers[key] = len(self.uris) - 1
         return self._numbers[key]
 

@@ -84,11 +84,6 @@ class Sample:
     queries: Mapping[int, np.ndarray]
     split: str
 
-    @property
-    def mean(self) -> float:
-        """Mean mAP over seeds."""
-        return statistics.fmean(self.maps.values())
-
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -110,7 +105,7 @@ class Verdict:
 
 def against_best(samples: Sequence[Sample]) -> list[Verdict]:
     """Compare each method of a column with the best one, in the given order."""
-    best = max(range(len(samples)), key=lambda i: samples[i].mean)
+    best = max(range(len(samples)), key=lambda i: statistics.fmean(samples[i].maps.values()))
     others = [i for i in range(len(samples)) if i != best]
     over_queries = {i: _query_test(samples[best], samples[i]) for i in others}
     query_tests = {i: p for i, p in over_queries.items() if p is not None}
