@@ -240,7 +240,7 @@ def summarize(results: Sequence[Result]) -> list[Row]:
     encoders = Counter(dataset for dataset, _ in {(r.dataset, r.backbone) for r in results})
     rows = []
     fields = ("dataset", "method", "backbone", "variant", "bits", "direction")
-    groups: dict[tuple[Any, ...], list[Result]] = grouped(results, *fields)
+    groups: dict[tuple[str, str, str, str, int, str], list[Result]] = grouped(results, *fields)
     for key, members in groups.items():
         members.sort(key=lambda r: (r.seed, str(r.folder)))
         values = [m.map_all for m in members]
