@@ -24,11 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the leaderboard and write the files that are named."""
-    from runners.report.files import read_published, write_report
+    from runners.report.files import write_report
+    from runners.report.published import read_published
     from runners.results.leaderboard import find_runs
     from runners.results.show import show_leaderboard
 
-    published = read_published(options.published)
+    published = None if options.published is None else read_published(options.published)
     csv, plots = (Path(path) if path else None for path in (options.csv, options.plots))
     rows, _ = show_leaderboard(find_runs(options.runs), csv, plots)
     for path in write_report(

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runners.report import published as tables_of_papers
-from runners.report.page import write_page
-from runners.report.published import Comparison, Published, published_table
+from runners.report.page import render, report_data
+from runners.report.published import Comparison, Published, compare, published_table
 from runners.report.study import Study
 from runners.results.leaderboard import Row
 from runners.results.renderers import as_latex, as_markdown
 from runners.results.tables import FILE, Table, costs, leaderboard, zero_shot
 from utils.files import write_text
-
-
-def read_published(path: str | None) -> list[Published] | None:
-    """Return the published numbers in a CSV file, None without one; before the work is begun."""
-    return None if path is None else tables_of_papers.read_published(path)
 
 
 def all_tables(study: Study, comparison: Comparison | None = None) -> list[Table]:
@@ -30,19 +24,12 @@ def all_tables(study: Study, comparison: Comparison | None = None) -> list[Table
 
 
 def write_report(
-    root: Path, rows: Sequence[Row], *, html: str | None = None, markdown: str | None = None,
-    latex: str | None = None, published: list[Published] | None = None, queries: int = 6,
+    root: Path, rows: Sequence[Row], *, html: str | None, markdown: str | None,
+    latex: str | None, published: list[Published] | None, queries: int,
 ) -> list[Path]:  # fmt: skip
     """Write the page, Markdown and LaTeX to the paths that are not None, and return these.
 
-    Args:
-        root: the folder of the runs, named on the page.
-        rows: their summary, from :func:`runners.results.leaderboard.summarize`.
-        html: path of the page.
-        markdown: path of the tables.
-        latex: likewise.
-        published: numbers to set beside ours.
-        queries: shown in the gallery, of each dataset and direction.
+    The page names the folder ``root``; ``queries`` of each dataset and direction are shown there.
 
     Raises:
         UserError: a file cannot be written.
@@ -50,9 +37,9 @@ def write_report(
     if not (html or markdown or latex):
         return []
     study = Study(root, tuple(rows))
-    comparison = None if published is None else tables_of_papers.compare(study, published)
+    comparison = None if published is None else compare(study, published)
     if html:
-        write_page(study, Path(html), comparison, queries)
+        write_text(Path(html), render(report_data(study, comparison, queries), "report"))
     tables = all_tables(study, comparison)
     if markdown:
         write_text(Path(markdown), as_markdown(tables))

@@ -9,6 +9,7 @@ budget is spent.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import io
 from collections import Counter
@@ -24,7 +25,6 @@ from runners.report.study import Study
 from runners.results.leaderboard import Row
 from utils.errors import UserError
 
-QUERIES = 6  # of a dataset and direction, unless asked for otherwise
 METHODS = 8
 TOP = 10
 BUDGET = 8_000_000  # bytes of thumbnails as they stand on the page
@@ -38,33 +38,25 @@ class Thumbnails:
 
     limit: int = BUDGET
     uris: list[str] = dataclasses.field(default_factory=list)
-    spent: int = 0
     _numbers: dict[tuple[str, int], int | None] = dataclasses.field(default_factory=dict)
 
     def number(self, name: str, dataset: HashDataset, row: int) -> int | None:
         """Return the number of the thumbnail of a row, or None where there is none."""
         key = name, row
         if key not in self._numbers:
-            self._numbers[key] = self._add(dataset, row)
+            self._numbers[key] = None
+            if sum(map(len, self.uris)) < self.limit:
+                with contextlib.suppress(BadImageError, OSError):
+                    self.uris.append(as_uri(dataset.images.decode(row)))
+                    self._numbers[key] = len(self.uris) - 1
         return self._numbers[key]
-
-    def _add(self, dataset: HashDataset, row: int) -> int | None:
-        if self.spent >= self.limit:
-            return None
-        try:
-            uri = as_uri(dataset.images.decode(row))
-        except (BadImageError, OSError):
-            return None
-        self.spent += len(uri)
-        self.uris.append(uri)
-        return len(self.uris) - 1
 
 
 def as_uri(pixels: np.ndarray, side: int = SIDE) -> str:
     """Return a picture uint8 [H,W,3], at most ``side`` pixels, as a JPEG in a data URI."""
     from PIL import Image
 
-    image = Image.fromarray(np.asarray(pixels))
+    image = Image.fromarray(pixels)
     image.thumbnail((side, side))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=70, optimize=True)
@@ -87,9 +79,9 @@ def _entry(study: Study, rows: list[Row], queries: int, thumbnails: Thumbnails) 
     best = sorted((row for row in rows if row.bits == bits), key=lambda row: -row.mean)[:METHODS]
     dataset_name, direction = best[0].dataset, best[0].direction
     entry: dict[str, Any] = {"dataset": dataset_name, "direction": direction, "bits": bits}
-    runs = {row.name: row.results[0].folder for row in best}
+    runs = {row.name: row.results[0] for row in best}
     try:
-        read = {name: read_codes(run / "codes.h5")[:2] for name, run in runs.items()}
+        read = {name: read_codes(run.folder / "codes.h5")[:2] for name, run in runs.items()}
     except UserError as error:
         return {**entry, "note": str(error)}
     usual = Counter(map(_row_numbers, read.values())).most_common(1)[0][0]

@@ -16,24 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.storage.run_folder import RunFolder
 from runners.report.curves import epochs, measures, retrieval_curves
-from runners.report.gallery import QUERIES, Thumbnails, gallery
+from runners.report.gallery import Thumbnails, gallery
 from runners.report.published import Comparison
 from runners.report.study import Study
 from runners.report.zero_shot_section import RUNS_WITH_CLASSES, zero_shot
 from runners.results.leaderboard import Row, rank_methods
 from runners.results.tables import ALIKE, COSTS, LEADERBOARD, PAGE, TERMINAL, Column
-from utils.files import write_text
 
 ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("dom.js", "charts.js", "tables.js")
-
-
-def write_page(
-    study: Study, path: Path, comparison: Comparison | None = None, queries: int = QUERIES
-) -> None:
-    """Write the page; ``queries``: how many the gallery shows of each dataset and direction."""
-    write_text(path, render(report_data(study, comparison, queries), "report"))
 
 
 def render(data: dict[str, Any], name: str) -> str:
@@ -66,11 +59,11 @@ def _hash(text: str) -> str:
 
 
 def report_data(study: Study, comparison: Comparison | None, queries: int) -> dict[str, Any]:
-    """Return everything that the page shows."""
+    """Return all that the page shows; ``queries`` in the gallery of each dataset and direction."""
     thumbnails = Thumbnails()
     retrieved = gallery(study, queries, thumbnails)
     return {
-        "root": str(study.root), "runs": len(study.folders),
+        "root": str(study.root), "runs": len(study.metrics),
         "made": datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes"),
         "lines": [_line(study, row) for row in study.rows],
         "columns": {"leaderboard": _columns(LEADERBOARD), "costs": _columns(COSTS)},
@@ -94,7 +87,7 @@ def _line(study: Study, row: Row) -> dict[str, Any]:
         "worst": statistics.fmean(r.worst for r in row.results),
         "best": statistics.fmean(r.best for r in row.results),
         "splits": list(row.split_hashes),
-        "measures": measures(row), **retrieval_curves(row), "epochs": epochs(study, row),
+        "measures": measures(row), **retrieval_curves(row), "epochs": epochs(row),
         "leaderboard": _values(LEADERBOARD, row), "costs": _values(COSTS, row),
     }  # fmt: skip
 
@@ -116,16 +109,15 @@ def _protocols(study: Study) -> list[dict[str, Any]]:
     """Return every protocol and split once, with the number of runs and where they were made."""
     entries: dict[str, dict[str, Any]] = {}
     for path, metrics in study.metrics.items():
-        protocol = metrics.get("protocol", {})
-        selected = protocol.get("selected", {})
+        protocol = metrics["protocol"]
         description = {
             "dataset": metrics["run"]["dataset"], "split_hash": metrics["split_hash"],
             "split": protocol.get("split", ""), "rows": protocol.get("rows", {}),
             "metric": protocol.get("metric", ""), "relevance": protocol.get("relevance", ""),
             "no_relevant": protocol.get("queries_without_relevant", ""),
-            "selected": selected.get("on", ""), "captions": protocol.get("captions") or "",
+            "selected": protocol["selected"]["on"], "captions": protocol.get("captions") or "",
         }  # fmt: skip
-        status = study.folders[path].status()
+        status = RunFolder(path).status()
         entry = entries.setdefault(repr(description), {**description, "runs": 0, "made": {}})
         entry["runs"] += 1
         torch = status.get("versions", {}).get("torch", "")
@@ -151,7 +143,7 @@ def _published(study: Study, comparison: Comparison) -> dict[str, Any]:
             {
                 "line": number[id(match.row)], "measure": f"mAP@{match.published.cut}",
                 "theirs": match.published.value, "ours": match.ours, "std": match.std,
-                "protocol": match.protocol.name, "paper": match.published.paper,
+                "protocol": match.protocol.name, "paper": match.published.paper_or_repo,
                 "source": match.published.source, "notes": list(match.notes),
             }
             for match in comparison.matches

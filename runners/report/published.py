@@ -14,21 +14,15 @@ import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.registry import DATASETS
-from runners.report.dataset_reader import run_config
+from dataset.preparation.protocol import Protocol
 from runners.report.study import Study
 from runners.results.leaderboard import Row
 from runners.results.tables import Table, cells, score
 from utils.errors import UserError
 
-if TYPE_CHECKING:
-    from dataset.preparation.protocol import Protocol
-
-COLUMNS = (
-    "method", "paper_or_repo", "dataset", "bits", "direction", "metric", "value", "source",
-)  # fmt: skip
 _METRIC = re.compile(r"(best )?mAP(@(?P<cut>all|\d+))?( \((this impl\.|paper column)\))?$", re.I)
 
 
@@ -37,7 +31,7 @@ class Published:
     """One number of a paper or a repository."""
 
     method: str
-    paper: str
+    paper_or_repo: str
     dataset: str
     bits: int | None
     direction: str
@@ -51,6 +45,9 @@ class Published:
         """``all`` or a number: where mAP is cut; None where the metric is no plain mAP."""
         match = _METRIC.match(self.metric)
         return None if match is None else (match["cut"] or "all").lower()
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Published) if field.name != "protocol"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +92,6 @@ def read_published(path: str | Path) -> list[Published]:
 
 
 def _row(values: dict[str, Any], path: str | Path, number: int) -> Published:
-    bits = str(values["bits"] or "").strip()
     try:
         value = float(values["value"])
     except (TypeError, ValueError) as error:
@@ -104,11 +100,8 @@ def _row(values: dict[str, Any], path: str | Path, number: int) -> Published:
             "needed."
         ) from error
     words = {name: str(values.get(name) or "").strip() for name in (*COLUMNS, "protocol")}
-    return Published(
-        words["method"], words["paper_or_repo"], words["dataset"],
-        int(bits) if bits.isascii() and bits.isdigit() else None, words["direction"],
-        words["metric"], value, words["source"], words["protocol"],
-    )  # fmt: skip
+    length = int(words["bits"]) if re.fullmatch("[0-9]+", words["bits"]) else None
+    return Published(**{**words, "bits": length, "value": value})  # type: ignore[arg-type]
 
 
 def compare(study: Study, rows: list[Published]) -> Comparison:
@@ -117,14 +110,10 @@ def compare(study: Study, rows: list[Published]) -> Comparison:
     left_out: Counter[str] = Counter()
     by_cell: dict[tuple[Any, ...], list[Published]] = {}
     for theirs in rows:
-        key = _plain(theirs.method), _dataset(theirs.dataset), theirs.bits, theirs.direction
-        by_cell.setdefault(key, []).append(theirs)
+        by_cell.setdefault(_cell(theirs), []).append(theirs)
     for row in study.rows:
-        key = _plain(row.method), _dataset(row.dataset), row.bits, row.direction
-        candidates = by_cell.get(key, [])
-        protocol, reason = protocol_of(row) if candidates else (None, "")
-        for theirs in candidates:
-            match = reason if protocol is None else _match(theirs, row, protocol)
+        for theirs in by_cell.get(_cell(row), []):
+            match = _match(theirs, row)
             if isinstance(match, Match):
                 matches.append(match)
             else:
@@ -132,14 +121,18 @@ def compare(study: Study, rows: list[Published]) -> Comparison:
     return Comparison(tuple(matches), dict(left_out.most_common()), len(rows))
 
 
-def _match(theirs: Published, row: Row, protocol: Protocol) -> Match | str:
+def _match(theirs: Published, row: Row) -> Match | str:
     """Return a match, or why numbers of the same method and dataset cannot be compared."""
+    protocol = protocol_of(row)
+    if isinstance(protocol, str):
+        return protocol
     if theirs.cut is None:
         return f"'{theirs.metric}' is not among our measures"
+    papers = re.findall(r"[^\s,()]+", protocol.papers.lower())
     if theirs.protocol:
         if theirs.protocol != protocol.name:
             return f"protocol {theirs.protocol}, ours is {protocol.name}"
-    elif _first_word(theirs.paper) not in _words(protocol.papers):
+    elif (theirs.paper_or_repo.lower().split() or [""])[0] not in papers:
         return f"another protocol than {protocol.name} ({protocol.papers})"
     classes = re.search(r"\((\d+)\D*\)", theirs.dataset)
     if classes and protocol.published.get("classes") not in (None, int(classes[1])):
@@ -156,27 +149,26 @@ def _match(theirs: Published, row: Row, protocol: Protocol) -> Match | str:
     return Match(theirs, row, ours, std, protocol, tuple(notes))
 
 
-def protocol_of(row: Row) -> tuple[Protocol | None, str]:
+def protocol_of(row: Row) -> Protocol | str:
     """Return the published protocol that the runs of a row follow, or why there is none."""
     result = row.results[0]
-    section = run_config(result.folder).get("dataset", {})
-    name = str(section.get("name", ""))
+    section = result.config["dataset"]
+    name = section.get("name")
     source = getattr(DATASETS.get(name).config, "source", None) if name in DATASETS else None
     if source is None:
-        return None, f"{row.dataset} is not drawn by a published protocol"
-    split = section.get("split") or {}
-    chosen = split.get("name") if isinstance(split, dict) else split
+        return f"{row.dataset} is not drawn by a published protocol"
+    chosen = section["split"]["name"] or source.protocols[0].name
     protocols = {protocol.name: protocol for protocol in source.protocols}
-    protocol = protocols.get(chosen or source.protocols[0].name)
+    protocol = protocols.get(chosen)
     if protocol is None:
-        return None, f"protocol {chosen} is not known"
+        return f"protocol {chosen} is not known"
     rows = result.metrics["protocol"].get("rows", {})
     ours = {**rows, "train": rows.get("train", 0) + rows.get("val", 0)}
     for part in ("query", "train", "database"):
         published = protocol.published.get(part)
         if published is not None and ours.get(part) != published:
-            return None, f"{ours.get(part)} {part} rows, {protocol.name} has {published}"
-    return protocol, ""
+            return f"{ours.get(part)} {part} rows, {protocol.name} has {published}"
+    return protocol
 
 
 def published_table(comparison: Comparison) -> Table:
@@ -187,7 +179,8 @@ def published_table(comparison: Comparison) -> Table:
         texts = (
             row.name, row.dataset, row.direction, str(row.bits), f"mAP@{theirs.cut}",
             f"{theirs.value:.4f}", score(match.ours, match.std),
-            f"{match.ours - theirs.value:+.4f}", match.protocol.name, theirs.paper, theirs.source,
+            f"{match.ours - theirs.value:+.4f}", match.protocol.name, theirs.paper_or_repo,
+            theirs.source,
         )  # fmt: skip
         rows.append(cells(*texts))
     head = (
@@ -196,6 +189,11 @@ def published_table(comparison: Comparison) -> Table:
     )  # fmt: skip
     notes = [f"{count} not compared: {reason}" for reason, count in comparison.left_out.items()]
     return Table("Published and ours, same protocol", head, tuple(rows), tuple(notes))
+
+
+def _cell(entry: Published | Row) -> tuple[str, str, int | None, str]:
+    """Return what two numbers must share to be compared."""
+    return _plain(entry.method), _dataset(entry.dataset), entry.bits, entry.direction
 
 
 def _dataset(name: str) -> str:
@@ -207,11 +205,3 @@ def _dataset(name: str) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().removesuffix(" loss"))
-
-
-def _words(text: str) -> set[str]:
-    return {word.lower() for word in re.split(r"[\s,()]+", text) if word}
-
-
-def _first_word(text: str) -> str:
-    return text.split()[0].lower() if text.split() else ""

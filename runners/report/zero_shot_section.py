@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,9 @@ def zero_shot(study: Study) -> list[dict[str, Any]]:
         if not all(runs):
             continue
         means = {name: mean_and_std(run.get(name) for run in runs)[0] for name in runs[0]}
-        entry = {
-            "measures": {name: mean for name, mean in means.items() if mean is not None},
-            "classes": _classes(study, row) if len(entries) < RUNS_WITH_CLASSES else [],
-            "line": number,
-        }
-        entries.append(entry)
+        measures = {name: mean for name, mean in means.items() if mean is not None}
+        classes = _classes(study, row) if len(entries) < RUNS_WITH_CLASSES else []
+        entries.append({"measures": measures, "classes": classes, "line": number})
     return entries
 
 
@@ -46,9 +42,12 @@ def _classes(study: Study, row: Row) -> list[dict[str, Any]]:
         query, database, _ = read_codes(result.folder / "codes.h5")
     except UserError:
         return []
-    names = class_names(study, result.folder, query.labels.shape[1])
-    seen = np.asarray(result.metrics["zero_shot"]["seen_classes"])
-    unseen = np.setdiff1d(np.arange(query.labels.shape[1]), seen)
+    count = query.labels.shape[1]
+    dataset = study.datasets.open(result)
+    names = () if isinstance(dataset, str) else dataset.class_names
+    if len(names) != count:
+        names = tuple(f"class {c}" for c in range(count))
+    unseen = np.setdiff1d(np.arange(count), result.metrics["zero_shot"]["seen_classes"])
     query_modality, database_modality = sides(row.direction)
     histograms = build_histograms(
         query.codes[query_modality], query.labels,
@@ -62,11 +61,3 @@ def _classes(study: Study, row: Row) -> list[dict[str, Any]]:
             mean = round(float(of_class.mean()), 4)
             classes.append({"name": names[c], "queries": len(of_class), "ap": mean})
     return sorted(classes, key=lambda entry: -entry["ap"])
-
-
-def class_names(study: Study, run: Path, count: int) -> list[str]:
-    """Return the names of the classes, or their numbers where the dataset is not at hand."""
-    dataset = study.datasets.open(run)
-    if isinstance(dataset, str) or len(dataset.class_names) != count:
-        return [f"class {c}" for c in range(count)]
-    return list(dataset.class_names)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import operator
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import yaml
 
 from common.config import schema
 from common.config.run_config import NOT_IDENTITY
@@ -22,6 +25,7 @@ ZERO_SHOT = {
     "all_classes": "all classes", "unseen_only": "unseen only", "harmonic": "harmonic mean",
 }  # fmt: skip
 """Zero-shot measure → heading, all of mAP@all; see :mod:`runners.evaluation.zero_shot`."""
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +33,9 @@ class Result:
     """One run and direction.
 
     Attributes:
-        metrics: the run's ``metrics.json``.
-        report: its part for this direction.
+        config: the run's ``config.yaml``.
+        metrics: its ``metrics.json``.
+        report: the part of it for this direction.
         zero_shot: "all classes, mAP@all" and further measures and cuts → mAP; empty where they
             do not apply.
     """
@@ -45,14 +50,14 @@ class Result:
     worst: float
     best: float
     selected_on: str
-    epoch: int | None
     split_hash: str
     train_s: float
     folder: Path
     report: dict[str, Any]
     metrics: dict[str, Any]
-    variant: str = ""
-    zero_shot: dict[str, float] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any]
+    variant: str
+    zero_shot: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +116,14 @@ class Row:
         return [_at(result.metrics, keys) for result in self.results]
 
 
+def grouped(items: Iterable[T], *fields: str) -> dict[Any, list[T]]:
+    """Return the items by their values of the fields, in the order given."""
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(operator.attrgetter(*fields)(item), []).append(item)
+    return groups
+
+
 def label(run: Result | Row) -> str:
     """Return method and variant."""
     return f"{run.method} {run.variant}".strip()
@@ -131,10 +144,8 @@ def mean_and_std(values: Iterable[float | None]) -> tuple[float | None, float | 
 
 def _at(report: Any, keys: Sequence[str]) -> float | None:
     for key in keys:
-        if not isinstance(report, dict) or key not in report:
-            return None
-        report = report[key]
-    return float(report) if isinstance(report, int | float) else None
+        report = (report or {}).get(key)
+    return None if report is None else float(report)
 
 
 def find_runs(root: str | Path) -> list[RunFolder]:
@@ -155,8 +166,6 @@ def find_runs(root: str | Path) -> list[RunFolder]:
 
 def collect(folders: Sequence[RunFolder]) -> list[Result]:
     """Return one result per run and direction."""
-    import yaml
-
     results = []
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times faster
     configs = {
@@ -165,7 +174,7 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
     variants = _variants(configs)
     for folder in folders:
         metrics = folder.metrics()
-        run, selected = metrics["run"], metrics["protocol"]["selected"]
+        run = metrics["run"]
         zero_shot = (metrics.get("zero_shot") or {}).get("directions", {})
         for direction, report in metrics["directions"].items():
             value = report["map"].get("all") or next(iter(report["map"].values()))
@@ -174,10 +183,11 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
                     dataset=run["dataset"], method=run["method"], bits=run["bits"],
                     seed=run["seed"], direction=direction, backbone=run["backbone"],
                     map_all=value["expected"], worst=value["worst"], best=value["best"],
-                    selected_on=selected["on"], epoch=selected["epoch"],
+                    selected_on=metrics["protocol"]["selected"]["on"],
                     split_hash=metrics["split_hash"],
                     train_s=metrics["timing"].get("train_s", 0.0), folder=folder.path,
-                    report=report, metrics=metrics, variant=variants[folder.path],
+                    report=report, metrics=metrics, config=configs[folder.path],
+                    variant=variants[folder.path],
                     zero_shot=zero_shot_values(zero_shot.get(direction, {})),
                 )
             )  # fmt: skip
@@ -228,11 +238,9 @@ def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
 def summarize(results: Sequence[Result]) -> list[Row]:
     """Return mean and sample deviation (ddof 1) over seeds, and how each compares with the best."""
     encoders = Counter(dataset for dataset, _ in {(r.dataset, r.backbone) for r in results})
-    groups: dict[tuple[Any, ...], list[Result]] = {}
-    for r in results:
-        key = (r.dataset, r.method, r.backbone, r.variant, r.bits, r.direction)
-        groups.setdefault(key, []).append(r)
     rows = []
+    fields = ("dataset", "method", "backbone", "variant", "bits", "direction")
+    groups: dict[tuple[str, str, str, str, int, str], list[Result]] = grouped(results, *fields)
     for key, members in groups.items():
         members.sort(key=lambda r: (r.seed, str(r.folder)))
         values = [m.map_all for m in members]
@@ -255,9 +263,14 @@ def summarize(results: Sequence[Result]) -> list[Row]:
             several_encoders=encoders[members[0].dataset] > 1,
         )
         rows.append(row)
-    return sorted(
-        _compared(rows), key=lambda r: (r.dataset, r.direction, r.method, r.variant, r.bits)
-    )
+    compared = []
+    for column in grouped(rows, "dataset", "direction", "bits").values():
+        verdicts = against_best([_sample(row) for row in column])
+        for row, verdict in zip(column, verdicts, strict=True):
+            tests = {key: getattr(verdict, key) for key in ("p_seeds", "p_queries", "alike")}
+            compared.append(dataclasses.replace(row, **tests))
+    order = operator.attrgetter("dataset", "direction", "method", "variant", "bits")
+    return sorted(compared, key=order)
 
 
 def _sample(row: Row) -> Sample:
@@ -269,20 +282,6 @@ def _sample(row: Row) -> Sample:
     )
 
 
-def _compared(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the tests against the best of each dataset, direction and length."""
-    columns: dict[tuple[str, str, int], list[Row]] = {}
-    for row in rows:
-        columns.setdefault((row.dataset, row.direction, row.bits), []).append(row)
-    compared = []
-    for members in columns.values():
-        verdicts = against_best([_sample(row) for row in members])
-        for row, verdict in zip(members, verdicts, strict=True):
-            tests = {key: getattr(verdict, key) for key in ("p_seeds", "p_queries", "alike")}
-            compared.append(dataclasses.replace(row, **tests))
-    return compared
-
-
 def rank_methods(rows: Sequence[Row]) -> Ranking | None:
     """Return the ranking over datasets, by mAP averaged over what all methods of a dataset have."""
     cells: dict[str, dict[str, dict[tuple[str, int], float]]] = {}
@@ -290,14 +289,15 @@ def rank_methods(rows: Sequence[Row]) -> Ranking | None:
         methods = cells.setdefault(row.dataset, {})
         methods.setdefault(label(row), {})[row.direction, row.bits] = row.mean
     everywhere = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
+    if not everywhere:
+        return None
     scores: dict[str, dict[str, float]] = {}
     for dataset, methods in cells.items():
-        ranked = {name: methods[name] for name in everywhere}
-        common = set.intersection(*(set(cell) for cell in ranked.values())) if ranked else set()
+        common = set.intersection(*(set(methods[name]) for name in everywhere))
         if common:
             scores[dataset] = {
-                name: statistics.fmean(values[key] for key in sorted(common))
-                for name, values in ranked.items()
+                name: statistics.fmean(methods[name][key] for key in sorted(common))
+                for name in everywhere
             }
     return ranking(scores)
 

@@ -8,6 +8,7 @@ from typing import Any
 from runners.results.renderers import console, print_table
 from runners.results.tables import Table, cells
 from utils.errors import UserError
+from utils.plots import Panel, panel_plot
 
 _BY_RANK = {
     "precision_at": "precision@{}", "recall_at": "recall@{}", "ndcg": "NDCG@{}",
@@ -47,17 +48,14 @@ def print_metrics(result: dict[str, Any]) -> None:
 
 
 def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
-    """Print mAP at every cut, a line per direction; nothing where all rows are the only cut.
-
-    Args:
-        directions: direction → report, of ``metrics.json``.
-    """
+    """Print mAP at every cut, a line per direction; nothing where all rows are the only cut."""
     cuts = list(dict.fromkeys(cut for report in directions.values() for cut in report["map"]))
     if cuts in ([], ["all"]):
         return
     rows = []
+    band = "{expected:.4f} ({worst:.4f} to {best:.4f})"
     for direction, report in directions.items():
-        bands = [_band(report["map"][cut]) if cut in report["map"] else "–" for cut in cuts]
+        bands = [band.format(**report["map"][cut]) if cut in report["map"] else "–" for cut in cuts]
         rows.append(cells(direction, *bands))
     title = "mAP by cut: expected over tie orders (worst to best)"
     output = console()
@@ -66,10 +64,6 @@ def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
         for note in _notes(report):
             text = f"{direction}: {note}"
             output.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
-
-
-def _band(value: dict[str, float]) -> str:
-    return f"{value['expected']:.4f} ({value['worst']:.4f} to {value['best']:.4f})"
 
 
 def _notes(report: dict[str, Any]) -> list[str]:
@@ -100,8 +94,6 @@ def plot_metrics(result: dict[str, Any], path: Path) -> None:
     recall are means over queries; by radius they are pooled over all pairs, and a radius within
     which nothing relevant lies has no point.
     """
-    from utils.plots import Panel, panel_plot
-
     by_rank, by_radius = {}, {}
     for direction, report in result["directions"].items():
         cut, band = next(iter(report["map"].items()))

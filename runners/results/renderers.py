@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runners.results.leaderboard import Row
+from runners.results.leaderboard import Row, grouped
 from runners.results.significance import Ranking
-from runners.results.tables import TERMINAL, Cell, Table, by_task, leaderboard, zero_shot
+from runners.results.tables import TERMINAL, Cell, Table, leaderboard, zero_shot
 
 if TYPE_CHECKING:
     from rich.console import Console
-
 
 # ---- the terminal
 
@@ -29,7 +30,7 @@ _WORDS = ("method", "metric", "direction")
 def print_tables(rows: Sequence[Row]) -> None:
     """Print one table per dataset and direction, the best of each column bold."""
     output = console()
-    for task in by_task(rows).values():
+    for task in grouped(rows, "dataset", "direction").values():
         for table in (leaderboard(task, TERMINAL), *zero_shot(task, TERMINAL)):
             print_table(output, table)
         output.print()
@@ -44,9 +45,9 @@ def print_table(output: Console, table: Table) -> None:
     for heading in table.head:
         printed.add_column(heading, justify="left" if heading in _WORDS else "right")
     for row, following in zip(table.rows, (*table.rows[1:], None), strict=True):
-        printed.add_row(*(_marked(cell, escape(cell.text), "[bold]{}[/bold]") for cell in row))
-        if table.grouped and (following is None or following[0] != row[0]):
-            printed.add_section()
+        ends = table.grouped and (following is None or following[0] != row[0])
+        texts = (_marked(cell, escape(cell.text), "[bold]{}[/bold]") for cell in row)
+        printed.add_row(*texts, end_section=ends)
     output.print(printed)
     for note in table.notes:
         output.print(note, style="dim")
@@ -88,9 +89,7 @@ def as_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(text: str) -> str:
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for sign in "\\`*_[]|~":
-        text = text.replace(sign, f"\\{sign}")
+    text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(text, quote=False))
     return " ".join(text.split())
 
 
@@ -110,20 +109,15 @@ def as_latex(tables: Sequence[Table]) -> str:
     for table in tables:
         columns = "l" + "r" * (len(table.head) - 1)
         caption = ". ".join(_latex(text) for text in (table.title, *table.notes))
-        rows = (
-            " & ".join(
-                _marked(cell, _latex(cell.text), "\\textbf{{{}}}", _LATEX["≈"]) for cell in row
-            )
-            for row in table.rows
-        )
-        parts.append(
-            "\\begin{table}\n\\centering\n"
-            f"\\caption{{{caption}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-            + " & ".join(map(_latex, table.head))
-            + " \\\\\n\\midrule\n"
-            + "".join(f"{row} \\\\\n" for row in rows)
-            + "\\bottomrule\n\\end{tabular}\n\\end{table}"
-        )
+        lines = [
+            "\\begin{table}", "\\centering", f"\\caption{{{caption}}}",
+            f"\\begin{{tabular}}{{{columns}}}", "\\toprule",
+            " & ".join(map(_latex, table.head)) + r" \\", "\\midrule",
+        ]  # fmt: skip
+        for row in table.rows:
+            cells = (_marked(c, _latex(c.text), r"\textbf{{{}}}", _LATEX["≈"]) for c in row)
+            lines.append(" & ".join(cells) + r" \\")
+        parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.storage.run_folder import RunFolder
-from runners.results.leaderboard import Row, collect, rank_methods, summarize, write_csv
-from runners.results.plots import plot_curves, plot_ranks
+from runners.results.leaderboard import (
+    Result,
+    Row,
+    collect,
+    grouped,
+    label,
+    rank_methods,
+    summarize,
+    write_csv,
+)
 from runners.results.renderers import print_ranks, print_tables
+from utils.plots import line_plot, rank_plot
 
 
 def show_leaderboard(
@@ -31,5 +40,25 @@ def show_leaderboard(
     if plots is not None:
         files = plot_curves(results, plots)
         if ranks is not None:
-            files.append(plot_ranks(ranks, plots))
+            files.append(plots / "ranks.png")
+            title = f"average rank over {ranks.datasets} datasets, by mAP"
+            rank_plot(ranks.ranks, ranks.groups, ranks.difference, files[-1], title)
     return rows, files
+
+
+def plot_curves(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Write precision against recall (by rank) as PNG per dataset, direction and bit length."""
+    panels = grouped(results, "dataset", "direction", "bits")
+    written = []
+    for (dataset, direction, bits), members in sorted(panels.items()):
+        first_seeds: dict[str, Result] = {}
+        for result in sorted(members, key=lambda r: r.seed):
+            first_seeds.setdefault(label(result), result)
+        curves = {}
+        for name, result in sorted(first_seeds.items(), key=lambda item: -item[1].map_all):
+            curve = result.report["pr_rank"]
+            curves[f"{name} ({result.map_all:.3f})"] = (curve["recall"], curve["precision"])
+        path = folder / f"pr-{dataset}-{direction}-{bits}bit.png"
+        line_plot(curves, path, "recall", "precision", f"{dataset}, {direction}, {bits} bits")
+        written.append(path)
+    return written

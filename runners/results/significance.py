@@ -28,13 +28,13 @@ import numpy as np
 LEVEL = 0.05
 
 
-def half_width(values: Sequence[float], confidence: float = 1 - LEVEL) -> float | None:
-    """Return half the width of the t interval of the mean, or None for fewer than two values."""
+def half_width(values: Sequence[float]) -> float | None:
+    """Return half the width of the 95 % t interval of the mean, None for fewer than two values."""
     if len(values) < 2:
         return None
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
-    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
+    quantile = float(stdtrit(len(values) - 1, 1 - LEVEL / 2))
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
@@ -84,55 +84,45 @@ class Sample:
     queries: Mapping[int, np.ndarray]
     split: str
 
-    @property
-    def mean(self) -> float:
-        """Mean mAP over seeds."""
-        return statistics.fmean(self.maps.values())
-
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """How a method compares with the best of its column; p values are corrected.
 
     Attributes:
-        p_seeds, p_queries: None where the test cannot be made.
-        is_best: nothing is compared.
+        p_seeds, p_queries: None where the test cannot be made, and for the best itself.
     """
 
-    p_seeds: float | None = None
-    p_queries: float | None = None
-    is_best: bool = False
+    p_seeds: float | None
+    p_queries: float | None
 
     @property
     def alike(self) -> bool | None:
         """Whether it is not distinguishable from the best; None: no test can be made."""
         tests = [p for p in (self.p_seeds, self.p_queries) if p is not None]
-        return None if self.is_best or not tests else any(p >= LEVEL for p in tests)
+        return any(p >= LEVEL for p in tests) if tests else None
 
 
 def against_best(samples: Sequence[Sample]) -> list[Verdict]:
     """Compare each method of a column with the best one, in the given order."""
-    if not samples:
-        return []
-    best = max(range(len(samples)), key=lambda i: samples[i].mean)
+    best = max(range(len(samples)), key=lambda i: statistics.fmean(samples[i].maps.values()))
     others = [i for i in range(len(samples)) if i != best]
-    over_queries = ((i, _query_test(samples[best], samples[i])) for i in others)
-    query_tests = {i: p for i, p in over_queries if p is not None}
+    over_queries = {i: _query_test(samples[best], samples[i]) for i in others}
+    query_tests = {i: p for i, p in over_queries.items() if p is not None}
     by_seed, by_query = (
         dict(zip(tests, holm(list(tests.values())), strict=True))
-        for tests in (_seed_tests(samples, best), query_tests)
+        for tests in (_seed_tests(samples, best, others), query_tests)
     )
-    return [Verdict(by_seed.get(i), by_query.get(i), i == best) for i in range(len(samples))]
+    return [Verdict(by_seed.get(i), by_query.get(i)) for i in range(len(samples))]
 
 
-def _seed_tests(samples: Sequence[Sample], best: int) -> dict[int, float]:
+def _seed_tests(samples: Sequence[Sample], best: int, others: list[int]) -> dict[int, float]:
     """Return the p values over seeds of the others against the best, where they can be tested.
 
     Methods with all of the best's seeds share one estimate of how seeds differ: the residual of
     mAP ~ method + seed, with (m - 1)(n - 1) degrees of freedom. Three seeds leave a single pair
     two, with which even a gap of .2 would pass for chance.
     """
-    others = [i for i in range(len(samples)) if i != best]
     seeds = sorted(samples[best].maps)
     complete = [i for i in others if samples[i].maps.keys() >= set(seeds)]
     tests: dict[int, float] = {}

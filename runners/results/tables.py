@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from runners.results.leaderboard import ZERO_SHOT, Row, mean_and_std
+from runners.results.leaderboard import ZERO_SHOT, Row, grouped, mean_and_std
 
 TERMINAL, FILE, PAGE = "terminal", "file", "page"
 """Where a table is shown; a file is Markdown or LaTeX."""
@@ -89,7 +89,7 @@ def _seconds(phase: str) -> Callable[[Row], float | None]:
 def _peak(key: str) -> Callable[[Row], float | None]:
     def value(row: Row) -> float | None:
         peaks = row.costs("memory", key)
-        return None if None in peaks else max((p for p in peaks if p is not None), default=None)
+        return None if None in peaks else max(p for p in peaks if p is not None)
 
     return value
 
@@ -142,14 +142,6 @@ def cells(*texts: str) -> tuple[Cell, ...]:
     return tuple(map(Cell, texts))
 
 
-def by_task(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Return (dataset, direction) → its rows."""
-    tasks: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        tasks.setdefault((row.dataset, row.direction), []).append(row)
-    return tasks
-
-
 def score(mean: float, std: float | None) -> str:
     """Return ``0.1234 ± 0.0056``, or the mean alone."""
     return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
@@ -160,14 +152,12 @@ def leaderboard(rows: Sequence[Row], medium: str) -> Table:
     bits = sorted({row.bits for row in rows})
     best = {k: max(row.mean for row in rows if row.bits == k) for k in bits}
     columns = [column for column in LEADERBOARD if medium in column.shown]
-    methods: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        methods.setdefault(row.name, {})[row.bits] = row
+    methods = grouped(rows, "name")
     body = []
-    for name in sorted(methods, key=lambda n: -max(row.mean for row in methods[n].values())):
-        method = methods[name]
-        scores = [_score_cell(method.get(k), best[k]) for k in bits]
-        summary = cells(*(column.text(method.values()) for column in columns))
+    for name in sorted(methods, key=lambda n: -max(row.mean for row in methods[n])):
+        by_bits = {row.bits: row for row in methods[name]}
+        scores = [_score_cell(by_bits.get(k), best[k]) for k in bits]
+        summary = cells(*(column.text(methods[name]) for column in columns))
         body.append((Cell(name), *scores, *summary))
     splits = ", ".join(sorted({split for row in rows for split in row.split_hashes}))
     legend = "; mean ± std over seeds; best in bold" if medium == FILE else ""

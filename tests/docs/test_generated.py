@@ -70,7 +70,7 @@ def test_published_figures_name_method_and_conditions():
     conditions = facts.notes()["conditions"]
     rows = read_published(ROOT / "docs" / "published.csv")
     assert {row.method for row in rows} <= names
-    assert {row.paper for row in rows} == set(conditions)
+    assert {row.paper_or_repo for row in rows} == set(conditions)
     assert all(row.bits and row.cut or "seen@all" in row.metric for row in rows)
 
 

@@ -14,12 +14,12 @@ import yaml
 
 import main
 from common.code_files.run_codes import read_codes
+from runners.report.curves import POINTS, training_curves
 from runners.report.files import all_tables
 from runners.report.gallery import Thumbnails, gallery
 from runners.report.page import render, report_data
 from runners.report.published import compare, read_published
 from runners.report.study import Study
-from runners.report.training import POINTS, training_curves
 from runners.results.leaderboard import collect, find_runs, summarize
 from runners.results.renderers import as_latex, as_markdown
 from runners.training.history import EpochRecord, read_history, write_history

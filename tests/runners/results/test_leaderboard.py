@@ -15,8 +15,8 @@ from common.storage.run_folder import RunFolder
 from dataset.splits import SplitManifest
 from runners.evaluation.query_ap import write_query_ap
 from runners.results.leaderboard import collect, find_runs, rank_methods, summarize, write_csv
-from runners.results.plots import plot_curves
 from runners.results.renderers import print_tables
+from runners.results.show import plot_curves
 from utils.errors import UserError
 
 
@@ -148,7 +148,8 @@ def test_report_command(tmp_path, capsys):
 def test_results_know_their_folder(tmp_path):
     folder = write_run(tmp_path, 0.5)
     (result,) = collect([RunFolder(folder)])
-    assert (result.folder, result.epoch, result.selected_on) == (folder, 3, "val")
+    assert (result.folder, result.selected_on) == (folder, "val")
+    assert result.metrics["protocol"]["selected"]["epoch"] == 3
 
 
 def write_queries(folder: Path, values: np.ndarray) -> None:
