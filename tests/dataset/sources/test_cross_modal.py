@@ -184,9 +184,7 @@ def test_the_published_lists_of_mirflickr_give_the_published_counts(tmp_path):
         published = Flickr25k().protocol(name).published
         counts = {part: published[part] for part in ("train", "query", "database")}
         assert splits[name]["counts"] == {**counts, "val": 0}
-    config = DATASETS.get("flickr25k").config(
-        str(tmp_path), SplitChoice("lists", lists=str(LISTS))
-    )
+    config = DATASETS.get("flickr25k").config(str(tmp_path), SplitChoice("lists", lists=str(LISTS)))
     dataset = open_prepared(config, "flickr25k")
     assert dataset.class_names == tuple(names)
     assert int((~dataset.labels.any(1)).sum()) == 419
