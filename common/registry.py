@@ -134,7 +134,7 @@ class Registry:
 
 def _source_file(target: Any) -> str:
     try:
-        return inspect.getsourcefile(target) or "?"
+        return inspect.getsourcefile(inspect.unwrap(target)) or "?"
     except (TypeError, OSError):  # defined in a notebook or a console
         return "?"
 

@@ -61,9 +61,9 @@ def augment(
         pad = size // 8
         down, right = ((draw(s) * (2 * pad + 1)).astype(np.int64) - pad for s in (2, 3))
         for i, (y, x) in enumerate(zip(down, right, strict=True)):
-            kept = images[i, max(-y, 0) : size - max(y, 0), max(-x, 0) : size - max(x, 0)]
+            visible = images[i, max(-y, 0) : size - max(y, 0), max(-x, 0) : size - max(x, 0)]
             changed[i] = 0
-            changed[i, max(y, 0) : size + min(y, 0), max(x, 0) : size + min(x, 0)] = kept
+            changed[i, max(y, 0) : size + min(y, 0), max(x, 0) : size + min(x, 0)] = visible
     elif kind == "resized_crop_flip":
         for i, (y, x, height, width) in enumerate(_random_boxes(size, len(images), draw)):
             box = Image.fromarray(images[i, y : y + height, x : x + width])

@@ -12,7 +12,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,12 @@ from PIL import __version__ as pillow_version
 
 from common.storage.cache import cache_root, locked
 from dataset.base import ArrayImages, BadImageError, ImageSource
-from dataset.images import thread_pool
+from dataset.images import in_threads
 from utils.errors import UserError
 from utils.files import atomic_path, digest
-from utils.progress import progress_bar
 
 ON_BAD_IMAGE = ("error", "skip")
 _KIND = "images"
-_ROWS_PER_TASK = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +88,8 @@ class ImageCache:
     ) -> ImageCache:
         """Return the cache of ``source``; missing geometries are built in one decoding pass.
 
-        Args:
-            source: N images.
-            geometries: the geometries of the arrays.
-            on_bad_image: ``error``: the first bad image is an error; ``skip``: bad images are
-                listed in :attr:`bad`, and the caller leaves their rows out.
+        ``on_bad_image``: ``error``: the first bad image is an error; ``skip``: bad images are
+        listed in :attr:`bad`, and the caller leaves their rows out.
 
         Raises:
             UserError: a bad image under ``error``, bad images only, no image at all, a full disk,
@@ -163,29 +158,25 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
             starts[geometry] = _start_npy(stream, (len(source), geometry.size, geometry.size, 3))
             files[geometry] = stream.fileno()
 
-        def work(rows: range) -> list[tuple[int, str]]:
-            bad = []
-            for row in rows:
-                try:
-                    image = source.decode(row)
-                except BadImageError as error:
-                    if on_bad_image == "error":
-                        raise _bad_image_error(str(error)) from error
-                    bad.append((row, str(error)))
-                    continue
-                for geometry, file in files.items():
-                    pixels = geometry.apply(image).tobytes()
-                    _write_at(file, pixels, starts[geometry] + row * len(pixels))
-            return bad
+        def write_row(row: int) -> str:
+            """Return why the image is unusable, or nothing."""
+            try:
+                image = source.decode(row)
+            except BadImageError as error:
+                if on_bad_image == "error":
+                    raise _bad_image_error(str(error)) from error
+                return str(error)
+            for geometry, file in files.items():
+                pixels = geometry.apply(image).tobytes()
+                _write_at(file, pixels, starts[geometry] + row * len(pixels))
+            return ""
 
-        bad = [entry for entries in _in_threads(work, len(source)) for entry in entries]
+        problems = in_threads(write_row, len(source), "decoding pictures once")
+        bad = {row: problem for row, problem in enumerate(problems) if problem}
         if len(bad) == len(source):
-            raise UserError(
-                f"None of the {len(source)} pictures can be read; the first: {bad[0][1]}"
-            )
-        listed = json.dumps({str(row): reason for row, reason in sorted(bad)}, indent=1)
+            raise UserError(f"None of the {len(source)} pictures can be read; the first: {bad[0]}")
         for path in temporary.values():
-            (path / "bad.json").write_text(listed, encoding="utf-8")
+            (path / "bad.json").write_text(json.dumps(bad, indent=1), encoding="utf-8")
 
 
 def _start_npy(stream: io.BufferedWriter, shape: tuple[int, ...]) -> int:
@@ -210,14 +201,3 @@ def _write_at(file: int, data: bytes, offset: int) -> None:
     while rest:
         written = os.pwrite(file, rest, offset)
         rest, offset = rest[written:], offset + written
-
-
-def _in_threads(
-    work: Callable[[range], list[tuple[int, str]]], n: int
-) -> Iterator[list[tuple[int, str]]]:
-    """Yield ``work(rows)`` for stretches of 0..n-1, in order; shows progress on a terminal."""
-    tasks = [range(i, min(i + _ROWS_PER_TASK, n)) for i in range(0, n, _ROWS_PER_TASK)]
-    with thread_pool() as pool, progress_bar("decoding pictures once", n) as advance:
-        for rows, result in zip(tasks, pool.map(work, tasks), strict=True):
-            advance(len(rows))
-            yield result

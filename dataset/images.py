@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,7 +19,11 @@ from PIL import Image, UnidentifiedImageError
 from dataset.base import BadImageError, ImageSource
 from utils.errors import UserError
 from utils.files import digest
+from utils.progress import progress_bar
 
+T = TypeVar("T")
+
+ROWS_PER_CHUNK = 1024
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 """Endings of the names of image files, by which a folder is searched."""
 
@@ -190,8 +195,17 @@ def size_and_time(path: Path) -> tuple[int, int]:
     return stats.st_size, stats.st_mtime_ns
 
 
+def in_threads(work: Callable[[int], T], n: int, title: str, per_core: int = 1) -> Iterator[T]:
+    """Yield ``work(row)`` for rows 0..n-1, in order; shows progress on a terminal."""
+    with progress_bar(title, n) as advance, thread_pool(per_core) as pool:
+        for start in range(0, n, ROWS_PER_CHUNK):
+            for result in pool.map(work, range(start, min(start + ROWS_PER_CHUNK, n))):
+                advance(1)
+                yield result
+
+
 @contextlib.contextmanager
-def thread_pool(per_core: int = 1) -> Iterator[ThreadPoolExecutor]:
+def thread_pool(per_core: int) -> Iterator[ThreadPoolExecutor]:
     """Yield a pool of up to 32 threads that drops its waiting tasks when the block ends early."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pool = ThreadPoolExecutor(min(per_core * (cores or 1), 32))

@@ -124,7 +124,10 @@ class SplitView(Dataset):
         self.rows = np.asarray(rows, dtype=np.int64)
         self.labels = torch.from_numpy(np.asarray(labels[self.rows], dtype=np.float32))  # [n,C]
         self.augment, self.captions, self.seed = augment, captions, seed
-        self.extras, self.auxiliary = dict(extras or {}), self._of_same_length(auxiliary or {})
+        self.extras, self.auxiliary = dict(extras or {}), dict(auxiliary or {})
+        for name, view in self.auxiliary.items():
+            if len(view) != len(self.rows):
+                raise ValueError(f"'{name}' has {len(view)} positions, not {len(self.rows)}")
         offsets = self.inputs.caption_offsets
         offsets = np.arange(len(labels) + 1) if offsets is None else offsets
         captioned = self.rows if caption_rows is None else np.asarray(caption_rows, dtype=np.int64)
@@ -133,12 +136,6 @@ class SplitView(Dataset):
         self._epoch = torch.zeros((), dtype=torch.int64)
         if self.inputs.images is not None:
             self._scale, self._shift = _scale_and_shift(self.inputs.images, self.inputs.image_input)
-
-    def _of_same_length(self, views: Mapping[str, SplitView]) -> dict[str, SplitView]:
-        for name, view in views.items():
-            if len(view) != len(self.rows):
-                raise ValueError(f"'{name}' has {len(view)} positions, not {len(self.rows)}")
-        return dict(views)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -29,7 +29,7 @@ import numpy as np
 
 from common.registry import DATASETS
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
-from dataset.images import FileImages, SelectedImages
+from dataset.images import FileImages, SelectedImages, size_and_time
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder
 from utils.errors import UserError
@@ -111,7 +111,15 @@ def build(config: MatConfig, name: str) -> HashDataset:
         labelled = np.setdiff1d(np.arange(len(labels)), unlabelled)
         labels, texts = labels[labelled], [texts[row] for row in labelled]
         second = None if second is None else [second[row] for row in labelled]
-        images = _take(images, labelled)
+        if isinstance(images, FileImages):
+            images = images.take(labelled)
+        else:
+            images = SelectedImages(images, labelled)
+    auxiliary = {}
+    if second is not None:
+        source = f"captions of pictures, in '{config.second_caption_file}'"
+        rows = np.arange(len(second))
+        auxiliary["second"] = AuxiliaryInputs(rows, source, second, parts=WITHOUT_QUERIES)
     return HashDataset(
         name=name,
         images=images,
@@ -120,13 +128,8 @@ def build(config: MatConfig, name: str) -> HashDataset:
         multi_label=bool((labels.sum(1) > 1).any()),
         split=make_split(config.split, labels, root=root),
         texts=texts,
-        auxiliary={} if second is None else {"second": _second_inputs(config, second)},
+        auxiliary=auxiliary,
     )
-
-
-def _second_inputs(config: MatConfig, texts: list[str]) -> AuxiliaryInputs:
-    source = f"captions of pictures, in '{config.second_caption_file}'"
-    return AuxiliaryInputs(np.arange(len(texts)), source, texts, parts=WITHOUT_QUERIES)
 
 
 def _existing(root: Path, file: str, key: str) -> Path:
@@ -232,24 +235,14 @@ def _array_images(path: Path) -> ArrayImages:
             f"'{path}' is {array.dtype} of shape {array.shape}; pictures as uint8 [n,H,W,3] are "
             "needed."
         )
-    stat = path.stat()
-    fingerprint = digest(str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))
-    return ArrayImages(array, fingerprint)
-
-
-def _take(images: ImageSource, rows: np.ndarray) -> ImageSource:
-    """Return the images of ``rows``."""
-    if isinstance(images, FileImages):
-        return images.take(rows)
-    return SelectedImages(images, rows)
+    return ArrayImages(array, digest(str(path.resolve()), *map(str, size_and_time(path))))
 
 
 def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ...]:
     """Return the names in ``class_names_file``, or ``class 0``, ``class 1``, … without one."""
     file = config.class_names_file
-    unnamed = tuple(f"class {c}" for c in range(n_classes))
     if file is None or (file == _CLASS_NAMES and not (root / file).is_file()):
-        return unnamed
+        return tuple(f"class {c}" for c in range(n_classes))
     path = _existing(root, file, "class_names_file")
     names = tuple(line.strip() for line in _lines(path) if line.strip())
     if len(names) != n_classes:
@@ -264,12 +257,7 @@ def strings_per_row(array: np.ndarray, n_rows: int, path: Path) -> list[tuple[st
 
     Accepted for n rows: n strings in any orientation; n cells, each a string, an array of strings
     or nested cells; a matrix [n,k] of k strings per row; one cell around any of these. A row of
-    blanks only gives one empty string.
-
-    Args:
-        array: the variable in the file.
-        n_rows: the number of rows expected; decides which axis counts where both could.
-        path: named in the error.
+    blanks only gives one empty string. ``n_rows`` decides which axis counts where both could.
 
     Raises:
         UserError: something in it is not text.

@@ -1,4 +1,4 @@
-"""Several sources of pictures, or arrays, one after the other, without copying them."""
+"""Several sources of images, or arrays, one after the other, without copying them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.files import digest
 
 
 class StackedImages:
-    """The pictures of several sources, in order; caches are of each (:func:`sources_of`)."""
+    """The images of several sources, in order; caches are of each (:func:`sources_of`)."""
 
     def __init__(self, parts: Sequence[ImageSource]) -> None:
         """Take the sources; at least one."""
@@ -28,14 +28,14 @@ class StackedImages:
         return int(self._starts[-1])
 
     def decode(self, row: int) -> np.ndarray:
-        """Return the picture of ``row``, RGB uint8 [H,W,3]."""
-        part, own = self._find(row)
-        return part.decode(own)
+        """Return the image of ``row``, RGB uint8 [H,W,3]."""
+        part, row_in_part = self._find(row)
+        return part.decode(row_in_part)
 
     def name(self, row: int) -> str:
-        """Return what its source calls the picture of ``row``."""
-        part, own = self._find(row)
-        return part.name(own)
+        """Return what its source calls the image of ``row``."""
+        part, row_in_part = self._find(row)
+        return part.name(row_in_part)
 
     def _find(self, row: int) -> tuple[ImageSource, int]:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -62,11 +62,11 @@ class _Stacked:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return the rows, int [m], in their order."""
         rows = np.asarray(rows)
-        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for start, array in zip(self._starts, self.arrays, strict=False):
             here = (rows >= start) & (rows < start + len(array))
-            taken[here] = array[rows[here] - start]
-        return taken
+            values[here] = array[rows[here] - start]
+        return values
 
 
 def stack(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
@@ -75,11 +75,11 @@ def stack(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
     Raises:
         ValueError: arrays whose rows differ in shape.
     """
-    there = [array for array in arrays if array is not None]
-    if len(there) < len(arrays):
+    present = [array for array in arrays if array is not None]
+    if len(present) < len(arrays):
         return None
-    if len(there) == 1:
-        return there[0]
-    if len({array.shape[1:] for array in there}) > 1:
-        raise ValueError(f"rows of shapes {[array.shape[1:] for array in there]} do not stack")
-    return cast(np.ndarray, _Stacked(there))
+    if len(present) == 1:
+        return present[0]
+    if len({array.shape[1:] for array in present}) > 1:
+        raise ValueError(f"rows of shapes {[array.shape[1:] for array in present]} do not stack")
+    return cast(np.ndarray, _Stacked(present))

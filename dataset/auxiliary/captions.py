@@ -51,15 +51,15 @@ def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
         raise UserError(
             f"data.generated: '{root}' is not a folder; make it with `main.py generate`."
         )
-    made_by = _made_by(root / MANIFEST, dataset)
+    origins = _origins(root / MANIFEST, dataset)
     if (root / PICTURES).is_file():
-        return with_pseudo_images(dataset, root, made_by.get("pictures") or {})
+        return with_pseudo_images(dataset, root, origins.get("pictures") or {})
     inputs: dict[str, AuxiliaryInputs] = {}
     if (root / CAPTIONS).is_file():
         rows, texts = _read_captions(root / CAPTIONS, len(dataset))
-        source = f"captions of pictures, in '{root}'{_origin(made_by, 'captions')}"
+        source = f"captions of pictures, in '{root}'{_origin(origins, 'captions')}"
         inputs["second"] = AuxiliaryInputs(rows, source, texts, parts=WITHOUT_QUERIES)
-    source = f"painted pictures, in '{root}'{_origin(made_by, 'query_images', 'query_captions')}"
+    source = f"painted pictures, in '{root}'{_origin(origins, 'query_images', 'query_captions')}"
     if (root / QUERY_IMAGES).is_dir():
         inputs["virtual"] = _virtual(root, len(dataset), source)
     elif (root / "1.png").is_file():
@@ -72,7 +72,7 @@ def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
     return dataclasses.replace(dataset, auxiliary={**dataset.auxiliary, **inputs})
 
 
-def _made_by(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
+def _origins(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
     """Return part → the manifest's entry on what made it; ``{}`` without a manifest."""
     if not manifest.is_file():
         return {}
@@ -80,7 +80,7 @@ def _made_by(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         described, parts = content["dataset"], content["parts"]
         rows, fingerprint = described["rows"], described["images"]
-        made_by = {name: part["made_by"] for name, part in parts.items()}
+        origins = {name: part["made_by"] for name, part in parts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{manifest}' is not what `main.py generate` writes ({type(error).__name__}: {error});"
@@ -94,11 +94,11 @@ def _made_by(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
     if fingerprint != dataset.images.fingerprint:  # a copy has other times, so it is no error
         log.warning("'%s' was made from other files than those of '%s', or from a copy of them",
                     manifest.parent, dataset.name)  # fmt: skip
-    return made_by
+    return origins
 
 
-def _origin(made_by: dict[str, Any], *parts: str) -> str:
-    entries = {part: made_by[part] for part in parts if part in made_by}
+def _origin(origins: dict[str, Any], *parts: str) -> str:
+    entries = {part: origins[part] for part in parts if part in origins}
     return f", made by {json.dumps(entries, sort_keys=True)}" if entries else ""
 
 

@@ -21,6 +21,7 @@ dataset, or of an image below the folder of the list, which becomes a further ro
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -31,6 +32,7 @@ import numpy as np
 from dataset.base import AuxiliaryInputs, GeneratedRows, HashDataset
 from dataset.images import FileImages
 from dataset.stacked import StackedImages
+from dataset.tables import one_hot
 from utils.errors import UserError, nearest
 
 log = logging.getLogger("hashing")
@@ -39,7 +41,7 @@ PSEUDO, TGI = "pseudo", "tgi"
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class PseudoImage:
     """A pseudo-image: its file relative to the folder, the number of its class, its prompt.
 
     ``row`` is the dataset's row that it was generated from, or None.
@@ -51,35 +53,47 @@ class Picture:
     row: int | None = None
 
 
-def with_pseudo_images(dataset: HashDataset, root: Path, made_by: dict[str, Any]) -> HashDataset:
-    """Return the dataset with the pseudo-images in ``root``.
-
-    Args:
-        dataset: the images are of its classes.
-        root: the folder.
-        made_by: the manifest's entry on the images.
+def with_pseudo_images(dataset: HashDataset, root: Path, origin: dict[str, Any]) -> HashDataset:
+    """Return the dataset with the pseudo-images in ``root``; ``origin``: the manifest's entry.
 
     Raises:
         UserError: a broken line, an unknown class, a picture that is not there.
     """
-    pictures = read_pictures(root, dataset)
-    paired, added = pair_rows(dataset, pictures)
-    words = {f: v for f, v in made_by.items() if f in ("model", "fingerprint", "prompt", "seed")}
+    paired, added = pair_rows(dataset, read_pseudo_images(root, dataset))
+    words = {f: v for f, v in origin.items() if f in ("model", "fingerprint", "prompt", "seed")}
     source = f"pseudo-images, in '{root}'" + (
         f", made by {json.dumps(words, sort_keys=True)}" if words else ""
     )
-    return _joined(dataset, root, paired, added, source, _features(root / FEATURES))
+    images_of = {**paired, **dict(enumerate(added, len(dataset)))}
+    rows = sorted(images_of if paired else [])  # all training rows have one, or none has
+    auxiliary = dict(dataset.auxiliary)
+    computed, encoder = _features(root / FEATURES)
+    if rows:
+        images = [images_of[row] for row in rows]
+        files = [image.file for image in images]
+        features = None
+        if all(file in computed for file in files):
+            features = np.stack([computed[file] for file in files])
+        auxiliary[PSEUDO] = AuxiliaryInputs(
+            np.array(rows, np.int64), source, [image.prompt for image in images],
+            FileImages(files, root), parts=("train",), ahead=True, features=features,
+            encoder=encoder,
+        )  # fmt: skip
+    labels = one_hot([image.label for image in added], dataset.labels.shape[1]).astype(np.float32)
+    files, prompts = [image.file for image in added], [image.prompt for image in added]
+    grown = _with_rows(dataset, FileImages(files, root), labels, prompts, source)
+    return dataclasses.replace(grown, auxiliary=auxiliary)
 
 
-def read_pictures(root: Path, dataset: HashDataset) -> list[Picture]:
-    """Return the pictures that ``pictures.jsonl`` lists, by class and number.
+def read_pseudo_images(root: Path, dataset: HashDataset) -> list[PseudoImage]:
+    """Return the pseudo-images that ``pictures.jsonl`` lists, by class and number.
 
     Raises:
         UserError: a broken line, an unknown class, a picture that is not there.
     """
-    path, found = root / PICTURES, {}
+    path, images = root / PICTURES, {}
     numbers = {name: c for c, name in enumerate(dataset.class_names)}
-    for place, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -88,132 +102,88 @@ def read_pictures(root: Path, dataset: HashDataset) -> list[Picture]:
             key = (str(name), int(entry["number"]))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path}:{place}: a line with class, number, file and prompt is needed; `main.py "
+                f"{path}:{number}: a line with class, number, file and prompt is needed; `main.py "
                 "generate` mends a file that was cut."
             ) from error
         if name not in numbers:
             raise UserError(
-                f"{path}:{place}: dataset '{dataset.name}' has no class '{name}'."
+                f"{path}:{number}: dataset '{dataset.name}' has no class '{name}'."
                 f"{nearest(str(name), numbers)} The pictures were made for another dataset."
             )
         if not (root / file).is_file():
             raise UserError(
-                f"{path}:{place}: the picture '{file}' is not there; `main.py generate` makes it."
+                f"{path}:{number}: the picture '{file}' is not there; `main.py generate` makes it."
             )
-        found[key] = Picture(file, numbers[name], prompt, entry.get("row"))
-    if not found:
+        images[key] = PseudoImage(file, numbers[name], prompt, entry.get("row"))
+    if not images:
         raise UserError(f"'{path}' lists no picture; run `main.py generate` to its end.")
-    return [found[key] for key in sorted(found, key=lambda key: (numbers[key[0]], key[1]))]
+    return [images[key] for key in sorted(images, key=lambda key: (numbers[key[0]], key[1]))]
 
 
 def pair_rows(
-    dataset: HashDataset, pictures: list[Picture]
-) -> tuple[dict[int, Picture], list[Picture]]:
-    """Return training row → its picture, and the pictures of unseen classes.
+    dataset: HashDataset, images: list[PseudoImage]
+) -> tuple[dict[int, PseudoImage], list[PseudoImage]]:
+    """Return training row → its pseudo-image, and the pseudo-images of unseen classes.
 
-    A row takes the first picture generated from it, else the next one of its first class that has
+    A row takes the first image generated from it, else the next one of its first class that has
     any.
     """
     seen = set(dataset.seen_classes or range(len(dataset.class_names)))
-    own: dict[int, Picture] = {}
-    by_class: dict[int, list[Picture]] = {}
-    for picture in pictures:
-        if picture.label in seen:
-            by_class.setdefault(picture.label, []).append(picture)
-            if picture.row is not None:
-                own.setdefault(picture.row, picture)
-    taken = dict.fromkeys(by_class, 0)
+    from_row: dict[int, PseudoImage] = {}
+    by_class: dict[int, list[PseudoImage]] = {}
+    for image in images:
+        if image.label in seen:
+            by_class.setdefault(image.label, []).append(image)
+            if image.row is not None:
+                from_row.setdefault(image.row, image)
+    next_of = {label: itertools.cycle(of_class) for label, of_class in by_class.items()}
     paired = {}
     for row in dataset.split.train.tolist():
         classes = [int(c) for c in np.flatnonzero(dataset.labels[row]) if c in by_class]
-        if row in own:
-            paired[row] = own[row]
+        if row in from_row:
+            paired[row] = from_row[row]
         elif classes:
-            mates = by_class[classes[0]]
-            paired[row] = mates[taken[classes[0]] % len(mates)]
-            taken[classes[0]] += 1
-    return paired, [p for p in pictures if p.label not in seen]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Features:
-    """Features by file, and a hash of the encoder that computed them."""
-
-    rows: dict[str, int]
-    values: np.ndarray
-    encoder: str
-
-
-def _joined(
-    dataset: HashDataset, root: Path, paired: dict[int, Picture], added: list[Picture],
-    source: str, computed: _Features | None,
-) -> HashDataset:  # fmt: skip
-    """Return the dataset with ``added`` as generated rows, and pseudo-images of all that train."""
-    first = len(dataset)
-    every = {**paired, **{first + i: picture for i, picture in enumerate(added)}}
-    labels = np.zeros((len(added), dataset.labels.shape[1]), np.float32)
-    labels[np.arange(len(added)), [p.label for p in added]] = 1
-    prompts = [p.prompt for p in added]
-    images = FileImages([p.file for p in added], root)
-    grown = _with_rows(dataset, images, labels, prompts)
-    auxiliary = dict(dataset.auxiliary)
-    rows = sorted(every if paired else [])  # all training rows have one, or none has
-    if rows:
-        chosen = [every[row] for row in rows]
-        files = [p.file for p in chosen]
-        features = None
-        if computed is not None and all(file in computed.rows for file in files):
-            features = computed.values[[computed.rows[file] for file in files]]
-        auxiliary[PSEUDO] = AuxiliaryInputs(
-            np.array(rows, np.int64), source, [p.prompt for p in chosen], FileImages(files, root),
-            parts=("train",), ahead=True, features=features,
-            encoder=computed.encoder if computed is not None else "",
-        )  # fmt: skip
-    generated = _generated_rows(first, labels, source) if added else None
-    return dataclasses.replace(grown, auxiliary=auxiliary, generated=generated)
-
-
-def _generated_rows(first: int, labels: np.ndarray, source: str) -> GeneratedRows:
-    classes = int(labels.any(0).sum())
-    source = f"{len(labels):,} {source}, of {classes} unseen classes"
-    return GeneratedRows(TGI, np.arange(first, first + len(labels)), source)
+            paired[row] = next(next_of[classes[0]])
+    return paired, [image for image in images if image.label not in seen]
 
 
 def _with_rows(
-    dataset: HashDataset, images: FileImages, labels: np.ndarray, texts: list[str]
+    dataset: HashDataset, images: FileImages, labels: np.ndarray, texts: list[str], source: str
 ) -> HashDataset:
-    """Return the dataset with rows added at its end; no part of its split names them."""
+    """Return the dataset with generated rows at its end; no part of its split names them."""
     if len(labels) == 0:
-        return dataset
+        return dataclasses.replace(dataset, generated=None)
     extras = {
         name: np.concatenate([array, np.zeros((len(labels), *array.shape[1:]), array.dtype)])
         for name, array in dataset.extras.items()
     }
+    rows = np.arange(len(dataset), len(dataset) + len(labels))
+    source = f"{len(labels):,} {source}, of {int(labels.any(0).sum())} unseen classes"
     return dataclasses.replace(
         dataset,
         images=StackedImages([dataset.images, images]),
         labels=np.concatenate([dataset.labels, labels]),
         texts=None if dataset.texts is None else [*dataset.texts, *((text,) for text in texts)],
         extras=extras,
+        generated=GeneratedRows(TGI, rows, source),
     )
 
 
-def _features(path: Path) -> _Features | None:
-    """Read ``features.h5``, if it is there."""
+def _features(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Return file → feature, and a hash of the encoder; nothing without ``features.h5``."""
     if not path.is_file():
-        return None
+        return {}, ""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            names = [str(name) for name in file["file"].asstr()[:]]
-            values, encoder = file["pooled"][:], str(file.attrs["encoder"])
-    except (OSError, KeyError, TypeError) as error:
+            features = dict(zip(file["file"].asstr()[:], file["pooled"][:], strict=True))
+            return features, str(file.attrs["encoder"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"'{path}' is not what `main.py generate` writes ({error}); remove it, and the "
             "pictures are encoded by the run."
         ) from error
-    return _Features({name: i for i, name in enumerate(names)}, values, encoder)
 
 
 def with_feature_list(dataset: HashDataset, path: Path) -> HashDataset:
@@ -222,34 +192,34 @@ def with_feature_list(dataset: HashDataset, path: Path) -> HashDataset:
     Raises:
         UserError: a broken line, or one whose picture is nowhere.
     """
-    names = _row_names(dataset)
+    row_of = {row_name(dataset, row): row for row in range(len(dataset))}
     rows: list[int] = []
     features: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     files: list[str] = []
     with open(path, encoding="utf-8") as stream:
-        for place, line in enumerate(stream, 1):
+        for number, line in enumerate(stream, 1):
             cells = line.rstrip("\r\n").split("\t")
             if len(cells) < 3:
                 continue
-            where = f"{path}:{place}"
-            label, feature = _numbers(cells[1], where), _numbers(cells[-1], where)
+            location = f"{path}:{number}"
+            label, feature = _numbers(cells[1], location), _numbers(cells[-1], location)
             if len(label) != dataset.labels.shape[1]:
                 raise UserError(
-                    f"{where}: {len(label)} labels, but dataset '{dataset.name}' has "
+                    f"{location}: {len(label)} labels, but dataset '{dataset.name}' has "
                     f"{dataset.labels.shape[1]} classes; the list is of another dataset."
                 )
             if features and len(feature) != len(features[0]):
                 raise UserError(
-                    f"{where}: a feature of {len(feature)} numbers after some of "
+                    f"{location}: a feature of {len(feature)} numbers after some of "
                     f"{len(features[0])}; every line needs one of the same encoder."
                 )
-            row = names.get(cells[0])
+            row = row_of.get(cells[0])
             if row is None:
                 if not (path.parent / cells[0]).is_file():
                     raise UserError(
-                        f"{where}: '{cells[0]}' is no picture of dataset '{dataset.name}', nor a "
-                        f"file below '{path.parent}'."
+                        f"{location}: '{cells[0]}' is no picture of dataset '{dataset.name}', nor "
+                        f"a file below '{path.parent}'."
                     )
                 row = len(dataset) + len(files)
                 files.append(cells[0])
@@ -258,28 +228,15 @@ def with_feature_list(dataset: HashDataset, path: Path) -> HashDataset:
             features.append(feature)
     if not features:
         raise UserError(f"'{path}' has no line of path, labels and feature, separated by tabs.")
-    return _with_list(dataset, path, np.array(rows), np.stack(features), files, labels)
-
-
-def _with_list(
-    dataset: HashDataset, path: Path, rows: np.ndarray, features: np.ndarray, files: list[str],
-    labels: list[np.ndarray],
-) -> HashDataset:  # fmt: skip
-    rows, first = np.unique(rows, return_index=True)
     source = f"features listed in '{path}'"
-    pseudo = AuxiliaryInputs(rows, source, parts=("train",), ahead=True, features=features[first])
-    generated = None
-    if files:
-        added = np.stack(labels).astype(np.float32)
-        generated = _generated_rows(len(dataset), added, f"pictures and {source}")
-        texts = [""] * len(files)
-        dataset = _with_rows(dataset, FileImages(files, path.parent), added, texts)
-    auxiliary = {**dataset.auxiliary, PSEUDO: pseudo}
-    return dataclasses.replace(dataset, auxiliary=auxiliary, generated=generated)
-
-
-def _row_names(dataset: HashDataset) -> dict[str, int]:
-    return {row_name(dataset, row): row for row in range(len(dataset))}
+    listed, first = np.unique(rows, return_index=True)
+    pseudo = AuxiliaryInputs(
+        listed, source, parts=("train",), ahead=True, features=np.stack(features)[first]
+    )
+    further = np.stack(labels).astype(np.float32) if labels else np.empty((0, 0))
+    images, texts = FileImages(files, path.parent), [""] * len(files)
+    grown = _with_rows(dataset, images, further, texts, f"pictures and {source}")
+    return dataclasses.replace(grown, auxiliary={**dataset.auxiliary, PSEUDO: pseudo})
 
 
 def row_name(dataset: HashDataset, row: int) -> str:
@@ -288,8 +245,8 @@ def row_name(dataset: HashDataset, row: int) -> str:
     return images.names[row] if isinstance(images, FileImages) else images.name(row)
 
 
-def _numbers(cell: str, where: str) -> np.ndarray:
+def _numbers(cell: str, location: str) -> np.ndarray:
     try:
         return np.array(cell.split(), np.float32)
     except ValueError as error:
-        raise UserError(f"{where}: '{cell[:20]}…' is not a list of numbers.") from error
+        raise UserError(f"{location}: '{cell[:20]}…' is not a list of numbers.") from error

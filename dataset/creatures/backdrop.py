@@ -78,16 +78,8 @@ def _stray_shape(draw: ImageDraw.ImageDraw, rng: Rng, size: tuple[float, float])
     else:
         for step in range(3):
             left = x + step * rx * 0.5
-            polygon(
-                draw,
-                [
-                    (left, y - ry),
-                    (left + 0.2 * rx, y - ry),
-                    (left + 0.2 * rx, y + ry),
-                    (left, y + ry),
-                ],
-                fill,
-            )
+            right, top, bottom = left + 0.2 * rx, y - ry, y + ry
+            polygon(draw, [(left, top), (right, top), (right, bottom), (left, bottom)], fill)
 
 
 # ---- places and things of scenes

@@ -90,12 +90,7 @@ def load_view(view: View, seed: int, rows: int, min_rows: int) -> GeneratedRows:
 def build(view: View, seed: int, rows: int, folder: Path, processes: int | None = None) -> None:
     """Write ``images.npy``, ``labels.npy`` and ``captions.json`` into a new ``folder``.
 
-    Args:
-        view: what to generate.
-        seed: of the images.
-        rows: how many.
-        folder: must not exist yet.
-        processes: how many share the work; None = as many as help.
+    ``processes`` share the work; None = as many as help.
     """
     folder.mkdir()
     _draw_all(view, seed, rows, folder / "images.npy", processes or _useful_processes(rows))
@@ -131,9 +126,10 @@ def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> N
     """
     images = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, SIZE, SIZE, 3))
 
-    def draw(share: range) -> None:
+    def draw(share: range, advance: Callable[[], None] = lambda: None) -> None:
         for row in share:
             images[row] = view.image(row, view.generator(seed, row))
+            advance()
 
     shares = [range(first, rows, processes) for first in range(processes)]
     helpers = []
@@ -143,7 +139,8 @@ def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> N
     try:
         for helper in helpers:
             helper.start()
-        _draw_reporting(draw, shares[0], f"Drawing {view.name}")
+        with progress_bar(f"Drawing {view.name}", len(shares[0])) as advance:
+            draw(shares[0], advance)
         for helper in helpers:
             helper.join()
     finally:
@@ -154,12 +151,3 @@ def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> N
     if failed:
         raise RuntimeError(f"A process that drew {view.name} ended with exit code {failed[0]}.")
     images.flush()
-
-
-def _draw_reporting(draw: Callable[[range], None], share: range, what: str) -> None:
-    """Call ``draw`` on ``share`` piece by piece, with a progress bar on a terminal."""
-    with progress_bar(what, len(share)) as advance:
-        for start in range(0, len(share), 50):
-            piece = share[start : start + 50]
-            draw(piece)
-            advance(len(piece))

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from dataset.base import BadImageError, HashDataset
-from dataset.preparation.scan import image_digest, in_threads
+from dataset.images import in_threads
+from dataset.preparation.scan import THREADS_PER_CORE, image_digest
 from dataset.splits import PARTS
 
 SHOWN = 3
@@ -65,12 +66,7 @@ def _rows(dataset: HashDataset, rows: np.ndarray) -> str:
 
 
 def verify_dataset(dataset: HashDataset, quick: bool = False) -> list[Finding]:
-    """Check the split, the labels, the texts and the images of any dataset.
-
-    Args:
-        dataset: as training sees it.
-        quick: whether images are not opened.
-    """
+    """Check the split, labels and texts of any dataset and, unless ``quick``, its images."""
     findings = [
         *count_findings(dataset),
         *split_findings(dataset),
@@ -142,7 +138,7 @@ def check_images(dataset: HashDataset) -> CheckedImages:
 
     digests = np.zeros((len(images), 16), np.uint8)
     problems = {}
-    results = in_threads(check_image, len(used), "checking pictures")
+    results = in_threads(check_image, len(used), "checking pictures", THREADS_PER_CORE)
     for row, (digest, problem) in zip(used.tolist(), results, strict=True):
         digests[row] = digest
         if problem:

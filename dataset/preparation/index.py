@@ -65,7 +65,7 @@ class Index:
         """First 16 hex digits of the SHA-256 of everything in the index."""
         total = hashlib.sha256(f"{FORMAT};{self.dataset};{self.layout};".encode())
         for name, value in self._arrays():
-            data = "\0".join(value).encode() if isinstance(value, tuple) else _plain(value)
+            data = "\0".join(value).encode() if isinstance(value, tuple) else value.tobytes()
             shape = (len(value),) if isinstance(value, tuple) else (value.shape, value.dtype.str)
             total.update(f"{name}:{shape}:{len(data)};".encode())
             total.update(data)
@@ -121,10 +121,6 @@ class Index:
         for group in ("class_sets", "subsets", "extras"):
             values = getattr(rows, group)
             yield from ((f"{group}/{name}", values[name]) for name in sorted(values))
-
-
-def _plain(value: np.ndarray) -> bytes:
-    return np.ascontiguousarray(value).tobytes()
 
 
 def index_file(root: Path, dataset: str) -> Path:

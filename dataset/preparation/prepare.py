@@ -129,7 +129,7 @@ def _marker(file: OfficialFile, root: Path) -> Path:
 
 def _is_unpacked(file: OfficialFile, root: Path) -> bool:
     """Tell whether a file is unpacked completely; until then its marker exists."""
-    return file.is_unpacked(root) and not _marker(file, root).exists()
+    return not file.lacking(root) and not _marker(file, root).exists()
 
 
 def _is_available(file: OfficialFile, root: Path) -> bool:

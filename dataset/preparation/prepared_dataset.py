@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
+from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.preparation.index import load_index
 from dataset.preparation.protocol import Protocol, Selection
@@ -13,6 +15,8 @@ from dataset.preparation.selection import draw, select
 from dataset.preparation.source import Source
 from dataset.splits import SplitManifest
 from utils.errors import UserError
+
+SourceClass = TypeVar("SourceClass", bound=type[Source])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +112,20 @@ def open_prepared(config: PreparedConfig, name: str) -> HashDataset:
     index = load_index(config.folder, source.name)
     selection = select(source, index, protocol, config.folder, config.lists)
     return as_dataset(config, name, selection, draw(selection, protocol))
+
+
+def prepared(source_class: SourceClass) -> SourceClass:
+    """Register a source as a dataset, with a config class of its own and its docstring."""
+    source = source_class()
+    members = {"source": source, "__doc__": f"Keys of ``{source.name}``."}
+    config_class = type(f"{source_class.__name__}Config", (PreparedConfig,), members)
+
+    @DATASETS.register(source.name, config=config_class)
+    @functools.wraps(source_class, updated=())
+    def build(config: PreparedConfig, name: str) -> HashDataset:
+        return open_prepared(config, name)
+
+    return source_class
 
 
 def as_dataset(

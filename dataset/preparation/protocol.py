@@ -36,11 +36,6 @@ class Selection:
         return len(self.rows)
 
     @property
-    def keys(self) -> list[str]:
-        """The n rows' keys."""
-        return [self.index.rows.keys[row] for row in self.rows]
-
-    @property
     def paths(self) -> list[str]:
         """The n rows' paths below the root."""
         return [self.index.rows.paths[row] for row in self.rows]

@@ -6,23 +6,18 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from dataset.base import BadImageError, ImageSource
-from dataset.images import FileImages, size_and_time, thread_pool
+from dataset.images import ROWS_PER_CHUNK, FileImages, size_and_time, thread_pool
 from dataset.preparation.index import DIGEST_BYTES
 from utils.files import atomic_path, digest
 from utils.progress import progress_bar
 
-T = TypeVar("T")
-
-ROWS_PER_CHUNK = 1024
 _BLOCK = 1 << 20
-_PER_CORE = 4  # threads; reading waits for the disk
+THREADS_PER_CORE = 4  # reading waits for the disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +36,8 @@ class ScannedImages:
 def scan(images: ImageSource, journal: Path) -> ScannedImages:
     """Read all images, several at a time.
 
-    Args:
-        images: N images.
-        journal: folder of finished chunks; a scan that was killed resumes from it. Rows whose file
-            has changed since are read again. The caller removes the folder.
+    A scan that was killed resumes from ``journal``, a folder of finished chunks, which the caller
+    removes. Rows whose file has changed since are read again.
     """
     n = len(images)
     chunks = [range(start, min(start + ROWS_PER_CHUNK, n)) for start in range(0, n, ROWS_PER_CHUNK)]
@@ -54,7 +47,7 @@ def scan(images: ImageSource, journal: Path) -> ScannedImages:
     def read(row: int) -> tuple[int, np.ndarray]:
         return image_digest(images, row)
 
-    with progress_bar("reading pictures", n) as advance, thread_pool(_PER_CORE) as pool:
+    with progress_bar("reading pictures", n) as advance, thread_pool(THREADS_PER_CORE) as pool:
         for rows in chunks:
             stamps, sizes, digests = _read_chunk(images, rows, journal)
             unread = [row for row in rows if sizes[row - rows.start] == _UNREAD]
@@ -138,12 +131,3 @@ def image_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
     except (BadImageError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return -1, np.zeros(DIGEST_BYTES, np.uint8)
     return size, np.frombuffer(total.digest()[:DIGEST_BYTES], np.uint8)
-
-
-def in_threads(work: Callable[[int], T], n: int, title: str) -> Iterator[T]:
-    """Yield ``work(row)`` for rows 0..n-1, in order; shows progress on a terminal."""
-    with progress_bar(title, n) as advance, thread_pool(_PER_CORE) as pool:
-        for start in range(0, n, ROWS_PER_CHUNK):
-            for result in pool.map(work, range(start, min(start + ROWS_PER_CHUNK, n))):
-                advance(1)
-                yield result

@@ -26,12 +26,7 @@ def select(
 ) -> Selection:
     """Apply ``protocol`` to ``index``, all but the draw.
 
-    Args:
-        source: the dataset.
-        index: its prepared rows.
-        protocol: which rows and classes to use.
-        root: the dataset's folder.
-        lists: folder of published list files; by default ``lists`` below the root, or the root.
+    ``lists``: folder of published list files; by default ``lists`` below the root, or the root.
 
     Raises:
         UserError: a missing class, subset or list file, list files that do not fit the index, or
@@ -81,9 +76,7 @@ def draw(selection: Selection, protocol: Protocol) -> SplitManifest:
         drawn, rule=f"{rule}; {protocol.note}" if protocol.note else rule
     )
     if protocol.overlap:
-        without_query = dataclasses.replace(manifest, query=manifest.query[:0])
-        for part in (without_query, dataclasses.replace(manifest, train=manifest.query[:0])):
-            _check_numbers(part, len(selection))
+        _check_numbers(manifest, len(selection))
     else:
         manifest.check(len(selection))
     return manifest

@@ -1,10 +1,10 @@
 """Datasets with official files: their archives, their rows, their protocols.
 
 A file in ``dataset/sources/`` derives a :class:`Source`, whose :meth:`~Source.read` turns the
-official layout into :class:`Rows`, and registers a function that opens what was prepared
-(:func:`dataset.preparation.prepared_dataset.open_prepared`). ``main.py prepare`` fetches, unpacks
-and indexes it, ``main.py verify`` compares it with its protocols' published numbers, and training
-draws the split that a :class:`Protocol` describes.
+official layout into :class:`Rows`, and registers it as a dataset
+(:func:`dataset.preparation.prepared_dataset.prepared`). ``main.py prepare`` fetches, unpacks and
+indexes it, ``main.py verify`` compares it with its protocols' published numbers, and training draws
+the split that a :class:`Protocol` describes.
 """
 
 from __future__ import annotations
@@ -49,12 +49,8 @@ class OfficialFile:
     unpacked_size: int | None = None
     needed: bool = True
 
-    def is_unpacked(self, root: Path) -> bool:
-        """Tell whether its content (or the file itself, if it is no archive) exists."""
-        return not self.lacking(root)
-
     def lacking(self, root: Path) -> list[str]:
-        """Return which of its contents are missing."""
+        """Return which of its contents (or the file itself, if it is no archive) are missing."""
         contents = self.unpacks or (str(PurePosixPath(self.into) / self.name),)
         return [p for p in contents if not any(any(root.glob(pattern)) for pattern in p.split("|"))]
 

@@ -41,9 +41,7 @@ _UNREADABLE = (UserError, OSError, ValueError, LookupError)  # errors of damaged
 def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding]:
     """Check a prepared dataset like any other, and against its protocol and official files.
 
-    Args:
-        config: which dataset, where, and which split.
-        quick: whether images and official files are not read again.
+    With ``quick`` images and official files are not read again.
 
     Raises:
         UserError: it has no index yet, or an unreadable one.
@@ -155,15 +153,10 @@ def _statements(config: PreparedConfig, index: Index, root: Path) -> Iterator[Fi
     except _UNREADABLE as error:
         yield Finding("official files", str(error), "readable", False)
         return
-    yield from _same_rows(index, dataclasses.replace(index, rows=rows), "official files")
-
-
-def _same_rows(index: Index, current: Index, what: str) -> Iterator[Finding]:
-    """The current content of the files against the index."""
-    if index.content == current.content:
-        yield Finding(what, "say what the index holds", "the same", True)
+    if index.content == dataclasses.replace(index, rows=rows).content:
+        yield Finding("official files", "say what the index holds", "the same", True)
         return
-    old, new = index.rows, current.rows
+    old, new = index.rows, rows
     differ = [
         name
         for name in ("keys", "paths", "class_names", "texts")
@@ -172,10 +165,10 @@ def _same_rows(index: Index, current: Index, what: str) -> Iterator[Finding]:
     if old.labels.shape != new.labels.shape:
         differ.append(f"labels ({new.labels.shape} instead of {old.labels.shape})")
     elif not np.array_equal(old.labels, new.labels):
-        rows = np.flatnonzero((old.labels != new.labels).any(1))
-        differ.append(f"labels of rows {abbreviate([old.paths[row] for row in rows])}")
+        changed = np.flatnonzero((old.labels != new.labels).any(1))
+        differ.append(f"labels of rows {abbreviate([old.paths[row] for row in changed])}")
     described = ", ".join(differ) or "attributes, subsets or extras"
-    yield Finding(what, f"differ from the index in {described}", "the same", False)
+    yield Finding("official files", f"differ from the index in {described}", "the same", False)
 
 
 def _attributes(config: PreparedConfig, index: Index, root: Path) -> Iterator[Finding]:

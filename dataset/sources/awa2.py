@@ -7,13 +7,10 @@ Columns follow ``classes.txt``.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
 from dataset.class_attributes import awa_attributes
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Attributes, Rows
 from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import xlsa17
@@ -29,8 +26,9 @@ _HOST = "https://cvml.ista.ac.at/AwA2"
 _TABLES = ("classes.txt", "predicates.txt", "predicate-matrix-continuous.txt", "trainclasses.txt")
 
 
+@prepared
 class Awa2(Source):
-    """Animals with Attributes 2, as its publisher offers it."""
+    """Animals with Attributes 2: 50 animals, 85 attributes; by `main.py prepare awa2`."""
 
     name = "awa2"
     title = "Animals with Attributes 2"
@@ -100,16 +98,3 @@ def _images(root: Path) -> list[tuple[str, str]]:
         return [(file.rpartition("_")[0], file) for file in files]
     paths = (root / IMAGES).glob("*/[!.]*.jpg")  # no "._…" files, which macOS adds
     return sorted((path.parent.name, path.name) for path in paths)
-
-
-@dataclasses.dataclass(frozen=True)
-class Awa2Config(PreparedConfig):
-    """Keys of ``awa2``."""
-
-    source = Awa2()
-
-
-@DATASETS.register("awa2", config=Awa2Config)
-def build(config: Awa2Config, name: str) -> HashDataset:
-    """Animals with Attributes 2: 50 animals, 85 attributes; by `main.py prepare awa2`."""
-    return open_prepared(config, name)

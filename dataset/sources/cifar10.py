@@ -6,12 +6,8 @@ DeepHash-pytorch.
 
 from __future__ import annotations
 
-import dataclasses
-
-from common.registry import DATASETS
-from dataset.base import HashDataset
 from dataset.preparation import rules
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import Protocol
 from dataset.preparation.source import OfficialFile
 from dataset.sources.cifar_records import RecordSource
@@ -24,8 +20,9 @@ NAMES = f"{FOLDER}/batches.meta.txt"
 _ALL = {"rows": 60_000, "classes": 10}
 
 
+@prepared
 class Cifar10(RecordSource):
-    """CIFAR-10, as its publisher offers it for C programs."""
+    """CIFAR-10: 60,000 small pictures, ten classes; by `main.py prepare cifar10`."""
 
     name = "cifar10"
     title = "CIFAR-10"
@@ -63,16 +60,3 @@ class Cifar10(RecordSource):
             per_class={"train": 5000, "query": 1000, "database": 5000},
         ),
     )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Cifar10Config(PreparedConfig):
-    """Keys of ``cifar10``."""
-
-    source = Cifar10()
-
-
-@DATASETS.register("cifar10", config=Cifar10Config)
-def build(config: Cifar10Config, name: str) -> HashDataset:
-    """CIFAR-10: 60,000 small pictures, ten classes; by `main.py prepare cifar10`."""
-    return open_prepared(config, name)

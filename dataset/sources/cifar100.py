@@ -6,12 +6,8 @@ are not used.
 
 from __future__ import annotations
 
-import dataclasses
-
-from common.registry import DATASETS
-from dataset.base import HashDataset
 from dataset.preparation import rules
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import Protocol
 from dataset.preparation.source import OfficialFile
 from dataset.sources.cifar_records import RecordSource
@@ -22,8 +18,9 @@ NAMES = f"{FOLDER}/fine_label_names.txt"
 _ALL = {"rows": 60_000, "classes": 100}
 
 
+@prepared
 class Cifar100(RecordSource):
-    """CIFAR-100, as its publisher offers it for C programs."""
+    """CIFAR-100: 60,000 small pictures, 100 classes; by `main.py prepare cifar100`."""
 
     name = "cifar100"
     title = "CIFAR-100"
@@ -54,16 +51,3 @@ class Cifar100(RecordSource):
             per_class={"train": 500, "query": 100, "database": 500},
         ),
     )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Cifar100Config(PreparedConfig):
-    """Keys of ``cifar100``."""
-
-    source = Cifar100()
-
-
-@DATASETS.register("cifar100", config=Cifar100Config)
-def build(config: Cifar100Config, name: str) -> HashDataset:
-    """CIFAR-100: 60,000 small pictures, 100 classes; by `main.py prepare cifar100`."""
-    return open_prepared(config, name)

@@ -7,16 +7,13 @@ COCO 2014 has the same photos under other names, so lists of 2014 are read by id
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
 from dataset.preparation import rules
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
@@ -59,8 +56,9 @@ _FILES = (
 _ROWS = 122_218
 
 
+@prepared
 class Coco(Source):
-    """COCO 2017, as its publisher offers it."""
+    """COCO 2017: photos with five captions, 80 labels; made ready by `main.py prepare coco`."""
 
     name = "coco"
     title = "COCO 2017"
@@ -144,16 +142,3 @@ def _texts(captions: dict[str, Any], row: dict[int, int]) -> tuple[tuple[str, ..
         if text:
             texts[row[note["image_id"]]].append(text)
     return tuple(map(tuple, texts))
-
-
-@dataclasses.dataclass(frozen=True)
-class CocoConfig(PreparedConfig):
-    """Keys of ``coco``."""
-
-    source = Coco()
-
-
-@DATASETS.register("coco", config=CocoConfig)
-def build(config: CocoConfig, name: str) -> HashDataset:
-    """COCO 2017: photos with five captions, 80 labels; made ready by `main.py prepare coco`."""
-    return open_prepared(config, name)

@@ -7,14 +7,11 @@ whether its annotator saw one, weighted by the stated certainty; PIXEL uses them
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Attributes, Rows
 from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import xlsa17
@@ -33,8 +30,9 @@ _IMAGE_VALUES = f"{FOLDER}/attributes/image_attribute_labels.txt"
 _NAMES = ("attributes.txt", f"{FOLDER}/attributes.txt", f"{FOLDER}/attributes/attributes.txt")
 
 
+@prepared
 class Cub(Source):
-    """CUB-200-2011, as its publisher offers it."""
+    """CUB-200-2011: 200 birds, 312 attributes; by `main.py prepare cub`."""
 
     name = "cub"
     title = "Caltech-UCSD Birds 200-2011"
@@ -138,16 +136,3 @@ def read_image_attributes(file: Path, images: list[str], attributes: int) -> np.
             "pictures; it is cut short."
         )
     return values
-
-
-@dataclasses.dataclass(frozen=True)
-class CubConfig(PreparedConfig):
-    """Keys of ``cub``."""
-
-    source = Cub()
-
-
-@DATASETS.register("cub", config=CubConfig)
-def build(config: CubConfig, name: str) -> HashDataset:
-    """CUB-200-2011: 200 birds, 312 attributes; by `main.py prepare cub`."""
-    return open_prepared(config, name)

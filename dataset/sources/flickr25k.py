@@ -9,16 +9,13 @@ the tags that occur at least 20 times.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
 from dataset.preparation import rules
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
@@ -40,8 +37,9 @@ _HOST = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b"
 _PAGE = "https://press.liacs.nl/mirflickr/mirdownload.html"
 
 
+@prepared
 class Flickr25k(Source):
-    """MIRFlickr-25K, as its publisher offers it."""
+    """MIRFlickr-25K: photos with tags, 24 labels; made ready by `main.py prepare flickr25k`."""
 
     name = "flickr25k"
     title = "MIRFlickr-25K"
@@ -128,16 +126,3 @@ def _numbers(file: Path) -> set[int]:
 
 def _tags(file: Path) -> list[str]:
     return [line for line in read_lines(file) if line] if file.is_file() else []
-
-
-@dataclasses.dataclass(frozen=True)
-class Flickr25kConfig(PreparedConfig):
-    """Keys of ``flickr25k``."""
-
-    source = Flickr25k()
-
-
-@DATASETS.register("flickr25k", config=Flickr25kConfig)
-def build(config: Flickr25kConfig, name: str) -> HashDataset:
-    """MIRFlickr-25K: photos with tags, 24 labels; made ready by `main.py prepare flickr25k`."""
-    return open_prepared(config, name)

@@ -7,14 +7,11 @@ the order of ``classes.txt``; a name that two of them share is followed by its n
 from __future__ import annotations
 
 import collections
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import fine_grained
@@ -25,8 +22,9 @@ FOLDER = "nabirds"
 TABLES = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt")
 
 
+@prepared
 class NaBirds(Source):
-    """NABirds, as its publisher offers it."""
+    """NABirds: 48,562 photos, 555 kinds of birds; by `main.py prepare nabirds`."""
 
     name = "nabirds"
     title = "NABirds"
@@ -65,16 +63,3 @@ class NaBirds(Source):
             class_names=names,
             subsets={"train": train, "test": ~train},
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class NaBirdsConfig(PreparedConfig):
-    """Keys of ``nabirds``."""
-
-    source = NaBirds()
-
-
-@DATASETS.register("nabirds", config=NaBirdsConfig)
-def build(config: NaBirdsConfig, name: str) -> HashDataset:
-    """NABirds: 48,562 photos, 555 kinds of birds; by `main.py prepare nabirds`."""
-    return open_prepared(config, name)

@@ -12,15 +12,12 @@ official layout) or from one folder as ``images/<name>``.
 from __future__ import annotations
 
 import collections
-import dataclasses
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
 from dataset.preparation import rules
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
@@ -36,8 +33,9 @@ _PAGE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NU
 _LABELS = ("Groundtruth/AllLabels", "AllLabels")
 
 
+@prepared
 class NusWide(Source):
-    """NUS-WIDE, as its publisher offers it."""
+    """NUS-WIDE: photos with tags, 21 labels of 81; made ready by `main.py prepare nuswide`."""
 
     name = "nuswide"
     title = "NUS-WIDE"
@@ -146,16 +144,3 @@ def _paths(root: Path, names: list[str]) -> tuple[str, ...]:
     if (root / "Flickr").is_dir():
         return tuple(f"Flickr/{name}" for name in names)
     return tuple(f"images/{PurePosixPath(name).name}" for name in names)
-
-
-@dataclasses.dataclass(frozen=True)
-class NusWideConfig(PreparedConfig):
-    """Keys of ``nuswide``."""
-
-    source = NusWide()
-
-
-@DATASETS.register("nuswide", config=NusWideConfig)
-def build(config: NusWideConfig, name: str) -> HashDataset:
-    """NUS-WIDE: photos with tags, 21 labels of 81; made ready by `main.py prepare nuswide`."""
-    return open_prepared(config, name)

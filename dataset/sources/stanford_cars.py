@@ -6,14 +6,11 @@ photos in ``car_ims`` is not read: it renumbers them, so that equal seeds would 
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import fine_grained
@@ -25,8 +22,9 @@ LABELS = "cars_test_annos_withlabels.mat"
 _PAGE = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html (also kept by others, e.g. Kaggle)"
 
 
+@prepared
 class StanfordCars(Source):
-    """Stanford Cars, as its publisher offered it."""
+    """Stanford Cars: 16,185 photos, 196 models; by `main.py prepare stanford_cars`."""
 
     name = "stanford_cars"
     title = "Stanford Cars"
@@ -111,16 +109,3 @@ def _annotations(file: Path, classes: int) -> list[tuple[str, int]]:
     if any(not 0 <= c < classes for _, c in rows):
         raise UserError(f"'{file}' has a class that cars_meta.mat does not name.")
     return rows
-
-
-@dataclasses.dataclass(frozen=True)
-class StanfordCarsConfig(PreparedConfig):
-    """Keys of ``stanford_cars``."""
-
-    source = StanfordCars()
-
-
-@DATASETS.register("stanford_cars", config=StanfordCarsConfig)
-def build(config: StanfordCarsConfig, name: str) -> HashDataset:
-    """Stanford Cars: 16,185 photos, 196 models; by `main.py prepare stanford_cars`."""
-    return open_prepared(config, name)

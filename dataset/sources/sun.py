@@ -8,14 +8,11 @@ mean over its photos.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from common.registry import DATASETS
-from dataset.base import HashDataset
-from dataset.preparation.prepared_dataset import PreparedConfig, open_prepared
+from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Attributes, Rows
 from dataset.preparation.source import OfficialFile, Source
 from dataset.sources import xlsa17
@@ -32,8 +29,9 @@ _PAGE = f"{_HOST}/sunattributes.html"
 _TABLES = ("images.mat", "attributes.mat", "attributeLabels_continuous.mat")
 
 
+@prepared
 class Sun(Source):
-    """SUN Attributes, as its publisher offers it."""
+    """SUN Attributes: 717 scenes, 102 attributes; by `main.py prepare sun`."""
 
     name = "sun"
     title = "SUN Attributes"
@@ -138,16 +136,3 @@ def _class_attributes(
     return Attributes(
         names, words, (sums / labels.sum(0, dtype=np.int64)[:, None]).astype(np.float32)
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class SunConfig(PreparedConfig):
-    """Keys of ``sun``."""
-
-    source = Sun()
-
-
-@DATASETS.register("sun", config=SunConfig)
-def build(config: SunConfig, name: str) -> HashDataset:
-    """SUN Attributes: 717 scenes, 102 attributes; by `main.py prepare sun`."""
-    return open_prepared(config, name)

@@ -16,7 +16,13 @@ import numpy as np
 import torch
 
 from common.config.run_config import RunConfig
-from dataset.auxiliary.pseudo_images import FEATURES, Picture, pair_rows, read_pictures, row_name
+from dataset.auxiliary.pseudo_images import (
+    FEATURES,
+    PseudoImage,
+    pair_rows,
+    read_pseudo_images,
+    row_name,
+)
 from dataset.base import HashDataset
 from dataset.image_cache import Geometry
 from dataset.images import FileImages
@@ -63,7 +69,7 @@ def write_features(
     """
     import h5py
 
-    images = read_pictures(root, dataset)
+    images = read_pseudo_images(root, dataset)
     cache = FeatureCache(encoder.backbone, False, encoder.batch_size, device)
     bank = cache.images(FileImages([p.file for p in images], root), encoder.geometry)
     values = np.asarray(bank.features.pooled, np.float32)
@@ -78,7 +84,9 @@ def write_features(
     return len(images), _write_list(root / LIST, dataset, images, values)
 
 
-def _write_list(path: Path, dataset: HashDataset, images: list[Picture], values: np.ndarray) -> int:
+def _write_list(
+    path: Path, dataset: HashDataset, images: list[PseudoImage], values: np.ndarray
+) -> int:
     paired, added = pair_rows(dataset, images)
     position = {image.file: i for i, image in enumerate(images)}
     eye = np.eye(dataset.labels.shape[1], dtype=int)

@@ -86,7 +86,7 @@ def _entry(study: Study, rows: list[Row], queries: int, thumbnails: Thumbnails) 
         return {**entry, "note": str(error)}
     usual = Counter(map(_row_numbers, read.values())).most_common(1)[0][0]
     codes = {name: pair for name, pair in read.items() if _row_numbers(pair) == usual}
-    first = next(iter(runs))
+    first = next(iter(codes))
     dataset = study.datasets.matching(runs[first], codes[first][0])
     if isinstance(dataset, str):
         return {**entry, "note": f"The pictures are not at hand: {dataset}"}

@@ -147,7 +147,7 @@ def test_a_list_label_wins_over_the_annotation(root, tmp_path):
     dataset = load(root, "lists", lists=lists(root, tmp_path / "a"))
     index = load_index(root, "toy")
     selection = select(Toy(), index, Toy().protocol("lists"), root, tmp_path / "a")
-    assert len(selection) == 24 and selection.keys[3] == "3"
+    assert len(selection) == 24 and index.rows.keys[selection.rows[3]] == "3"
     np.testing.assert_array_equal(selection.labels, dataset.labels)
 
 

@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from common.registry import DATASETS
 from dataset.preparation.index import check_rows, load_index
 from dataset.preparation.lists import find_list, read_list
 from dataset.preparation.prepare import prepare, splits_file
 from dataset.preparation.prepared_dataset import SplitChoice, open_prepared
 from dataset.sources.coco import Coco
-from dataset.sources.flickr25k import CLEAR, LABELS, Flickr25k, Flickr25kConfig
-from dataset.sources.nuswide import CONCEPTS_21, NusWide, NusWideConfig
+from dataset.sources.flickr25k import CLEAR, LABELS, Flickr25k
+from dataset.sources.nuswide import CONCEPTS_21, NusWide
 from tests.dataset.sources.layouts import (
     ROWS,
     write_coco,
@@ -114,8 +115,9 @@ def test_nuswide_by_protocol(tmp_path):
     write_nuswide(tmp_path)
     prepare(NusWide(), tmp_path)
     numbers = {"query": 6, "train": 24}
-    dcmht = open_prepared(NusWideConfig(str(tmp_path), SplitChoice("dcmht", **numbers)), "nus")
-    mith = open_prepared(NusWideConfig(str(tmp_path), SplitChoice("mith", **numbers)), "nus")
+    nuswide = DATASETS.get("nuswide").config
+    dcmht = open_prepared(nuswide(str(tmp_path), SplitChoice("dcmht", **numbers)), "nus")
+    mith = open_prepared(nuswide(str(tmp_path), SplitChoice("mith", **numbers)), "nus")
     assert dcmht.class_names == mith.class_names == CONCEPTS_21
     assert len(dcmht) == 59 and len(mith) == 49 and all(texts[0] for texts in mith.texts)
     assert dcmht.split.hash != mith.split.hash
@@ -182,9 +184,8 @@ def test_the_published_lists_of_mirflickr_give_the_published_counts(tmp_path):
         published = Flickr25k().protocol(name).published
         counts = {part: published[part] for part in ("train", "query", "database")}
         assert splits[name]["counts"] == {**counts, "val": 0}
-    dataset = open_prepared(
-        Flickr25kConfig(str(tmp_path), SplitChoice("lists", lists=str(LISTS))), "flickr25k"
-    )
+    config = DATASETS.get("flickr25k").config(str(tmp_path), SplitChoice("lists", lists=str(LISTS)))
+    dataset = open_prepared(config, "flickr25k")
     assert dataset.class_names == tuple(names)
     assert int((~dataset.labels.any(1)).sum()) == 419
     np.testing.assert_array_equal(dataset.labels[dataset.split.query], parts[1].labels)

@@ -171,7 +171,7 @@ def test_cars_annotations_without_labels_or_with_strange_ones(tmp_path):
         stanford_cars.StanfordCars().read(tmp_path)
     (tmp_path / stanford_cars.LABELS).unlink()
     write_annotations(tmp_path / "devkit" / stanford_cars.LABELS, names, [1] * 12)
-    assert stanford_cars.StanfordCars().files[1].is_unpacked(tmp_path)
+    assert not stanford_cars.StanfordCars().files[1].lacking(tmp_path)
     assert stanford_cars.StanfordCars().read(tmp_path).labels[18:, 0].all()
     scipy.io.savemat(tmp_path / "devkit" / "cars_meta.mat", {"other": 1})
     with pytest.raises(UserError, match="class_names"):

@@ -224,7 +224,8 @@ def test_as_many_leak_as_in_the_released_lists():
 
 def test_pzsh_lists_with_features_are_read(awa2_root, tmp_path):
     split, selection = drawn(Awa2(), awa2_root, "pixel", query=1, train=1)
-    names, bits = selection.keys, selection.labels.astype(int)
+    names = [selection.index.rows.keys[row] for row in selection.rows]
+    bits = selection.labels.astype(int)
     for part, tail in (("train", "\t a caption\t0.25 -1.5"), ("query", ""), ("database", "")):
         rows = getattr(split, part)
         lines = [
