@@ -14,6 +14,7 @@ import yaml
 
 import main
 from common.code_files.run_codes import read_codes
+from runners.report import gallery as gallery_module
 from runners.report.curves import POINTS, training_curves
 from runners.report.files import all_tables
 from runners.report.gallery import Thumbnails, gallery
@@ -97,6 +98,29 @@ def test_the_gallery_shows_the_nearest_rows(data, study_root):
             assert hit["distance"] == distances[d]
             assert hit["right"] == bool((database.labels[d] & query.labels[q]).any())
             assert data["pictures"][hit["picture"]].startswith("data:image/jpeg;base64,")
+
+
+def test_the_best_method_has_other_rows_than_the_rest(study_root, tmp_path, monkeypatch):
+    """Those that share their rows are shown, with the dataset that they were measured on."""
+    shutil.copytree(study_root, tmp_path / "runs")
+    (run,) = (tmp_path / "runs").glob("*-lsh-16bit-s0-*")
+    shutil.copytree(run, run.with_name("third"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["run"]["method"] = "third"
+    (run.with_name("third") / "metrics.json").write_text(json.dumps(metrics))
+    runs = study(tmp_path / "runs")
+    best = max((row for row in runs.rows if row.bits == 16), key=lambda row: row.mean)
+
+    def other_rows(path):
+        query, database, split = read_codes(path)
+        if path.parent == best.results[0].folder:
+            query = dataclasses.replace(query, rows=query.rows[::-1])
+        return query, database, split
+
+    monkeypatch.setattr(gallery_module, "read_codes", other_rows)
+    entry = next(e for e in gallery(runs, 2, Thumbnails(10**6)) if e["direction"] == best.direction)
+    shown = {method["method"] for query in entry["queries"] for method in query["methods"]}
+    assert best.name not in shown and len(shown) == 2
 
 
 def test_thumbnails_stay_within_their_budget(study_root):
