@@ -210,9 +210,9 @@ def test_words_of_pictures_are_aligned_to(painted, tmp_path):
 def test_a_trained_blip_is_aligned_to_what_it_was_at_first(painted, tmp_path):
     from models.base import Progress
     from runners.training.optimization import Optimization
-    from tests.runners.generation.tiny import write_captioner
+    from tests.runners.generation.tiny import write_caption_model
 
-    write_captioner(tmp_path / "blip")
+    write_caption_model(tmp_path / "blip")
     words = [
         "backbone.name=blip", "backbone.config=null", f"backbone.weights={tmp_path / 'blip'}",
         f"data.generated={painted}",
@@ -270,9 +270,9 @@ def test_a_killed_run_goes_on_with_its_twin_and_memory(painted, tmp_path, monkey
     whole = outcome(run(*words, f"output={tmp_path / 'whole'}"))
     real = standard.StandardRunner._checkpoint
 
-    def dying(self, state):
-        real(self, state)
-        if state.epoch == 3:
+    def dying(self):
+        real(self)
+        if self.state.epoch == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -289,5 +289,5 @@ def test_a_run_with_generated_rows_encodes_new_images(painted, tmp_path):
     """Its memory has a row for each of them, so the model is rebuilt with their number."""
     folder = run(*WORDS, f"data.generated={painted}", f"output={tmp_path}")
     Image.new("RGB", (9, 9), "red").save(tmp_path / "0.png")
-    encoded = Encoder(folder.path).pictures(FileImages(["0.png"], tmp_path))
+    encoded = Encoder(folder.path).encode_images(FileImages(["0.png"], tmp_path))
     assert encoded.codes.shape == (1, folder.metrics()["run"]["bits"])
