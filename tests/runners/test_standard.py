@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 import main
 from common.config.run_config import compose
 from common.storage import checkpoint
-from runners import experiment
 from runners.base import run_config
+from runners.inputs import loading
 from runners.training.history import FILE as HISTORY
 from runners.training.history import read_history
 from tests.helpers import QUICK, ROOT, outcome, run
@@ -84,9 +84,9 @@ def test_the_same_command_gives_the_same_numbers(method, captioned, tmp_path):
 def test_an_encoder_kept_from_an_earlier_run_changes_nothing(pictures, tmp_path):
     data = [word for word in pictures if not word.startswith("backbone")]
     words = [*HASHNET, *data, "backbone=clip_mini"]
-    experiment._backbones.clear()
+    loading._backbones.clear()
     loaded = outcome(run(*words, f"output={tmp_path / 'a'}"))
-    assert experiment._backbones  # a frozen one is kept
+    assert loading._backbones  # a frozen one is kept
     assert outcome(run(*words, f"output={tmp_path / 'b'}")) == loaded
 
 
