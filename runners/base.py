@@ -67,8 +67,7 @@ class Runner(ABC):
         self.settings = config.runner.config
         self.folder = RunFolder(Path(config.output) / config.run_name)
         self.experiment: Experiment
-        self.of_train = Clock()
-        """Seconds of training by phase."""
+        self.train_clock = Clock()
         self.peak: PeakMemory
 
     @abstractmethod
@@ -88,8 +87,7 @@ class Runner(ABC):
     def run(self, lease: Lease | None = None) -> RunFolder:
         """Do the run, unless it is done already; return its folder.
 
-        Args:
-            lease: on the folder, where the caller has it already.
+        ``lease``: on the folder, where the caller has it already.
 
         Raises:
             UserError: what the user can correct. The folder says ``failed`` and why; it is removed
@@ -151,11 +149,10 @@ class Runner(ABC):
         with clock.phase("setup_s"):
             self.experiment = Experiment.build(self.config)
         log.info("%s", self.experiment.describe())
-        inputs = self.experiment.inputs_s
-        clock.add("setup_s", -inputs)
-        clock.add("inputs_s", inputs)
+        clock.add("setup_s", -self.experiment.inputs_s)
+        clock.add("inputs_s", self.experiment.inputs_s)
         with clock.phase("train_s"):
-            with self.of_train.phase("fit_s"):
+            with self.train_clock.phase("fit_s"):
                 self.experiment.fit_model()
             selection = self.train()
         self._evaluate(selection, clock.seconds)
@@ -188,12 +185,10 @@ class Runner(ABC):
             "split_hash": split.hash,
             "directions": reports,
             **({"zero_shot": zero_shot} if zero_shot else {}),
-            "timing": {
-                **timing,
-                **self.timing_notes(),
-                **clock.seconds,
-                "of_train": self.of_train.seconds,
-            },
+            "timing": timing
+            | self.timing_notes()
+            | clock.seconds
+            | {"of_train": self.train_clock.seconds},
             "memory": self.peak.read(),
         }
         write_json(self.folder.metrics_file, metrics)
@@ -241,8 +236,7 @@ class Runner(ABC):
         modalities = self.experiment.model.modalities
         directions = self.config.eval.directions or usual_directions(modalities, modalities)
         for direction in directions:
-            missing = {"i": "image", "t": "text"}.keys() - {m[0] for m in modalities}
-            if missing & {direction[0], direction[2]}:
+            if not set(sides(direction)) <= set(modalities):
                 raise UserError(
                     f"eval.directions has '{direction}', but model '{self.config.model.name}' "
                     f"encodes {' and '.join(modalities)} only on dataset "
@@ -254,9 +248,8 @@ class Runner(ABC):
         """Return the codes of all rows of a part of the split, for the modalities measured."""
         view = self.experiment.view(part)
         modalities = sorted({m for d in self.directions() for m in sides(d)})
-        codes = encode(
-            self.experiment.model, self.experiment.eval_batches(view), self.device, modalities
-        )
+        batches = self.experiment.eval_batches(view)
+        codes = encode(self.experiment.model, batches, self.device, modalities)
         return CodeSet(codes, view.labels.to(torch.uint8).numpy(), view.rows)
 
 
@@ -265,11 +258,10 @@ def _seen_classes(experiment: Experiment) -> list[int]:
 
     Generated rows do not count: a class without other training rows is an unseen one.
     """
-    dataset = experiment.dataset
     trained = experiment.split.train
     if experiment.generated is not None:
         trained = np.setdiff1d(trained, experiment.generated.rows)
-    carried = dataset.labels[trained].any(0).nonzero()[0].tolist()
+    carried = experiment.dataset.labels[trained].any(0).nonzero()[0].tolist()
     return sorted({*experiment.problem.seen_classes, *carried})
 
 
@@ -278,7 +270,6 @@ def run_config(config: RunConfig, lease: Lease | None = None) -> RunFolder:
     return config.runner.entry.target(config).run(lease)
 
 
-def set_threads(count: int) -> None:
-    """Let PyTorch use ``count`` CPU threads; 0 leaves its own choice."""
-    if count > 0:
-        torch.set_num_threads(count)
+def not_accepted(key: str, value: object, needed: str) -> UserError:
+    """Return the error for a value of ``runner.<key>``; ``needed`` says what would do."""
+    return UserError(f"runner.{key}={value} is not accepted; {needed}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,11 +35,7 @@ class Experiment:
     """The built parts of a run.
 
     Attributes:
-        config: what it was built from.
-        dataset, split, problem, model, loss: the parts; ``loss`` is None for methods without
-            gradient.
-        device: where model and loss are.
-        inputs: what views read.
+        loss: None for methods without gradient.
         generated: rows that are trained on beside those of the split, or None.
         backbone_name: how results call the encoder.
         inputs_s: seconds spent on decoding images, and on finding or computing features.
@@ -72,7 +68,7 @@ class Experiment:
         inputs = row_inputs(config, dataset, encoder, request, target)
         inputs_s = time.perf_counter() - start
         generated = dataset.generated if request.generated_rows else None
-        split = _with_generated(_split(config, dataset), generated).without(inputs.unreadable)
+        split = _split(config, dataset, generated).without(inputs.unreadable)
         check_complete(inputs.auxiliary, split)
         problem = problem_of(config, dataset, split)
         # only now: an encoder that is loaded draws an initialisation, one kept from before does not
@@ -134,13 +130,16 @@ class Experiment:
             seed=self.config.seed,
         )
 
-    def eval_batches(self, view: SplitView) -> Iterator[Batch]:
-        """Yield the rows of ``view`` in order; under several processes, this one's share."""
-        share = local_share(len(view))
+    def eval_batches(
+        self, view: SplitView, positions: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """Yield ``positions`` of ``view``; None: all, under several processes a share of them."""
+        if positions is None:
+            positions = range(len(view))[local_share(len(view))]
         size = self.config.data.eval_batch_size
-        for start in range(share.start, share.stop, size):
+        for start in range(0, len(positions), size):
             heartbeat()
-            yield view.__getitems__(range(start, min(start + size, share.stop)))
+            yield view.__getitems__(positions[start : start + size])
 
     @torch.no_grad()
     def fit_model(self) -> None:
@@ -150,32 +149,27 @@ class Experiment:
         self.model.eval()
         view = self.view("train", noise=True)
         pooled: dict[str, list[torch.Tensor]] = {m: [] for m in self.model.modalities}
-        size = self.config.data.eval_batch_size
-        for start in range(0, len(view), size):
-            batch = view.__getitems__(range(start, min(start + size, len(view)))).to(self.device)
+        for batch in self.eval_batches(view, range(len(view))):
+            batch = batch.to(self.device)
             for modality, parts in pooled.items():
                 parts.append(self.model.backbone(batch, modality).pooled.cpu())
         values = {modality: torch.cat(parts) for modality, parts in pooled.items()}
         self.model.fit(TrainFeatures(values.get("image"), values.get("text"), view.labels))
 
 
-def _split(config: RunConfig, dataset: HashDataset) -> SplitManifest:
-    if config.eval.select != "val":
-        return dataset.split
-    size = config.eval.val_size
-    rows = round(size * len(dataset.split.train)) if isinstance(size, float) else size
-    if len(dataset.split.val) or config.runner.name == "fit":
-        return dataset.split
-    if rows < 1:
-        raise UserError(
-            f"eval.val_size={size} gives no validation row; give more, or eval.select=last to "
-            "train on all rows without selection."
-        )
-    return dataset.split.with_val(rows, config.dataset.config.split.seed)
-
-
-def _with_generated(split: SplitManifest, generated: GeneratedRows | None) -> SplitManifest:
-    """Return the split with generated rows as further training rows, if there are any."""
+def _split(
+    config: RunConfig, dataset: HashDataset, generated: GeneratedRows | None
+) -> SplitManifest:
+    """Return the split with validation and generated rows, where the run has them."""
+    split, size = dataset.split, config.eval.val_size
+    if config.eval.select == "val" and not len(split.val) and config.runner.name != "fit":
+        rows = round(size * len(split.train)) if isinstance(size, float) else size
+        if rows < 1:
+            raise UserError(
+                f"eval.val_size={size} gives no validation row; give more, or eval.select=last to "
+                "train on all rows without selection."
+            )
+        split = split.with_val(rows, config.dataset.config.split.seed)
     if generated is None:
         return split
     return dataclasses.replace(

@@ -31,7 +31,7 @@ from models.centers.semantic import (
 )
 from models.image.image_hash import ImageHashConfig
 from models.image.shc import Classifier, ClassifierLoss, SHCLoss
-from runners.base import Selection
+from runners.base import Selection, not_accepted
 from runners.experiment import Experiment
 from runners.staged import (
     Report,
@@ -86,14 +86,10 @@ class SHCRunner(StagedRunner):
             )
         settings, distance = self.settings, self.settings.min_distance
         if settings.classifier.epochs < 1:
-            raise UserError(
-                f"runner.classifier.epochs={settings.classifier.epochs} is not accepted; at least "
-                "1 is needed."
-            )
+            epochs = settings.classifier.epochs
+            raise not_accepted("classifier.epochs", epochs, "at least 1 is needed.")
         if not settings.effort > 0:
-            raise UserError(
-                f"runner.effort={settings.effort} is not accepted; a number above 0 is needed."
-            )
+            raise not_accepted("effort", settings.effort, "a number above 0 is needed.")
         if distance is not None and not 0 <= distance <= config.bits:
             raise UserError(
                 f"runner.min_distance={distance} is not accepted with bits={config.bits}; 0 to "

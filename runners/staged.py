@@ -80,7 +80,6 @@ class Stages:
     """The stages of one run, which its log and its TensorBoard show."""
 
     def __init__(self, run: Path, tensorboard: bool) -> None:
-        """Take the folder of the run."""
         self.run_path = run
         self.tensorboard = tensorboard
         self.done: dict[str, Stage] = {}
@@ -102,8 +101,17 @@ class Stages:
         with locked(target.with_name(f"{target.name}.lock")) if main else contextlib.nullcontext():
             reused = _broadcast(target.is_dir())
             if not reused:
-                about = {"stage": name, "key": key, "run": self.run_path.name, "depends": depends}
-                self._build(target, about, build)
+                part = target.with_name(f"{target.name}.part")
+                part.mkdir(parents=True, exist_ok=True)
+                start = time.perf_counter()
+                report = dict(build(part))
+                seconds = round(time.perf_counter() - start, 3)
+                _broadcast(None)
+                if main:
+                    about = {"stage": name, "key": key, "run": self.run_path.name}
+                    figures = {"depends": depends, "seconds": seconds, "report": report}
+                    write_json(part / "stage.json", about | figures)
+                    os.replace(part, target)
             _broadcast(None)  # nobody reads before all is there
         record = _read(target)
         stage = Stage(name, key, target, record["report"], record["seconds"], record["run"], reused)
@@ -111,19 +119,6 @@ class Stages:
         if main:
             self._show(stage)
         return stage
-
-    def _build(
-        self, target: Path, about: Mapping[str, Any], build: Callable[[Path], Report]
-    ) -> None:
-        part = target.with_name(f"{target.name}.part")
-        part.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        report = dict(build(part))
-        seconds = round(time.perf_counter() - start, 3)
-        _broadcast(None)
-        if rank_and_world()[0] == 0:
-            write_json(part / "stage.json", {**about, "seconds": seconds, "report": report})
-            os.replace(part, target)
 
     def _show(self, stage: Stage) -> None:
         last = {k: v[-1] if isinstance(v, list) else v for k, v in stage.report.items() if v != []}
@@ -199,14 +194,10 @@ class StageTraining(StandardRunner):
         self, config: RunConfig, experiment: Experiment, modules: Mapping[str, nn.Module],
         folder: Path, tensorboard: Path,
     ) -> None:  # fmt: skip
-        """Take what is trained.
+        """Take what is trained, and of it what checkpoints hold (``modules``).
 
-        Args:
-            config: settings; its hash must be the same for all runs that share the stage.
-            experiment: data, and the model and loss to be trained.
-            modules: what checkpoints hold, of model and loss.
-            folder: the stage's.
-            tensorboard: where the curves go, in the folder of the run that trains.
+        The hash of ``config`` must be the same for all runs that share the stage; ``tensorboard``
+        is in the folder of the run that trains.
         """
         super().__init__(config)
         self.experiment = experiment

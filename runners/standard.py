@@ -20,7 +20,7 @@ from common.seeding import rng_state, set_rng_state
 from common.storage import checkpoint
 from dataset.loader import make_loader, set_epoch
 from models.base import Batch, Progress, Terms
-from runners.base import Runner, Selection, set_threads
+from runners.base import Runner, Selection, not_accepted
 from runners.evaluation.measure import map_directions, mean_map
 from runners.inputs.loading import choose_device
 from runners.tensorboard.run_writer import (
@@ -89,17 +89,13 @@ class StandardRunner(Runner):
         super().__init__(config)
         for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
             if getattr(self.settings, name) < 1:
-                raise UserError(
-                    f"runner.{name}={getattr(self.settings, name)} is not accepted; at least 1 is "
-                    "needed."
-                )
-        if self.settings.pictures < 0:
-            raise UserError(
-                f"runner.pictures={self.settings.pictures} is not accepted; give a number of "
-                "queries, or 0 for no pictures."
+                raise not_accepted(name, getattr(self.settings, name), "at least 1 is needed.")
+        if (pictures := self.settings.pictures) < 0:
+            raise not_accepted(
+                "pictures", pictures, "give a number of queries, or 0 for no pictures."
             )
         self.accelerator = self._accelerator()
-        self.micro_batch: int | None = None
+        self.state = _State()
         self.tensorboard_folder = self.folder.path / "tensorboard"
 
     def _accelerator(self) -> Any:
@@ -111,14 +107,14 @@ class StandardRunner(Runner):
         device = choose_device(self.config)
         if self.settings.precision == "fp16" and device.type == "cpu":
             raise UserError("runner.precision=fp16 needs a GPU; give bf16 or fp32 on a CPU.")
-        set_threads(self.settings.threads)
+        if self.settings.threads > 0:
+            torch.set_num_threads(self.settings.threads)
         # accelerate keeps one state per process; another run of a sweep may want another precision
         AcceleratorState._reset_state()
         return Accelerator(
             cpu=device.type == "cpu",
             mixed_precision={"fp32": "no"}.get(self.settings.precision, self.settings.precision),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-            step_scheduler_with_optimizer=False,
         )
 
     def train(self) -> Selection:
@@ -126,20 +122,20 @@ class StandardRunner(Runner):
         experiment = self.experiment
         assert experiment.loss is not None
         self.optimization = Optimization.build(self.config.optim, experiment.model, experiment.loss)
-        state = self._resume()
+        self._resume()
         module = TrainingModule(experiment.model, experiment.loss)
         self.module = self.accelerator.prepare(module)
         self.optimization.optimizers = [
             self.accelerator.prepare(optimizer) for optimizer in self.optimization.optimizers
         ]
-        self._train_epochs(state)
-        selection = self._selected(state)
+        self._train_epochs()
+        selection = self._selected()
         if self.is_main:
             shutil.rmtree(self.folder.checkpoints / "previous", ignore_errors=True)
         return selection
 
-    def _train_epochs(self, state: _State) -> None:
-        settings, accelerator = self.settings, self.accelerator
+    def _train_epochs(self) -> None:
+        settings, accelerator, state = self.settings, self.accelerator, self.state
         loader = make_loader(
             self.experiment.view("train", train=True), settings.batch_size, shuffle=True,
             seed=self.config.seed, workers=self.config.data.workers, drop_last=settings.drop_last,
@@ -157,21 +153,21 @@ class StandardRunner(Runner):
             for epoch in range(state.epoch, settings.epochs):
                 start = time.perf_counter()
                 set_epoch(loader, epoch)
-                with self.of_train.phase("step_s"):  # less what batches are waited for
+                with self.train_clock.phase("step_s"):  # less what batches are waited for
                     loss, rates = self._train_epoch(loader, epoch, steps)
                 state.epoch = epoch + 1
                 seconds = time.perf_counter() - start
-                with self.of_train.phase("select_s"):
-                    measured = self._evaluate_epoch(state)
+                with self.train_clock.phase("select_s"):
+                    measured = self._evaluate_epoch()
                 record = EpochRecord(state.epoch, loss, rates, seconds, measured)
-                with self.of_train.phase("board_s"):
+                with self.train_clock.phase("board_s"):
                     self._log_epoch(record)
                     self.tensorboard_writer.write_epoch(record)
                 advance(1, note=f"loss {loss['total']:.4f}")
-                with self.of_train.phase("write_s"):
+                with self.train_clock.phase("write_s"):
                     if self.is_main:
                         append_record(self.folder.path, record)
-                    self._checkpoint(state)
+                    self._checkpoint()
         self.tensorboard_writer.close()
 
     def _train_epoch(
@@ -183,7 +179,7 @@ class StandardRunner(Runner):
         steps = math.ceil(batches / accumulate)  # of the optimisers, in an epoch
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
-        for number, batch in enumerate(self.of_train.waiting("data_s", loader)):
+        for number, batch in enumerate(self.train_clock.waiting("data_s", loader)):
             heartbeat()
             progress = Progress(epoch, epoch * steps + number // accumulate, epochs, epochs * steps)
             rates = self.optimization.set_rates(progress)
@@ -199,8 +195,7 @@ class StandardRunner(Runner):
     def _step(self, batch: Batch, progress: Progress, share: int, step_now: bool) -> Terms:
         """Add one batch's gradient, as one of ``share``; step the optimisers if it is the last."""
         accelerator = self.accelerator
-        waiting = nullcontext() if step_now else accelerator.no_sync(self.module)
-        with waiting:
+        with nullcontext() if step_now else accelerator.no_sync(self.module):
             terms = self._gradients(batch, progress, share)
         if step_now:
             if self.settings.clip_norm > 0:
@@ -217,10 +212,10 @@ class StandardRunner(Runner):
         while True:
             before = rng_state()
             try:
-                if self.micro_batch is not None:
+                if (rows := self.state.micro_batch) is not None:
                     return step_in_parts(
-                        self.accelerator.unwrap_model(self.module), batch, progress,
-                        self.micro_batch, backward=backward, autocast=self.accelerator.autocast,
+                        self.accelerator.unwrap_model(self.module), batch, progress, rows,
+                        backward=backward, autocast=self.accelerator.autocast,
                         check=check_finite,
                     )  # fmt: skip
                 terms = self.module(batch, progress)
@@ -230,7 +225,7 @@ class StandardRunner(Runner):
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(self.micro_batch or len(batch), error)
+                self._halve(self.state.micro_batch or len(batch), error)
             set_rng_state(before)
 
     def _halve(self, rows: int, error: Exception) -> None:
@@ -251,22 +246,24 @@ class StandardRunner(Runner):
                 f"Out of memory with {rows} rows in the model, and {obstacle}; give a smaller "
                 "runner.batch_size or a smaller encoder, or another runner.device."
             ) from error
-        self.micro_batch = (rows + 1) // 2
+        self.state.micro_batch = (rows + 1) // 2
         self.optimization.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         log.warning(
             "out of memory with %d rows in the model; from now on %d at a time, with the loss of "
-            "the whole batch", rows, self.micro_batch,
+            "the whole batch", rows, self.state.micro_batch,
         )  # fmt: skip
 
     def notes(self) -> dict[str, Any]:
         """Return the rows of a micro-batch, where memory did not suffice for a batch."""
-        return {"micro_batch": self.micro_batch} if self.micro_batch is not None else {}
+        rows = self.state.micro_batch
+        return {} if rows is None else {"micro_batch": rows}
 
-    def _evaluate_epoch(self, state: _State) -> Measurement | None:
+    def _evaluate_epoch(self) -> Measurement | None:
         """Measure on what epochs are selected by, if this is the time; save the best state."""
-        evaluation, last = self.config.eval, state.epoch == self.settings.epochs
+        evaluation, state = self.config.eval, self.state
+        last = state.epoch == self.settings.epochs
         if evaluation.select == "last" or (state.epoch % evaluation.every and not last):
             return None
         part = "train" if evaluation.select == "val" else "database"
@@ -277,28 +274,27 @@ class StandardRunner(Runner):
         )  # fmt: skip
         values = {name: report["map"]["all"]["expected"] for name, report in reports.items()}
         measured = Measurement(evaluation.select, mean_map(reports), values)
-        with self.of_train.phase("board_s"):
+        with self.train_clock.phase("board_s"):
             codes = EpochCodes(evaluation.select, part, tuple(reports), query, database)
             self.tensorboard_writer.draw_codes(state.epoch, codes)
         if state.best_score is None or measured.score > state.best_score:
             state.best_epoch, state.best_score = state.epoch, measured.score
             if self.is_main:
-                with self.of_train.phase("write_s"):
+                with self.train_clock.phase("write_s"):
                     checkpoint.save(self.folder.checkpoints / "best", self.modules())
         return measured
 
-    def _checkpoint(self, state: _State) -> None:
-        due = state.epoch % self.settings.checkpoint_every == 0
-        if not self.is_main or not (due or state.epoch == self.settings.epochs):
+    def _checkpoint(self) -> None:
+        epoch, settings = self.state.epoch, self.settings
+        if not self.is_main or (epoch % settings.checkpoint_every and epoch != settings.epochs):
             return
-        state.micro_batch = self.micro_batch
         checkpoint.keep_previous(self.folder.checkpoints / "last")
         checkpoint.save(
             self.folder.checkpoints / "last", self.modules(), self.optimization.optimizers,
-            rng_state(), {**dataclasses.asdict(state), "config": self.config.hash},
+            rng_state(), {**dataclasses.asdict(self.state), "config": self.config.hash},
         )  # fmt: skip
 
-    def _resume(self) -> _State:
+    def _resume(self) -> None:
         """Load the last undamaged checkpoint, if there is one."""
         for name in ("last", "previous"):
             folder = self.folder.checkpoints / name
@@ -314,10 +310,10 @@ class StandardRunner(Runner):
                 if self.is_main:
                     shutil.rmtree(folder, ignore_errors=True)
                 continue
-            return self._load(folder, saved)
-        return _State()
+            self._load(folder, saved)
+            return
 
-    def _load(self, folder: Path, saved: dict[str, Any]) -> _State:
+    def _load(self, folder: Path, saved: dict[str, Any]) -> None:
         if saved.pop("config", None) != self.config.hash:
             raise UserError(
                 f"Checkpoint '{folder}' belongs to another configuration than run "
@@ -326,17 +322,15 @@ class StandardRunner(Runner):
         checkpoint.load_modules(folder, self.modules())
         checkpoint.load_optimizers(folder, self.optimization.optimizers)
         set_rng_state(checkpoint.read_rng(folder))
-        state = _State(**saved)
-        self.micro_batch = state.micro_batch
-        log.info("resumed after epoch %d of %d", state.epoch, self.settings.epochs)
-        return state
+        self.state = _State(**saved)
+        log.info("resumed after epoch %d of %d", self.state.epoch, self.settings.epochs)
 
-    def _selected(self, state: _State) -> Selection:
+    def _selected(self) -> Selection:
         if self.config.eval.select == "last":
-            return Selection("last", state.epoch)
+            return Selection("last", self.state.epoch)
         self.accelerator.wait_for_everyone()
         checkpoint.load_modules(self.folder.checkpoints / "best", self.modules())
-        return Selection(self.config.eval.select, state.best_epoch, state.best_score)
+        return Selection(self.config.eval.select, self.state.best_epoch, self.state.best_score)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """Return what checkpoints hold: file name → module."""

@@ -28,7 +28,7 @@ from models.centers.twdh_transforms import (
     reproduced,
 )
 from models.cross_modal.twdh import TwDH, TwDHLoss
-from runners.base import Selection
+from runners.base import Selection, not_accepted
 from runners.staged import (
     Report,
     Stage,
@@ -73,9 +73,7 @@ class TwDHRunner(StagedRunner):
                    "released.batch_size": self.settings.released.batch_size}  # fmt: skip
         for name, value in numbers.items():
             if value <= 0:
-                raise UserError(
-                    f"runner.{name}={value} is not accepted; a number above 0 is needed."
-                )
+                raise not_accepted(name, value, "a number above 0 is needed.")
 
     def train(self) -> Selection:
         """Build or reuse both stages, and load the network of the selected epoch into the model."""
@@ -89,8 +87,7 @@ class TwDHRunner(StagedRunner):
         if self.is_main:
             name = "last" if selection.on == "last" else "best"
             checkpoint.save(self.folder.checkpoints / name, self.modules(), state=state)
-            if history := read_history(network.folder):  # a stage of an older version has none
-                write_history(self.folder.path, history)
+            write_history(self.folder.path, read_history(network.folder))
         return selection
 
     def _transform(self, model: TwDH, length: int) -> Stage:

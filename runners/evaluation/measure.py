@@ -74,24 +74,14 @@ def report_counted(
     }
 
 
-def report_directions(
-    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
-    at: Sequence[int | str], no_relevant: str, device: torch.device | str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return direction → metrics."""
-    counted = count_directions(query, database, directions, device=device)
-    return report_counted(counted, at=at, no_relevant=no_relevant)
-
-
 def map_directions(
     query: CodeSet, database: CodeSet, directions: Sequence[str], *,
     no_relevant: str, device: torch.device | str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return direction → ``{"map": {"all": …}}``, the one part of a report that selection reads."""
     reports = {}
-    for direction, histograms in count_directions(
-        query, database, directions, device=device
-    ).items():
+    counted = count_directions(query, database, directions, device=device)
+    for direction, histograms in counted.items():
         if no_relevant == "skip":
             histograms = histograms.select(histograms.total_relevant > 0)
         reports[direction] = {"map": {"all": mean_band(average_precision(histograms))}}

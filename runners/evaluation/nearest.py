@@ -13,13 +13,7 @@ from common.directions import sides
 
 
 class Hit(NamedTuple):
-    """A row that a query retrieved.
-
-    Attributes:
-        row: number in the dataset.
-        distance: Hamming distance of the codes.
-        right: whether it shares a label with the query.
-    """
+    """A retrieved row of the dataset, its Hamming distance, and whether it shares a label."""
 
     row: int
     distance: int

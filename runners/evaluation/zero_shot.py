@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from common.code_files.run_codes import CodeSet
-from runners.evaluation.measure import report_directions
+from runners.evaluation.measure import count_directions, report_counted
 
 CUTS: tuple[str | int, ...] = ("all", 5000)
 DRAW_SEED = 0
@@ -36,17 +36,9 @@ def zero_shot_report(
 ) -> dict[str, Any] | None:  # fmt: skip
     """Return the three measures for every direction, or None where nothing is zero-shot.
 
-    That is where every query is of a seen class.
-
-    Args:
-        query: codes of the split's queries.
-        database: codes of its database.
-        directions: what is measured.
-        seen_classes: of the C, those that training rows carry or may carry.
-        trained_rows: numbers of the dataset's rows that were trained or selected on.
-        at: cuts of mAP beside :data:`CUTS`.
-        no_relevant: see :func:`~common.metrics.retrieval_report`.
-        device: likewise.
+    That is where every query is of a seen class. ``seen_classes`` are those of the C that training
+    rows carry or may carry, ``trained_rows`` the dataset's rows that were trained or selected on,
+    ``at`` cuts of mAP beside :data:`CUTS`.
 
     Returns:
         ``seen_classes``, ``rows`` (how many of each kind), ``seen_queries`` (where they come from)
@@ -63,22 +55,20 @@ def zero_shot_report(
     def measure(queries: CodeSet, rows: CodeSet) -> dict[str, Any]:
         if not len(queries.rows) or not len(rows.rows):
             return {}
-        reports = report_directions(
-            queries, rows, directions, at=cuts, no_relevant=no_relevant, device=device
-        )
+        counted = count_directions(queries, rows, directions, device=device)
+        reports = report_counted(counted, at=cuts, no_relevant=no_relevant)
         return {direction: report["map"] for direction, report in reports.items()}
 
     standard = measure(unseen_queries, database)
     alone = measure(unseen_queries, _part(database, database_unseen))
     mixed_unseen, mixed_seen = measure(unseen_queries, rest), measure(seen_queries, rest)
-    by_direction: dict[str, Any] = {}
-    for direction in directions:
-        by_direction[direction] = {"all_classes": standard[direction]}
+    by_direction: dict[str, Any] = {d: {"all_classes": standard[d]} for d in directions}
+    for direction, measures in by_direction.items():
         if alone:
-            by_direction[direction]["unseen_only"] = alone[direction]
+            measures["unseen_only"] = alone[direction]
         if mixed_unseen and mixed_seen:
             both = {"unseen": mixed_unseen[direction], "seen": mixed_seen[direction]}
-            by_direction[direction]["generalised"] = {**both, "harmonic": _harmonic(**both)}
+            measures["generalised"] = {**both, "harmonic": _harmonic(**both)}
     return {
         "seen_classes": [int(c) for c in seen_classes],
         "rows": {

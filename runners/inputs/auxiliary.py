@@ -25,12 +25,7 @@ log = logging.getLogger("hashing")
 
 @dataclasses.dataclass(frozen=True)
 class AuxiliaryRows:
-    """One kind of auxiliary inputs, and what views read of it.
-
-    Attributes:
-        inputs: the rows that have one, and for which parts of the split.
-        read: indexed by number in ``inputs.rows``.
-    """
+    """One kind of auxiliary inputs, and what views read of it, by number in ``inputs.rows``."""
 
     inputs: AuxiliaryInputs
     read: ViewInputs
@@ -62,11 +57,10 @@ def from_features(
     inputs: AuxiliaryInputs, cache: FeatureCache, geometry: Geometry | None
 ) -> AuxiliaryRows:
     """Return the inputs as features: the dataset's own where the encoder fits, else cached ones."""
-    text_features = None
+    read = ViewInputs(image_features=_image_features(inputs, cache, geometry))
     if inputs.texts is not None and "text" in cache.backbone.modalities:
-        text_features = cache.texts(inputs.texts).features
-    image_features = _image_features(inputs, cache, geometry)
-    read = ViewInputs(image_features=image_features, text_features=text_features)
+        features = cache.texts(inputs.texts).features
+        read = dataclasses.replace(read, text_features=features)
     return AuxiliaryRows(inputs, read)
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,14 +19,11 @@ from common.batch import Batch, Features
 from common.storage.cache import cached
 from dataset.base import ImageSource
 from dataset.image_cache import Geometry, ImageCache
-from dataset.loader import SplitView, ViewInputs
+from dataset.loader import SplitView, ViewInputs, make_loader
 from dataset.stacked import StackedImages, stack
 from models.base import Backbone
 from utils.files import digest
 from utils.progress import progress_bar
-
-if TYPE_CHECKING:
-    import h5py
 
 log = logging.getLogger("hashing")
 VERSION = "1"  # part of every key: raise it when what is computed changes
@@ -57,11 +53,7 @@ def encoder_mark(backbone: Backbone, geometry: Geometry | None) -> str:
 class FeatureCache:
     """The cached features of one frozen encoder, computed where they are missing.
 
-    Attributes:
-        backbone: the encoder.
-        tokens: whether token features are kept beside the pooled ones.
-        batch_size: rows encoded at a time.
-        device: where they are encoded.
+    ``tokens``: whether token features are kept beside the pooled ones.
     """
 
     backbone: Backbone
@@ -84,8 +76,7 @@ class FeatureCache:
             cache = ImageCache.open(images, (geometry,), on_bad_image)
             inputs = ViewInputs(cache.array(geometry), self.backbone.image_input)
             view = SplitView(np.arange(len(images)), np.zeros((len(images), 1)), inputs)
-            starts = range(0, len(view), self.batch_size)
-            batches = (view.__getitems__(range(len(view))[s : s + self.batch_size]) for s in starts)
+            batches = make_loader(view, self.batch_size)
             self._write(path, batches, len(images), "image", cache.bad_rows)
 
         return _open(cached("features", f"{key}.h5", build))
@@ -109,7 +100,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def _write(
-        self, path: Path, batches: Iterator[Batch], rows: int, modality: str, bad_rows: np.ndarray
+        self, path: Path, batches: Iterable[Batch], rows: int, modality: str, bad_rows: np.ndarray
     ) -> None:
         import h5py
 
@@ -141,11 +132,8 @@ def _open(path: Path) -> FeatureBank:
     import h5py
 
     with h5py.File(path, "r") as file:
-        parts = [_mapped(path, file[name]) if name in file else None for name in NAMES]
+        stored = [file.get(name) for name in NAMES]
+        parts = [  # contiguous, so that they can be mapped into memory
+            s and np.memmap(path, s.dtype, "r", s.id.get_offset(), s.shape) for s in stored
+        ]
         return FeatureBank(Features(*parts), file["bad_rows"][:])  # type: ignore[arg-type]
-
-
-def _mapped(path: Path, stored: h5py.Dataset) -> np.ndarray:
-    """Map a contiguous HDF5 dataset into memory instead of reading it."""
-    offset = stored.id.get_offset()
-    return np.memmap(path, stored.dtype, "r", offset, stored.shape)

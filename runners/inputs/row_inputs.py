@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from common.config.run_config import RunConfig
-from dataset.base import HashDataset
+from dataset.base import HashDataset, ImageSource
 from dataset.image_cache import Geometry, ImageCache
 from dataset.loader import ViewInputs, flatten_captions
 from dataset.stacked import sources_of, stack
@@ -50,78 +51,56 @@ def row_inputs(
     data = config.data
     cache = FeatureCache(backbone, request.tokens, data.eval_batch_size, device)
     is_frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
-    if is_frozen and data.feature_cache == "auto" and data.augment == "none":
-        return from_features(config, dataset, cache, request)
-    return from_raw_rows(config, dataset, cache, request)
-
-
-def from_features(
-    config: RunConfig, dataset: HashDataset, cache: FeatureCache, request: InputRequest
-) -> RowInputs:
-    """Return cached features of all rows, computed where they are missing."""
-    train_geometry, geometry = _geometries(config, cache.backbone)
+    cached = is_frozen and data.feature_cache == "auto" and data.augment == "none"
     train = evaluation = ViewInputs()
-    unreadable = np.empty(0, np.int64)
-    if train_geometry is not None and geometry is not None:
-        banks = [
-            cache.images(dataset.images, wanted, config.data.on_bad_image)
-            for wanted in (train_geometry, geometry)
-        ]
-        train, evaluation = (ViewInputs(image_features=bank.features) for bank in banks)
-        unreadable = np.union1d(*(bank.bad_rows for bank in banks))
-    if "text" in cache.backbone.modalities and dataset.texts is not None:
-        captions, offsets = flatten_captions(dataset.texts)
-        features = cache.texts(captions).features
-        train, evaluation = (
-            dataclasses.replace(view, text_features=features, caption_offsets=offsets)
-            for view in (train, evaluation)
+    geometry, unreadable = None, np.empty(0, np.int64)
+    if backbone.image_input is not None and "image" in backbone.modalities:
+        size = backbone.image_input.size
+        geometry = Geometry(data.eval_geometry, size)
+        geometries = (Geometry(data.train_geometry, size), geometry)
+        images = images_from_features if cached else images_from_raw_rows
+        (train, evaluation), unreadable = images(
+            dataset.images, geometries, cache, data.on_bad_image
         )
-    rows = {
-        name: auxiliary.from_features(inputs, cache, geometry)
-        for name, inputs in auxiliary.requested(dataset, request.auxiliary).items()
-    }
-    return RowInputs(train, evaluation, rows, _stand_in(cache.backbone, train), unreadable)
-
-
-def from_raw_rows(
-    config: RunConfig, dataset: HashDataset, cache: FeatureCache, request: InputRequest
-) -> RowInputs:
-    """Return images and token ids of all rows; images are decoded once and cached."""
-    backbone, (train_geometry, geometry) = cache.backbone, _geometries(config, cache.backbone)
-    train = evaluation = ViewInputs()
-    unreadable = np.empty(0, np.int64)
-    if train_geometry is not None and geometry is not None:
-        distinct = tuple(dict.fromkeys((train_geometry, geometry)))
-        parts = sources_of(dataset.images)
-        caches = [ImageCache.open(part, distinct, config.data.on_bad_image) for part in parts]
-        train, evaluation = (
-            ViewInputs(stack([part.array(wanted) for part in caches]), backbone.image_input)
-            for wanted in (train_geometry, geometry)
-        )
-        starts = np.cumsum([0, *(len(part) for part in parts)])
-        unreadable = np.concatenate([c.bad_rows + s for c, s in zip(caches, starts, strict=False)])
     if "text" in backbone.modalities and dataset.texts is not None:
         captions, offsets = flatten_captions(dataset.texts)
-        tokens = backbone.tokenize(captions)
-        train, evaluation = (
-            dataclasses.replace(view, tokens=tokens, caption_offsets=offsets)
-            for view in (train, evaluation)
-        )
+        text: dict[str, Any] = {"caption_offsets": offsets}
+        if cached:
+            text["text_features"] = cache.texts(captions).features
+        else:
+            text["tokens"] = backbone.tokenize(captions)
+        train, evaluation = (dataclasses.replace(v, **text) for v in (train, evaluation))
+    build = auxiliary.from_features if cached else auxiliary.from_raw_rows
     rows = {
-        name: auxiliary.from_raw_rows(inputs, cache, geometry)
+        name: build(inputs, cache, geometry)
         for name, inputs in auxiliary.requested(dataset, request.auxiliary).items()
     }
-    return RowInputs(train, evaluation, rows, backbone, unreadable)
+    encoder = _stand_in(backbone, train) if cached else backbone
+    return RowInputs(train, evaluation, rows, encoder, unreadable)
 
 
-def _geometries(
-    config: RunConfig, backbone: Backbone
-) -> tuple[Geometry, Geometry] | tuple[None, None]:
-    """Return how images become square in training and in evaluation; None: they are not read."""
-    if backbone.image_input is None or "image" not in backbone.modalities:
-        return None, None
-    size, data = backbone.image_input.size, config.data
-    return Geometry(data.train_geometry, size), Geometry(data.eval_geometry, size)
+def images_from_features(
+    images: ImageSource, geometries: Sequence[Geometry], cache: FeatureCache, on_bad_image: str
+) -> tuple[list[ViewInputs], np.ndarray]:
+    """Return for each geometry the cached features of all images, and the unreadable rows."""
+    banks = [cache.images(images, geometry, on_bad_image) for geometry in geometries]
+    views = [ViewInputs(image_features=bank.features) for bank in banks]
+    return views, np.union1d(*(bank.bad_rows for bank in banks))
+
+
+def images_from_raw_rows(
+    images: ImageSource, geometries: Sequence[Geometry], cache: FeatureCache, on_bad_image: str
+) -> tuple[list[ViewInputs], np.ndarray]:
+    """Return for each geometry all images, decoded once and cached, and the unreadable rows."""
+    parts = sources_of(images)
+    decoded = [ImageCache.open(part, geometries, on_bad_image) for part in parts]
+    views = [
+        ViewInputs(stack([part.array(geometry) for part in decoded]), cache.backbone.image_input)
+        for geometry in geometries
+    ]
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    bad_rows = [part.bad_rows + start for part, start in zip(decoded, starts, strict=False)]
+    return views, np.concatenate(bad_rows)
 
 
 def _stand_in(backbone: Backbone, inputs: ViewInputs) -> CachedBackbone:

@@ -8,6 +8,7 @@ are removed from the files.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,46 +18,38 @@ from utils.files import atomic_path
 FILES = "events.out.tfevents.*"
 
 
-def drop_events(folder: Path, unwanted: Callable[[str, int], bool]) -> int:
+def drop_events(folder: Path, unwanted: Callable[[str, int], bool]) -> None:
     """Remove values for which ``unwanted(tag, step)`` from the event files directly in ``folder``.
 
     A file is replaced as a whole. What follows a torn record, the last one of a killed process, is
     lost. A file without unwanted values is not changed, and neither is one that cannot be read.
-
-    Returns:
-        How many values were removed.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    dropped = 0
     for file in sorted(folder.glob(FILES)):
-        records, removed = [], 0
+        records, changed = [], False
         for record in _records(file):
             event = Event.FromString(record)
             values = [v for v in event.summary.value if not unwanted(v.tag, event.step)]
-            unwanted_count = len(event.summary.value) - len(values)
-            removed += unwanted_count
-            if not unwanted_count:
+            if len(values) == len(event.summary.value):
                 records.append(record)
-            elif values:
+                continue
+            changed = True
+            if values:
                 del event.summary.value[:]
                 event.summary.value.extend(values)
                 records.append(event.SerializeToString())
-        if removed:
+        if changed:
             with atomic_path(file) as temporary, open(temporary, "wb") as stream:
                 writer = RecordWriter(stream)
                 for record in records:
                     writer.write(record)
-        dropped += removed
-    return dropped
 
 
 def _records(file: Path) -> Iterator[Any]:
     """Yield the serialised events of a file, up to the first one that is damaged."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
-    try:
+    with contextlib.suppress(Exception):  # the reader raises errors of any type on a torn file
         yield from RawEventFileLoader(str(file)).Load()
-    except Exception:  # the reader raises errors of any type on a torn file
-        return

@@ -14,11 +14,9 @@ MOST_NAMES = 40  # that can be read along an axis
 
 
 def heat_maps(matrices: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> Figure:
-    """Return square matrices side by side, coloured from -1 (blue) over 0 (white) to 1 (red).
+    """Return matrices [C,C] side by side, coloured from -1 (blue) over 0 (white) to 1 (red).
 
-    Args:
-        matrices: title → [C,C].
-        names: of the C rows; written only where there is room.
+    ``names`` of the C rows are written only where there is room.
     """
     from matplotlib.figure import Figure
 
@@ -37,13 +35,7 @@ def heat_maps(matrices: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> 
 
 
 def distance_histogram(distances: np.ndarray, bits: int, required: int | None = None) -> Figure:
-    """Return how many pairs have which Hamming distance, and a line at the required one.
-
-    Args:
-        distances: integers [P].
-        bits: K, the end of the axis.
-        required: the least distance, if there is one.
-    """
+    """Return how many pairs have which of P Hamming distances, and a line at the least required."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")

@@ -74,13 +74,12 @@ class Sheets:
 
     def _thumbnail(self, row: int) -> Image.Image:
         try:
-            image = Image.fromarray(np.asarray(self.dataset.images.decode(row)))
+            image = Image.fromarray(self.dataset.images.decode(row))
         except (BadImageError, OSError):
             return Image.new("RGB", (SIDE, SIDE), "#dddddd")
-        method = Image.Resampling.NEAREST if max(image.size) < SIDE else None
-        if method is not None:  # tiny images stay sharp
-            return ImageOps.pad(image, (SIDE, SIDE), method, "white")
-        return ImageOps.pad(image, (SIDE, SIDE), color="white")
+        sampling = Image.Resampling  # tiny images stay sharp
+        method = sampling.NEAREST if max(image.size) < SIDE else sampling.BICUBIC
+        return ImageOps.pad(image, (SIDE, SIDE), method, "white")
 
 
 def as_jpeg(sheet: Image.Image) -> bytes:

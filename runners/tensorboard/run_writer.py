@@ -22,12 +22,13 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.code_files.run_codes import CodeSet, read_codes
 from common.config import schema
@@ -57,13 +58,11 @@ _PIECE = 2**16  # rows of codes that are real numbers at a time
 
 @dataclasses.dataclass(frozen=True)
 class EpochCodes:
-    """The codes by which an epoch was measured.
+    """The codes by which an epoch was measured, or the final ones.
 
     Attributes:
-        on: ``val`` or ``query``.
-        part: of the split, the rows of ``database``.
-        directions: what was measured.
-        query, database: the codes.
+        on: part of the split whose rows are the queries.
+        part: that of the rows of ``database``.
     """
 
     on: str
@@ -78,26 +77,21 @@ class TensorBoardWriter:
 
     def __init__(
         self, events: SummaryWriter | None, experiment: Experiment, *, epoch: int, epochs: int,
-        pictures: int = 0, clock: Callable[[], float] = time.perf_counter,
+        pictures: int = 0,
     ) -> None:  # fmt: skip
-        """Go on after ``epoch`` epochs: events of later ones are dropped.
+        """Go on after ``epoch`` of ``epochs`` epochs: events of later ones are dropped.
 
-        Args:
-            events: writes into the run's ``tensorboard/``.
-            experiment: whose model and images are shown.
-            epoch: epochs finished.
-            epochs: in all.
-            pictures: queries whose retrieved rows are shown, 0 for none.
-            clock: seconds.
+        ``events`` writes into the run's ``tensorboard/``; ``pictures`` are the queries whose
+        retrieved rows are shown.
         """
         self.events, self.experiment = events, experiment
-        self.epochs, self.pictures, self.clock = epochs, pictures, clock
-        self.start, self.spent, self.cost = clock(), 0.0, FIRST
+        self.epochs, self.pictures = epochs, pictures
+        self.start, self.spent, self.cost = time.perf_counter(), 0.0, FIRST
         self.drawn = self._tenth(epoch)
         self.sheets = Sheets(experiment.dataset)
         self._code_events: SummaryWriter | None = None
         if events is not None:
-            for folder in (Path(events.log_dir), codes_folder(events)):
+            for folder in (Path(events.log_dir), Path(events.log_dir) / "codes"):
                 drop_events(folder, lambda tag, step: step > epoch and not tag.startswith("stage/"))
 
     def _tenth(self, epoch: int) -> int:
@@ -122,34 +116,24 @@ class TensorBoardWriter:
         """Draw the codes of an epoch, where a drawing is due."""
         if self.events is None:
             return
-        start = self.clock()
-        if not self._due(epoch, start):
+        start = time.perf_counter()
+        affordable = self.spent + self.cost <= SHARE * (start - self.start)
+        due = affordable and self._tenth(epoch) > self.drawn
+        if not due and epoch < self.epochs:
             return
         self._draw(epoch, codes)
-        self.drawn, self.cost = self._tenth(epoch), self.clock() - start
+        self.drawn, self.cost = self._tenth(epoch), time.perf_counter() - start
         self.spent += self.cost
-
-    def _due(self, epoch: int, now: float) -> bool:
-        if epoch == self.epochs:
-            return True
-        affordable = self.spent + self.cost <= SHARE * (now - self.start)
-        return affordable and self._tenth(epoch) > self.drawn
 
     def _draw(self, epoch: int, codes: EpochCodes) -> None:
         assert self.events is not None
         if self._code_events is None:
-            self._code_events = open_writer(codes_folder(self.events))
-        events, experiment = self._code_events, self.experiment
-        for direction in codes.directions:
-            values = pr_by_radius(
-                codes.query, codes.database, direction,
-                no_relevant=experiment.config.eval.no_relevant, device=experiment.device,
-            )  # fmt: skip
-            add_curve(events, f"pr_radius/{codes.on}/{direction}", values, epoch)
-            if codes.on == "val" and self.pictures > 0:
+            self._code_events = open_writer(Path(self.events.log_dir) / "codes")
+        events = self._code_events
+        add_codes(events, f"pr_radius/{codes.on}", "", self.experiment, codes, epoch)
+        if codes.on == "val" and self.pictures > 0:
+            for direction in codes.directions:
                 self._draw_retrieved(events, epoch, direction, codes)
-        add_code_histograms(events, "", codes.database, epoch)
-        add_outputs(events, "", experiment, codes.part, tuple(codes.database.codes), epoch)
         events.flush()
 
     def _draw_retrieved(
@@ -195,18 +179,13 @@ def draw_results(tensorboard: Path, experiment: Experiment, folder: RunFolder) -
             writer.add_scalar(name, value, step)
     drop_events(tensorboard / "codes", lambda tag, step: tag.startswith("final/"))
     with open_writer(tensorboard / "codes") as writer:
+        codes = EpochCodes("query", "database", tuple(metrics["directions"]), query, database)
+        add_codes(writer, "final/pr_radius", "final/", experiment, codes, step)
         for direction, report in metrics["directions"].items():
-            values = pr_by_radius(
-                query, database, direction,
-                no_relevant=experiment.config.eval.no_relevant, device=experiment.device,
-            )  # fmt: skip
-            add_curve(writer, f"final/pr_radius/{direction}", values, step)
             curve = report["pr_rank"]
             for name in ("precision", "recall"):
                 for rank, value in zip(curve["rank"], curve[name], strict=True):
                     writer.add_scalar(f"final/{name}_by_rank/{direction}", value, rank)
-        add_code_histograms(writer, "final/", database, step)
-        add_outputs(writer, "final/", experiment, "database", tuple(database.codes), step)
 
 
 def open_writer(folder: Path) -> SummaryWriter:
@@ -220,11 +199,6 @@ def add_summary(writer: SummaryWriter, summary: Any, step: int | None = None) ->
     """Write a summary that the writer has no method for."""
     file: Any = writer.file_writer
     file.add_summary(summary, step)
-
-
-def codes_folder(writer: SummaryWriter) -> Path:
-    """Return the folder of what is drawn of codes, beside the scalars of ``writer``."""
-    return Path(writer.log_dir) / "codes"
 
 
 def final_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -300,35 +274,41 @@ def bit_moments(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         float64 [K] and [K(K-1)/2]. A bit that is the same in all rows correlates with none.
     """
-    count, bits = codes.shape
-    products = np.zeros((bits, bits))
-    for start in range(0, count, _PIECE):
+    products = np.zeros((codes.shape[1], codes.shape[1]))
+    for start in range(0, len(codes), _PIECE):
         piece = codes[start : start + _PIECE].astype(np.float32)
         products += piece.T @ piece  # integers below 2^24: exact
     mean = codes.mean(0, dtype=np.float64)
-    covariance = products / count - np.outer(mean, mean)
+    covariance = products / len(codes) - np.outer(mean, mean)
     deviation = np.sqrt(1 - mean**2)  # of ±1
     scale = np.outer(deviation, deviation)
     correlation = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
-    return mean, np.clip(correlation[np.triu_indices(bits, 1)], -1, 1)
+    return mean, np.clip(correlation[np.triu_indices(len(mean), 1)], -1, 1)
 
 
-def add_curve(writer: SummaryWriter, tag: str, values: np.ndarray, step: int) -> None:
-    """Write what :func:`pr_by_radius` returns."""
-    right, wrong, rejected, missed, precision, recall = values
-    writer.add_pr_curve_raw(tag, right, wrong, rejected, missed, precision, recall, step)
-
-
-def add_code_histograms(writer: SummaryWriter, prefix: str, database: CodeSet, step: int) -> None:
-    """Write how balanced the bits of the database are, and how they correlate."""
-    for modality, codes in database.codes.items():
-        if not len(codes):
+def add_codes(
+    writer: SummaryWriter, curve: str, prefix: str, experiment: Experiment, codes: EpochCodes,
+    step: int,
+) -> None:  # fmt: skip
+    """Write curves by radius, how balanced the database's bits are and correlate, and outputs."""
+    for direction in codes.directions:
+        values = pr_by_radius(
+            codes.query, codes.database, direction,
+            no_relevant=experiment.config.eval.no_relevant, device=experiment.device,
+        )  # fmt: skip
+        writer.add_pr_curve_raw(f"{curve}/{direction}", *values, step)  # type: ignore[call-arg]
+    for modality, bits in codes.database.codes.items():
+        if not len(bits):
             continue
-        mean, correlation = bit_moments(codes)
+        mean, correlation = bit_moments(bits)
         writer.add_histogram(f"{prefix}bit_mean/{modality}", mean, step, bins=_BINS)
         if len(correlation):  # one bit has no other
             tag = f"{prefix}bit_correlation/{modality}"
             writer.add_histogram(tag, correlation, step, bins=_BINS)
+    outputs = sampled_outputs(experiment, codes.part, tuple(codes.database.codes))
+    for modality, output in outputs.items():
+        if len(output):
+            writer.add_histogram(f"{prefix}output/{modality}", output, step, bins=_OUTPUT_BINS)
 
 
 def sampled_rows(rows: int) -> np.ndarray:
@@ -338,24 +318,18 @@ def sampled_rows(rows: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def add_outputs(
-    writer: SummaryWriter, prefix: str, experiment: Experiment, part: str,
-    modalities: tuple[str, ...], step: int,
-) -> None:  # fmt: skip
-    """Write the real values whose sign is the code, of some rows of a part of the split."""
+def sampled_outputs(
+    experiment: Experiment, part: str, modalities: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return the finite real values whose sign is the code, of some rows of a part of the split."""
     view, model = experiment.view(part), experiment.model
-    positions = sampled_rows(len(view))
     was_training = model.training
     model.eval()
-    size = experiment.config.data.eval_batch_size
-    outputs: dict[str, list[torch.Tensor]] = {modality: [] for modality in modalities}
-    for start in range(0, len(positions), size):
-        batch = view.__getitems__(positions[start : start + size].tolist()).to(experiment.device)
+    outputs = {modality: torch.empty(0) for modality in modalities}
+    for batch in experiment.eval_batches(view, sampled_rows(len(view)).tolist()):
+        batch = batch.to(experiment.device)
         for modality, values in outputs.items():
-            values.append(model.encode(batch, modality).float().cpu().flatten())
+            encoded = model.encode(batch, modality).float().cpu().flatten()
+            outputs[modality] = torch.cat([values, encoded])
     model.train(was_training)
-    for modality, values in outputs.items():
-        flat = torch.cat([torch.empty(0), *values]).numpy()
-        flat = flat[np.isfinite(flat)]
-        if len(flat):
-            writer.add_histogram(f"{prefix}output/{modality}", flat, step, bins=_OUTPUT_BINS)
+    return {modality: values[values.isfinite()] for modality, values in outputs.items()}

@@ -47,8 +47,7 @@ class Pairs:
     captions: list[tuple[str, ...]]
 
     def __add__(self, other: Pairs) -> Pairs:
-        both = np.concatenate([self.images, other.images])
-        return Pairs(both, self.captions + other.captions)
+        return Pairs(np.concatenate([self.images, other.images]), self.captions + other.captions)
 
 
 def scenes(seed: int, rows: int) -> Pairs:
@@ -126,9 +125,8 @@ class Sampler:
     def __init__(self, pairs: Pairs, seed: int) -> None:
         """Turn all captions into ids once."""
         self.images = torch.from_numpy(pairs.images)
-        tokenize = clip_tokenize(WORDS)
         distinct = {text: i for i, text in enumerate({t for c in pairs.captions for t in c})}
-        self.ids, _ = tokenize(list(distinct))
+        self.ids, _ = clip_tokenize(WORDS)(list(distinct))
         self.captions = [[distinct[text] for text in row] for row in pairs.captions]
         self.random = np.random.default_rng(seed)
 

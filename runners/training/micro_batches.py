@@ -60,14 +60,8 @@ def step_in_parts(
 ) -> Terms:  # fmt: skip
     """Add the gradient of a batch with at most ``rows`` rows in the model at a time.
 
-    Args:
-        module: model and loss, on one process.
-        batch: B rows.
-        progress: epoch and step.
-        rows: of a part, at least 1.
-        backward: runs the backward pass from the total of the terms, which it may scale.
-        autocast: context of the model's precision.
-        check: is called with the terms before.
+    On one process; ``backward`` gets the total of the terms, which it may scale, ``check`` the
+    terms before; ``autocast`` is the context of the model's precision.
     """
     parts = [rows_of(batch, i, min(i + rows, len(batch))) for i in range(0, len(batch), rows)]
     states, outputs = [], []

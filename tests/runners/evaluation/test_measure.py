@@ -10,7 +10,13 @@ import torch
 
 from common.code_files.run_codes import CodeSet, read_codes
 from common.directions import sides
-from runners.evaluation.measure import encode, map_directions, mean_map, report_directions
+from runners.evaluation.measure import (
+    count_directions,
+    encode,
+    map_directions,
+    mean_map,
+    report_counted,
+)
 from runners.evaluation.query_ap import read_query_ap
 from runners.evaluation.reevaluate import reevaluate
 from tests.helpers import QUICK, run
@@ -57,9 +63,8 @@ def test_each_direction_compares_its_own_sides():
         return CodeSet(codes, labels[rows], rows)
 
     query, database = part(np.arange(3)), part(np.arange(12))
-    reports = report_directions(
-        query, database, ["i2t", "t2i", "i2i"], at=("all", 5), no_relevant="zero"
-    )
+    counted = count_directions(query, database, ["i2t", "t2i", "i2i"])
+    reports = report_counted(counted, at=("all", 5), no_relevant="zero")
     assert list(reports) == ["i2t", "t2i", "i2i"]
     for direction, report in reports.items():
         of_query, of_database = sides(direction)
@@ -88,7 +93,8 @@ def test_the_map_alone_is_that_of_the_report(no_relevant):
     )  # fmt: skip
     query.labels[3] = 0  # nothing is relevant to it
     alone = map_directions(query, database, ["i2i"], no_relevant=no_relevant)
-    reports = report_directions(query, database, ["i2i"], at=["all"], no_relevant=no_relevant)
+    counted = count_directions(query, database, ["i2i"])
+    reports = report_counted(counted, at=["all"], no_relevant=no_relevant)
     assert alone["i2i"]["map"]["all"] == reports["i2i"]["map"]["all"]
     assert mean_map(alone) == mean_map(reports)
 

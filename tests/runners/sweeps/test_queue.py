@@ -186,13 +186,13 @@ from utils.errors import UserError
 
 @RUNNERS.register("{name}", config=StandardConfig)
 class Failing(StandardRunner):
-    def _evaluate_epoch(self, state):
+    def _evaluate_epoch(self):
         counter = Path("{counter}")
         left = int(counter.read_text())
-        if state.epoch == 2 and left:
+        if self.state.epoch == 2 and left:
             counter.write_text(str(left - 1))
             raise {error}
-        return super()._evaluate_epoch(state)
+        return super()._evaluate_epoch()
 '''
 
 
@@ -272,10 +272,10 @@ def test_a_stuck_worker_ends_itself_and_another_resumes(sweep_file, tmp_path, mo
 
     evaluate = StandardRunner._evaluate_epoch
 
-    def stuck(self, state):
-        if state.epoch == 2:
+    def stuck(self):
+        if self.state.epoch == 2:
             hang_once(tmp_path)
-        return evaluate(self, state)
+        return evaluate(self)
 
     monkeypatch.setattr(StandardRunner, "_evaluate_epoch", stuck)
     configs = configs_of(sweep_file({"method": ["csq"], "bits": [8]}))

@@ -298,9 +298,8 @@ def test_drawing_takes_a_small_share_of_the_time(captioned, tmp_path, monkeypatc
     experiment = Experiment.build(compose(words))
     now, drawn = [0.0], []
     events = SummaryWriter(str(tmp_path / "events"))
-    tensorboard = run_writer.TensorBoardWriter(
-        events, experiment, epoch=0, epochs=100, clock=lambda: now[0]
-    )
+    monkeypatch.setattr(run_writer.time, "perf_counter", lambda: now[0])
+    tensorboard = run_writer.TensorBoardWriter(events, experiment, epoch=0, epochs=100)
 
     def draw(epoch, codes):
         drawn.append(epoch)
@@ -342,14 +341,15 @@ def test_events_are_taken_out_of_files(tmp_path):
     (file,) = tmp_path.glob("events*")
     with open(file, "ab") as stream:
         stream.write(b"torn")
-    assert drop_events(tmp_path, lambda tag, step: step > 3) == 0
+    drop_events(tmp_path, lambda tag, step: step > 3)
     assert file.read_bytes().endswith(b"torn")  # nothing to take out: left as it is
-    assert drop_events(tmp_path, lambda tag, step: step > 1 and tag.startswith("loss/")) == 2
+    drop_events(tmp_path, lambda tag, step: step > 1 and tag.startswith("loss/"))
     assert scalars(tmp_path, "loss/total") == {1: 0.5}
     assert set(scalars(tmp_path, "stage/centers/min")) == {1, 2, 3}
     (tmp_path / "events.out.tfevents.9").write_bytes(b"not events at all")
-    assert drop_events(tmp_path, lambda tag, step: True) == 4
-    assert drop_events(tmp_path / "gone", lambda tag, step: True) == 0
+    drop_events(tmp_path, lambda tag, step: True)
+    assert not events_in(tmp_path).Tags()["scalars"]
+    drop_events(tmp_path / "gone", lambda tag, step: True)
 
 
 def test_final_figures_of_a_zero_shot_run():
