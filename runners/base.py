@@ -65,6 +65,9 @@ class Runner(ABC):
             )
         self.config = config
         self.settings = config.runner.config
+        threads = getattr(self.settings, "threads", 0)
+        if threads > 0:
+            torch.set_num_threads(threads)
         self.folder = RunFolder(Path(config.output) / config.run_name)
         self.experiment: Experiment
         self.train_clock = Clock()

@@ -107,8 +107,6 @@ class StandardRunner(Runner):
         device = choose_device(self.config)
         if self.settings.precision == "fp16" and device.type == "cpu":
             raise UserError("runner.precision=fp16 needs a GPU; give bf16 or fp32 on a CPU.")
-        if self.settings.threads > 0:
-            torch.set_num_threads(self.settings.threads)
         # accelerate keeps one state per process; another run of a sweep may want another precision
         AcceleratorState._reset_state()
         return Accelerator(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from common.config.run_config import compose
 from runners.standard import StandardConfig
@@ -38,3 +39,13 @@ def test_keys_of_training_are_accepted_and_mean_nothing():
 def test_others_are_refused(word, message):
     with pytest.raises(UserError, match=message):
         compose([*LSH, word])
+
+
+@pytest.mark.parametrize("method", ["lsh", "csq"])
+def test_every_runner_uses_the_threads_that_are_asked_for(method, monkeypatch):
+    counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    for threads in (3, 0):
+        config = compose([f"method={method}", *LSH[1:], f"runner.threads={threads}"])
+        config.runner.entry.target(config)
+    assert counts == [3]
