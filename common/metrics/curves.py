@@ -159,10 +159,11 @@ def ndcg_at(
     if isinstance(histograms, Histograms):
         if gain != "binary":
             raise UserError(f"NDCG with gain '{gain}' needs counts by grade, see count_grades.")
-        rows, relevant = histograms.rows, histograms.relevant
-        counts = torch.stack([rows - relevant, relevant], dim=2)
-    else:
-        counts = histograms.counts  # [Q,K+1,G]
+        best = histograms.total_relevant[:, None]  # the relevant rows come first
+        return normalised_gain(
+            histograms.rows, histograms.relevant.double(), best, best.double(), at
+        )
+    counts = histograms.counts  # [Q,K+1,G]
     by_grade = GAINS[gain](torch.arange(counts.shape[2], dtype=torch.float64))
     grades = counts.sum(1).flip(1)  # the highest first
     return normalised_gain(

@@ -109,8 +109,7 @@ def _count(
             torch_backend.count(query, block, levels, counts, device=target, memory_mb=memory_mb)
     if not rows:
         raise UserError("The database has no rows; at least one is needed.")
-    shape = (len(query), query.bits + 1, levels)
-    return GradedHistograms(torch.from_numpy(counts.reshape(shape)))
+    return GradedHistograms(torch.from_numpy(counts).unflatten(1, (-1, levels)))
 
 
 def _checked_device(device: torch.device | str | None) -> torch.device:
