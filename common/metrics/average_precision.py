@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.metrics.curves import mean_over_queries
 from common.metrics.histograms import Histograms
 from utils.errors import UserError, unknown_name
 
@@ -71,22 +72,14 @@ def average_precision_at(
     from common.metrics.counting import closed_forms
 
     bands = np.zeros((histograms.queries, 3))
-    if histograms.queries:
-        cut = min(at, histograms.database) if at is not None else histograms.database
-        divisor = {
-            "retrieved": closed_forms.RETRIEVED,
-            "min": closed_forms.MIN,
-            "total": closed_forms.TOTAL,
-        }[denominator]
-        closed_forms.over_queries(
-            closed_forms.average_precisions, *histograms.arrays(), cut, divisor, bands
-        )
+    cut = min(at or histograms.database, histograms.database)
+    divisor = DENOMINATORS.index(denominator)
+    closed_forms.over_queries(
+        closed_forms.average_precisions, *histograms.arrays(), cut, divisor, bands
+    )
     return TieBand(*torch.from_numpy(bands).unbind(1))
 
 
 def mean_band(band: TieBand) -> dict[str, float]:
     """Return the means over queries as ``{"expected", "worst", "best"}``; 0 without any query."""
-    return {
-        name: float(values.mean()) if len(values) else 0.0
-        for name, values in band._asdict().items()
-    }
+    return {name: float(mean_over_queries(values)) for name, values in band._asdict().items()}

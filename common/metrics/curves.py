@@ -106,17 +106,14 @@ def curve_by_radius(histograms: Histograms, average: str = "micro") -> Curve:
             own values. A radius that holds no row has precision 0, not 1, and a query without
             relevant rows has recall 0.
     """
+    rows, relevant = histograms.rows, histograms.relevant
     if average == "micro":
-        within = histograms.rows.sum(0).cumsum(0)
-        within_r = histograms.relevant.sum(0).cumsum(0)
-        return Curve(ratio(within_r, within), ratio(within_r, within_r[-1]))
-    if average == "macro":
-        within, within_r = histograms.rows.cumsum(1), histograms.relevant.cumsum(1)
-        return Curve(
-            mean_over_queries(ratio(within_r, within)),
-            mean_over_queries(ratio(within_r, histograms.total_relevant[:, None])),
-        )
-    raise UserError(f"Unknown average '{average}'; 'micro' and 'macro' are known.")
+        rows, relevant = rows.sum(0, keepdim=True), relevant.sum(0, keepdim=True)
+    elif average != "macro":
+        raise UserError(f"Unknown average '{average}'; 'micro' and 'macro' are known.")
+    within, within_r = rows.cumsum(1), relevant.cumsum(1)
+    precision, recall = ratio(within_r, within), ratio(within_r, within_r[:, -1:])
+    return Curve(mean_over_queries(precision), mean_over_queries(recall))
 
 
 def precision_within(histograms: Histograms, radius: int = 2) -> Tensor:
@@ -162,31 +159,36 @@ def ndcg_at(
     if isinstance(histograms, Histograms):
         if gain != "binary":
             raise UserError(f"NDCG with gain '{gain}' needs counts by grade, see count_grades.")
-        sizes, gains = histograms.rows, histograms.relevant.double()
-        relevant = histograms.total_relevant
-        grades = torch.stack([relevant, sizes.sum(1) - relevant], dim=1)
-        by_grade = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    else:
-        counts = histograms.counts  # [Q,K+1,G]
-        by_grade = GAINS[gain](torch.arange(counts.shape[2], dtype=torch.float64))
-        sizes, gains = counts.sum(2), counts.double() @ by_grade
-        grades, by_grade = counts.sum(1).flip(1), by_grade.flip(0)  # the highest first
+        best = histograms.total_relevant[:, None]  # the relevant rows come first
+        return normalised_gain(
+            histograms.rows, histograms.relevant.double(), best, best.double(), at
+        )
+    counts = histograms.counts  # [Q,K+1,G]
+    by_grade = GAINS[gain](torch.arange(counts.shape[2], dtype=torch.float64))
+    grades = counts.sum(1).flip(1)  # the highest first
+    return normalised_gain(
+        counts.sum(2), counts.double() @ by_grade, grades, grades * by_grade.flip(0), at
+    )
+
+
+def normalised_gain(
+    sizes: Tensor, gains: Tensor, best_sizes: Tensor, best_gains: Tensor, at: int | None
+) -> Tensor:
+    """Return DCG@R of tied groups over that of the best order, float64 [Q]; 0 where that is 0.
+
+    Sizes are int64 [Q,P], rows of consecutive groups; gains float64 [Q,P], summed over the rows.
+    """
     database = int(sizes[0].sum()) if len(sizes) else 0
     cut = database if at is None else min(at, database)
-    dcg = discounted_gain(sizes, gains, cut)
-    ideal = discounted_gain(grades, grades * by_grade, cut)
+    dcg = _discounted_gain(sizes, gains, cut)
+    ideal = _discounted_gain(best_sizes, best_gains, cut)
     return torch.where(ideal > 0, dcg / ideal, 0.0)
 
 
-def discounted_gain(sizes: Tensor, gains: Tensor, cut: int) -> Tensor:
+def _discounted_gain(sizes: Tensor, gains: Tensor, cut: int) -> Tensor:
     """Return the expected Σ gain/log2(1 + t) over ranks t ≤ ``cut`` of tied groups, float64 [Q].
 
     The discounts are summed in blocks of ranks, so that memory does not grow with the database.
-
-    Args:
-        sizes: int64 [Q,P], rows of consecutive groups.
-        gains: float64 [Q,P], their gains, summed.
-        cut: the last rank.
     """
     from common.metrics.counting import closed_forms
 

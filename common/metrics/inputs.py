@@ -27,15 +27,7 @@ def build_histograms(
 ) -> Histograms:
     """Check codes and labels and return the histograms, from which every metric follows.
 
-    Args:
-        query_codes: array or tensor [Q,K] that :func:`common.codes.as_codes` accepts.
-        query_labels: [Q,C] of 0/1, or class numbers [Q].
-        database_codes: [N,K].
-        database_labels: [N,C] or [N], of the same kind.
-        strict: refuse values other than ±1, 0 and 1 instead of taking their sign.
-        backend: see :func:`common.metrics.counting.dispatch.count_histograms`.
-        device: where to count; None = where ``query_codes`` are (the CPU for arrays).
-        memory_mb: bound on temporary memory in MiB.
+    The arguments are those of :func:`common.metrics.report.retrieval_report`.
 
     Raises:
         UserError: no rows, different numbers of bits or classes, labels of two kinds, rows

@@ -47,14 +47,11 @@ def as_labels(array: Any) -> NDArray[np.int64] | NDArray[np.bool_]:
 
 
 def check_comparable(bits: tuple[int, int], classes: tuple[int | None, int | None]) -> None:
-    """Refuse a query and a database that cannot be compared.
-
-    Args:
-        bits: code lengths of the query and of the database.
-        classes: their numbers of classes, None for class numbers.
+    """Refuse a query and a database, in this order, that cannot be compared.
 
     Raises:
-        UserError: they differ in the number of bits or classes or in the kind of labels.
+        UserError: they differ in the number of bits or classes or in the kind of labels, of which
+            class numbers have None as their number of classes.
     """
     if bits[0] != bits[1]:
         raise UserError(

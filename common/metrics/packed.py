@@ -35,8 +35,8 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def select(self, rows: slice) -> PackedRows:
-        """Return some of the rows; nothing is copied."""
+    def select(self, rows: slice | NDArray[np.bool_]) -> PackedRows:
+        """Return some of the rows; a slice copies nothing."""
         return dataclasses.replace(self, codes=self.codes[rows], labels=self.labels[rows])
 
 

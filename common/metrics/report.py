@@ -18,7 +18,6 @@ from common.metrics.average_precision import (
 from common.metrics.counting.dispatch import count_grades, count_histograms
 from common.metrics.curves import (
     GAINS,
-    Curve,
     curve_by_radius,
     curve_by_rank,
     log_ranks,
@@ -125,12 +124,9 @@ def report_packed(
         query.select(local_share(len(query))), database, backend=backend, device=device,
         memory_mb=memory_mb,
     )  # fmt: skip
-    if isinstance(counted, Histograms):
-        counted = Histograms(gather_rows(counted.rows), gather_rows(counted.relevant))
-    else:
-        counted = GradedHistograms(gather_rows(counted.counts))
+    gathered = type(counted)(*map(gather_rows, vars(counted).values()))
     return report_histograms(
-        counted, at=at, precision_at=precision_at, no_relevant=no_relevant, gain=gain
+        gathered, at=at, precision_at=precision_at, no_relevant=no_relevant, gain=gain
     )
 
 
@@ -192,11 +188,8 @@ def _points(precision_at: Sequence[int] | None, database: int) -> list[int]:
 def _curves(histograms: Histograms, points: Sequence[int], database: int) -> dict[str, Any]:
     """Return precision and recall at the points, along the ranking and by radius."""
     ranks = log_ranks(database)
-    both = curve_by_rank(histograms, [*(min(rank, database) for rank in points), *ranks])
-    at_points, by_rank = (
-        Curve(*(values[:, part] for values in both))
-        for part in (slice(0, len(points)), slice(len(points), None))
-    )
+    at_points = curve_by_rank(histograms, [min(rank, database) for rank in points])
+    by_rank = curve_by_rank(histograms, ranks)
     micro, macro = curve_by_radius(histograms, "micro"), curve_by_radius(histograms, "macro")
     return {
         "precision_at": _by_rank(points, at_points.precision),

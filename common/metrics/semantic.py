@@ -7,16 +7,15 @@ their bucket, which is the expectation over all orders, as everywhere in this pa
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from common.metrics.counting.dispatch import count_histograms
-from common.metrics.curves import discounted_gain
+from common.metrics.curves import normalised_gain
 from common.metrics.packed import PackedRows
 from utils.errors import UserError
 
@@ -56,7 +55,7 @@ def semantic_ndcg(
     """
     if at is not None and at < 1:
         raise UserError(f"NDCG@R needs a cut R of at least 1, but got {at}.")
-    return _Ranking.of(query, database, similarity, memory_mb).ndcg(at)
+    return _ndcg_by_cut(query, database, similarity, [at], memory_mb)[0]
 
 
 def semantic_means(
@@ -68,56 +67,34 @@ def semantic_means(
     memory_mb: float = 256,
 ) -> dict[str, float]:
     """Return the mean over queries of :func:`semantic_ndcg` for each cut, from one count."""
-    ranking = _Ranking.of(query, database, similarity, memory_mb)
-    return {key: float(ranking.ndcg(cut).mean()) for key, cut in cuts.items()}
+    by_cut = _ndcg_by_cut(query, database, similarity, cuts.values(), memory_mb)
+    return {key: float(ndcg.mean()) for key, ndcg in zip(cuts, by_cut, strict=True)}
 
 
-class _Ranking(NamedTuple):
-    """Rows and gains by distance, and by class in falling similarity; Q queries.
-
-    Attributes:
-        sizes: int64 [Q,K+1].
-        gains: float64 [Q,K+1], summed over the rows.
-        best_sizes: int64 [Q,C'], C' classes of the database.
-        best_gains: float64 [Q,C'], summed over the rows.
-        database: number of rows.
-    """
-
-    sizes: Tensor
-    gains: Tensor
-    best_sizes: Tensor
-    best_gains: Tensor
-    database: int
-
-    @classmethod
-    def of(
-        cls, query: PackedRows, database: PackedRows, similarity: Any, memory_mb: float
-    ) -> _Ranking:
-        query_classes = _class_numbers(query, "query")
-        row_classes = _class_numbers(database, "database")
-        least = int(max(query_classes.max(), row_classes.max())) + 1
-        gains = _checked(similarity, least)[query_classes]  # [Q,C]
-        classes, size = np.unique(row_classes, return_counts=True)
-        per_bucket = torch.zeros(len(query), query.bits + 1, dtype=torch.float64)
-        sizes = torch.zeros(len(query), query.bits + 1, dtype=torch.int64)
-        for c in classes:
-            in_class = row_classes == c
-            part = dataclasses.replace(
-                database, codes=database.codes[in_class], labels=database.labels[in_class]
-            )
-            rows = count_histograms(query, part, memory_mb=memory_mb).rows  # [Q,K+1]
-            sizes += rows
-            per_bucket += rows * gains[:, c, None]
-        best_gains, order = gains[:, classes].sort(1, descending=True)
-        best_sizes = torch.from_numpy(size)[order]
-        return cls(sizes, per_bucket, best_sizes, best_sizes * best_gains, len(database))
-
-    def ndcg(self, at: int | None) -> Tensor:
-        """Return the expected DCG at the cut over that of the best order, float64 [Q]."""
-        cut = self.database if at is None else min(at, self.database)
-        ideal = discounted_gain(self.best_sizes, self.best_gains, cut)
-        dcg = discounted_gain(self.sizes, self.gains, cut)
-        return torch.where(ideal > 0, dcg / ideal, 0.0)
+def _ndcg_by_cut(
+    query: PackedRows,
+    database: PackedRows,
+    similarity: Any,
+    cuts: Iterable[int | None],
+    memory_mb: float,
+) -> list[Tensor]:
+    """Return NDCG at each cut, float64 [Q]; in the best order the similarity of classes falls."""
+    query_classes = _class_numbers(query, "query")
+    row_classes = _class_numbers(database, "database")
+    least = int(max(query_classes.max(), row_classes.max())) + 1
+    gains = _checked(similarity, least)[query_classes]  # [Q,C]
+    classes, size = np.unique(row_classes, return_counts=True)
+    per_bucket = torch.zeros(len(query), query.bits + 1, dtype=torch.float64)
+    sizes = torch.zeros(len(query), query.bits + 1, dtype=torch.int64)
+    for c in classes:
+        part = database.select(row_classes == c)
+        rows = count_histograms(query, part, memory_mb=memory_mb).rows  # [Q,K+1]
+        sizes += rows
+        per_bucket += rows * gains[:, c, None]
+    best_gains, order = gains[:, classes].sort(1, descending=True)
+    best_sizes = torch.from_numpy(size)[order]
+    best = best_sizes, best_sizes * best_gains
+    return [normalised_gain(sizes, per_bucket, *best, cut) for cut in cuts]
 
 
 def _class_numbers(rows: PackedRows, side: str) -> np.ndarray:

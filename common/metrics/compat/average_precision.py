@@ -45,8 +45,8 @@ def average_precision_in_top(order: Any, relevant: Any, at: int | None = None) -
     ``"retrieved"`` of :func:`common.metrics.average_precision_at`.
 
     Args:
-        order: integers [Q,N], row numbers of the database from nearest to farthest.
-        relevant: bool or 0/1 [Q,N], relevance by row number (not by rank).
+        order: as of :func:`average_precision_first_k`.
+        relevant: likewise.
         at: number of ranks, from 0; None or more than N means all.
 
     Returns:

@@ -31,7 +31,6 @@ def deephash_curve(
     database_labels: Any,
     *,
     order: Any = None,
-    memory_mb: float = 256,
 ) -> Curve:
     """Return the curves of DeepHash-pytorch's ``CalcTopMapWithPR`` over the whole ranking.
 
@@ -42,12 +41,9 @@ def deephash_curve(
     each.
     """
     pairs = check_pairs(query_codes, query_labels, database_codes, database_labels)
-    mean = _mean_at(pairs, torch.arange(1, pairs.rows + 1), order, memory_mb)
-    with_relevant = sum(
-        int(pairs.relevant(block).any(1).sum()) for block in pairs.blocks(memory_mb)
-    )
-    share = with_relevant / pairs.queries  # the other queries add 0 to either mean
-    return Curve(mean.precision / share, mean.recall / share)
+    mean = _mean_at(pairs, torch.arange(1, len(pairs.database) + 1), order)
+    with_relevant = mean.recall[-1]  # their share of the queries: recall at N is 1 with, 0 without
+    return Curve(mean.precision / with_relevant, mean.recall / with_relevant)
 
 
 def deephash_precision_recall(
@@ -58,7 +54,6 @@ def deephash_precision_recall(
     ranks: Sequence[int],
     *,
     order: Any = None,
-    memory_mb: float = 256,
 ) -> Curve:
     """Return the curves of DeepHash-pytorch's ``pr_curve`` and PZSH's first release.
 
@@ -72,10 +67,11 @@ def deephash_precision_recall(
         UserError: a rank outside 1..N.
     """
     pairs = check_pairs(query_codes, query_labels, database_codes, database_labels)
-    wrong = [rank for rank in ranks if not 1 <= rank <= pairs.rows]
+    rows = len(pairs.database)
+    wrong = [rank for rank in ranks if not 1 <= rank <= rows]
     if wrong:
-        raise UserError(f"Rank {wrong[0]} is outside of 1..{pairs.rows}, the rows of the database.")
-    return _mean_at(pairs, torch.tensor(list(ranks), dtype=torch.int64), order, memory_mb)
+        raise UserError(f"Rank {wrong[0]} is outside of 1..{rows}, the rows of the database.")
+    return _mean_at(pairs, torch.tensor(list(ranks), dtype=torch.int64), order)
 
 
 def dchmt_topn_precision(
@@ -85,7 +81,6 @@ def dchmt_topn_precision(
     database_labels: Any,
     *,
     order: Any = None,
-    memory_mb: float = 256,
 ) -> Tensor:
     """Return DCHMT's top-n precision: its mean over queries at 2 %, 4 %, …, 100 % of the database.
 
@@ -102,13 +97,13 @@ def dchmt_topn_precision(
         as_codes(query_codes), query_labels, as_codes(database_codes), database_labels
     )
     shares = _TOPN_STEP + _TOPN_STEP * np.arange(round(1 / _TOPN_STEP))
-    chosen = torch.from_numpy((pairs.rows * shares).astype(np.int64))
+    chosen = torch.from_numpy((len(pairs.database) * shares).astype(np.int64))
     if chosen[0] < 1:
         raise UserError(
-            f"Top-n precision at 2 % of {pairs.rows} database rows has no row to look at; it needs "
-            "at least 50."
+            f"Top-n precision at 2 % of {len(pairs.database)} database rows has no row to look at; "
+            "it needs at least 50."
         )
-    return _mean_at(pairs, chosen, order, memory_mb).precision
+    return _mean_at(pairs, chosen, order).precision
 
 
 def dchmt_curve_by_radius(
@@ -142,7 +137,6 @@ def dchmt_precision_within(
     database_labels: Any,
     *,
     order: Any = None,
-    memory_mb: float = 256,
 ) -> Tensor:
     """Return DCHMT's mean precision within radius 1..K, as released.
 
@@ -159,18 +153,17 @@ def dchmt_precision_within(
     precision = ratio(histograms.relevant.cumsum(1)[:, 1:], within)
     pairs = check_pairs(codes[0], query_labels, codes[1], database_labels)
     nearest_two = [
-        relevant.gather(1, ranked[:, :2]).sum(1)
-        for ranked, relevant in pairs.ranked(order, memory_mb)
+        relevant.gather(1, ranked[:, :2]).sum(1) for ranked, relevant in pairs.ranked(order)
     ]
     return torch.where(within == 1, torch.cat(nearest_two)[:, None] / 2, precision).mean(0)
 
 
-def _mean_at(pairs: RankedPairs, ranks: Tensor, order: Any, memory_mb: float) -> Curve:
+def _mean_at(pairs: RankedPairs, ranks: Tensor, order: Any) -> Curve:
     """Return the means over all queries of precision and recall at ``ranks``, float64 [P]."""
     precision = torch.zeros(len(ranks), dtype=torch.float64)
     recall = torch.zeros_like(precision)
-    for ranked, relevant in pairs.ranked(order, memory_mb):
+    for ranked, relevant in pairs.ranked(order):
         hits = relevant.gather(1, ranked).cumsum(1)  # [q,N]
         precision += (hits[:, ranks - 1] / ranks.double()).sum(0)
         recall += ratio(hits[:, ranks - 1], hits[:, -1:]).sum(0)
-    return Curve(precision / pairs.queries, recall / pairs.queries)
+    return Curve(precision / len(pairs.query), recall / len(pairs.query))

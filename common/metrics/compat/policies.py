@@ -125,7 +125,9 @@ def compat_map(
     Raises:
         UserError: an unknown policy, a cut that it does not have, or inputs that do not fit.
     """
-    rule = _policy(policy)
+    if not isinstance(policy, Policy) and policy not in POLICIES:
+        raise unknown_name("compat policy", policy, tuple(POLICIES))
+    rule = policy if isinstance(policy, Policy) else POLICIES[policy]
     if at is not None and at < 1 and not (rule.cut == "slice" and at == -1):
         raise UserError(
             f"mAP@k got k = {at}; a whole number of rows from 1 is accepted, or None for all"
@@ -139,7 +141,7 @@ def compat_map(
         if rule.cut == "relevant":
             precision = average_precision_first_k(ranked, relevant, at)
         else:
-            cut = pairs.rows - 1 if at == -1 else at
+            cut = len(pairs.database) - 1 if at == -1 else at
             precision = average_precision_in_top(ranked, relevant, cut)
         # precision is above 0 as soon as one relevant row counts
         empty = precision == 0
@@ -149,12 +151,3 @@ def compat_map(
             precision = precision.masked_fill(empty, torch.nan)
         values.append(precision)
     return float(torch.cat(values).mean())
-
-
-def _policy(policy: str | Policy) -> Policy:
-    """Return the policy called ``policy``, or a policy as it is."""
-    if isinstance(policy, Policy):
-        return policy
-    if policy not in POLICIES:
-        raise unknown_name("compat policy", policy, tuple(POLICIES))
-    return POLICIES[policy]

@@ -11,12 +11,7 @@ from torch import Tensor
 
 from common.metrics.compat.stable_order import stable_order
 from common.metrics.labels import as_labels, check_comparable
-from common.pairwise import (
-    hamming_distance,
-    pairwise_cosine,
-    pairwise_euclidean,
-    share_label,
-)
+from common.pairwise import hamming_distance, pairwise_cosine, pairwise_euclidean, share_label
 from utils.errors import UserError
 
 _BYTES_PER_PAIR = 64  # distance, keys, order, hits, their cumulated number, precisions
@@ -32,42 +27,30 @@ class RankedPairs:
     database_labels: Tensor
     distance: str
 
-    @property
-    def queries(self) -> int:
-        """Number of queries Q."""
-        return len(self.query)
+    def ranked(self, order: Any, memory_mb: float = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the order, int64 [q,N], and the relevance by row, bool [q,N], of every block.
 
-    @property
-    def rows(self) -> int:
-        """Number of database rows N."""
-        return len(self.database)
-
-    def blocks(self, memory_mb: float) -> Iterator[slice]:
-        """Yield blocks of queries whose pairs fit into ``memory_mb``, of at least one query."""
+        A block's pairs fit into ``memory_mb``, or it is one query.
+        """
+        queries, rows = len(self.query), len(self.database)
+        if order is not None:
+            order = torch.as_tensor(order)
+            if list(order.shape) != [queries, rows] or order.is_floating_point():
+                raise UserError(
+                    f"An order is [{queries},{rows}] integers, the database rows from "
+                    f"nearest to farthest per query, but got {order.dtype} {list(order.shape)}."
+                )
         if not memory_mb > 0:
             raise UserError(f"memory_mb is {memory_mb}; a number of MiB above 0 is needed.")
-        step = max(1, int(memory_mb * 2**20) // (_BYTES_PER_PAIR * self.rows))
-        for top in range(0, self.queries, step):
-            yield slice(top, min(top + step, self.queries))
-
-    def ranked(self, order: Any, memory_mb: float) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the order, int64 [q,N], and the relevance by row, bool [q,N], of every block."""
-        explicit = None if order is None else torch.as_tensor(order)
-        if explicit is not None and (
-            list(explicit.shape) != [self.queries, self.rows] or explicit.is_floating_point()
-        ):
-            raise UserError(
-                f"An order is [{self.queries},{self.rows}] integers, the database rows from "
-                f"nearest to farthest per query, but got {explicit.dtype} {list(explicit.shape)}."
-            )
-        for block in self.blocks(memory_mb):
-            if explicit is None:
-                ranked = stable_order(self._distances(block))
+        step = max(1, int(memory_mb * 2**20) // (_BYTES_PER_PAIR * rows))
+        for top in range(0, queries, step):
+            block = slice(top, top + step)
+            if order is None:
+                yield stable_order(self._distances(block)), self._relevant(block)
             else:
-                ranked = _permutation(explicit[block])
-            yield ranked, self.relevant(block)
+                yield _permutation(order[block]), self._relevant(block)
 
-    def relevant(self, block: slice) -> Tensor:
+    def _relevant(self, block: slice) -> Tensor:
         """Return which rows are relevant to a block of queries, bool [q,N]."""
         labels = self.query_labels[block]
         if labels.ndim == 1:
@@ -94,13 +77,8 @@ def check_pairs(
 ) -> RankedPairs:
     """Check codes and labels, and return them with the distance to rank by.
 
-    Args:
-        query_codes: array or tensor [Q,K] of real numbers, used as they are, or bool (= ±1).
-        query_labels: [Q,C] of 0/1, or class numbers [Q].
-        database_codes: [N,K].
-        database_labels: [N,C] or [N], of the same kind.
-        distance: one of those of :class:`common.metrics.compat.policies.Policy`.
-        zero_mean: subtract the mean database row from both sides first.
+    Codes and labels are those of :func:`common.metrics.compat.policies.compat_map`, the others
+    those of :class:`common.metrics.compat.policies.Policy`.
 
     Raises:
         UserError: no rows, values that are not finite, codes of nothing but 0 and 1, or different
@@ -108,8 +86,8 @@ def check_pairs(
     """
     query, query_labels = _side("query", query_codes, query_labels)
     database, database_labels = _side("database", database_codes, database_labels)
-    classes = _classes(query_labels), _classes(database_labels)
-    check_comparable((query.shape[1], database.shape[1]), classes)
+    classes = [s.shape[1] if s.ndim == 2 else None for s in (query_labels, database_labels)]
+    check_comparable((query.shape[1], database.shape[1]), (classes[0], classes[1]))
     bits = all(bool(((codes == 0) | (codes == 1)).all()) for codes in (query, database))
     if bits and not (query.all() and database.all()):
         raise UserError(
@@ -121,10 +99,6 @@ def check_pairs(
     if distance == "hamming":
         query, database = query.sign(), database.sign()
     return RankedPairs(query, database, query_labels, database_labels, distance)
-
-
-def _classes(labels: Tensor) -> int | None:
-    return labels.shape[1] if labels.ndim == 2 else None
 
 
 def _side(side: str, codes: Any, labels: Any) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 Array = Any  # of the types that numba infers
 
-RETRIEVED, MIN, TOTAL = 0, 1, 2  # what AP@R is divided by
+RETRIEVED, MIN, TOTAL = 0, 1, 2  # what AP@R is divided by, numbered as in DENOMINATORS
 _SERIES_FROM = 64  # the first term left out, 1/(240 n^8), is below 2e-17 from here
 _HARMONIC = np.concatenate([np.zeros(1), np.cumsum(1 / np.arange(1.0, _SERIES_FROM + 1))])
 _NEGLIGIBLE = 1e-22  # of the weight at the mode
@@ -119,17 +119,22 @@ def average_precisions(
         expected = worst = best = 0.0
         for d in range(rows.shape[1]):
             n, r = rows[q, d], relevant[q, d]
-            if divisor == RETRIEVED and above + n >= cut:  # rank R is inside: the divisor varies
-                expected, worst, best = _over_retrieved(
-                    n, r, above, above_r, cut - above, expected, worst, best
+            m = min(cut - above, n)
+            low, high = max(0, m - (n - r)), min(r, m)  # relevant rows above the cut, last or first
+            if divisor == RETRIEVED and above + n >= cut:
+                # Rank R is inside, so the divisor is random: R + j, where j of the m positions are
+                # relevant. Given j, it is a bucket of m rows with j relevant.
+                expected = _expected_retrieved(n, r, above, above_r, m, low, high, expected)
+                worst = _worst_retrieved(above, above_r, m, low, high, worst)
+                best = max(
+                    _run_mean(above, above_r, 0, low, best),
+                    _run_mean(above, above_r, 0, high, best),
                 )
                 break
             if r > 0:
-                m = min(cut - above, n)
-                last = max(0, m - (n - r))  # relevant rows above the cut when they go last
                 expected += _expected_sum(n, r, above, above_r, m)
-                worst += _run_sum(above, above_r, n - r, last)
-                best += _run_sum(above, above_r, 0, min(r, m))
+                worst += _run_sum(above, above_r, n - r, low)
+                best += _run_sum(above, above_r, 0, high)
             above += n
             above_r += r
             if above >= cut:
@@ -145,32 +150,14 @@ def average_precisions(
 
 
 @numba.njit(nogil=True, cache=True)
-def _over_retrieved(
-    n: int, r: int, above: int, above_r: int, m: int, expected: float, worst: float, best: float
-) -> tuple[float, float, float]:
-    """Return AP@R divided by the relevant rows at ranks 1..R, given the sums of nearer buckets.
+def _run_mean(above: int, above_r: int, skipped: int, j: int, nearer: float) -> float:
+    """Return AP@R with j relevant rows in one run, given the sum of nearer buckets.
 
-    Only the bucket with rank R inside makes the divisor random: R + j, where j of its m positions
-    above the cut are relevant. Given j, it is a bucket of m rows with j relevant.
+    In the best order they are first: each further one adds a higher precision than the one before;
+    the mean of such a sequence first falls, then rises, so its greatest value is at an end of the
+    range of j.
     """
-    low, high = max(0, m - (n - r)), min(m, r)
-    return (
-        _expected_retrieved(n, r, above, above_r, m, low, high, expected),
-        _worst_retrieved(above, above_r, m, low, high, worst),
-        max(
-            _best_retrieved(above, above_r, low, best), _best_retrieved(above, above_r, high, best)
-        ),
-    )
-
-
-@numba.njit(nogil=True, cache=True)
-def _best_retrieved(above: int, above_r: int, j: int, nearer: float) -> float:
-    """Return the best AP@R with j relevant rows, first.
-
-    Each further one adds a higher precision than the one before; the mean of such a sequence
-    first falls, then rises, so its greatest value is at an end of the range of j.
-    """
-    return (nearer + _run_sum(above, above_r, 0, j)) / max(1, above_r + j)
+    return (nearer + _run_sum(above, above_r, skipped, j)) / max(1, above_r + j)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -184,12 +171,12 @@ def _worst_retrieved(above: int, above_r: int, m: int, low: int, high: int, near
     while low < high:
         j = (low + high) // 2
         start = above + m - j
-        value = (nearer + _run_sum(above, above_r, m - j, j)) / max(1, above_r + j)
+        value = _run_mean(above, above_r, m - j, j, nearer)
         if harmonic_difference(start, j) + (above_r + 1) / start >= value:
             high = j
         else:
             low = j + 1
-    return (nearer + _run_sum(above, above_r, m - low, low)) / max(1, above_r + low)
+    return _run_mean(above, above_r, m - low, low, nearer)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -7,7 +7,6 @@ agree to the last integer. A fused GPU kernel is not among them: there was no GP
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterable
 
@@ -101,8 +100,8 @@ def _count(
     for block in (database,) if isinstance(database, PackedRows) else database:
         check_comparable((query.bits, block.bits), (query.classes, block.classes))
         rows += len(block)
-        pairs = len(query) * len(block)
-        if _is_compiled(backend, target, pairs if in_memory else _WORTH_COMPILED):
+        worth_it = not in_memory or len(query) * len(block) >= _WORTH_COMPILED
+        if backend == "numba" or (backend == "auto" and target.type == "cpu" and worth_it):
             from common.metrics.counting import numba_backend
 
             numba_backend.count(query, block, levels, counts, memory_mb=memory_mb)
@@ -110,15 +109,7 @@ def _count(
             torch_backend.count(query, block, levels, counts, device=target, memory_mb=memory_mb)
     if not rows:
         raise UserError("The database has no rows; at least one is needed.")
-    shape = (len(query), query.bits + 1, levels)
-    return GradedHistograms(torch.from_numpy(counts.reshape(shape)))
-
-
-def _is_compiled(backend: str, device: torch.device, pairs: int) -> bool:
-    if backend != "auto":
-        return backend == "numba"
-    installed = importlib.util.find_spec("numba") is not None
-    return installed and device.type == "cpu" and pairs >= _WORTH_COMPILED
+    return GradedHistograms(torch.from_numpy(counts).unflatten(1, (-1, levels)))
 
 
 def _checked_device(device: torch.device | str | None) -> torch.device:

@@ -13,6 +13,7 @@ are not used, because they and a later ``fork`` interfere.
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -44,14 +45,9 @@ def count(
 ) -> None:
     """Add to ``counts`` the pairs by distance and grade; all arguments fit together.
 
-    Args:
-        query: Q rows.
-        database: N rows.
-        levels: number of grades G; for multi-hot labels above 2 the grade is the number of shared
-            labels, otherwise whether there is one.
-        counts: int64 [Q,(K+1)·G], changed in place.
-        memory_mb: bound on temporary memory in MiB; beside it each thread keeps two tiles and its
-            counters.
+    The arguments are those of :func:`common.metrics.counting.torch_backend.count`, where with more
+    than two ``levels`` no query has as many labels. Beside ``memory_mb`` each thread keeps two
+    tiles and its counters.
     """
     threads = max(1, torch.get_num_threads())
     word = np.uint32 if query.bits <= 32 else np.uint64
@@ -59,7 +55,8 @@ def count(
     query_words = np.ascontiguousarray(planes(query.codes, word)[:, order])
     labels = _QueryLabels.of(query, order)
     how = _COUNT if levels > 2 else _SHARE
-    step = _rows_at_once(database, len(labels.used), int(memory_mb * 2**20))
+    per_row = 2 * (database.codes.shape[1] + 7) + len(labels.used)  # words while packing, and marks
+    step = max(_TILE, min(len(database), int(memory_mb * 2**20) // per_row))
     keys = (query.bits + 1) * levels
     shift_type = np.zeros(0, np.uint16 if keys < 2**16 else np.uint32)  # numba sees arrays' types
     sorted_counts = np.zeros((len(query), keys), np.int64)  # by labels; by grade and distance
@@ -67,16 +64,11 @@ def count(
     with ThreadPoolExecutor(threads) as pool:
         for left in range(0, len(database), step):
             rows = database.select(slice(left, left + step))
-            row_words, marks = planes(rows.codes, word), labels.marks(rows)
-
-            def work(
-                top: int, end: int, row_words: Array = row_words, marks: Array = marks
-            ) -> None:
-                _count_queries(
-                    query_words, labels.starts, labels.numbers, group, row_words, marks,
-                    how, query.bits + 1, keys, shift_type, sorted_counts, top, end,
-                )  # fmt: skip
-
+            work = functools.partial(
+                _count_queries, query_words, labels.starts, labels.numbers, group,
+                planes(rows.codes, word), labels.marks(rows),
+                how, query.bits + 1, keys, shift_type, sorted_counts,
+            )  # fmt: skip
             list(pool.map(work, edges[:-1], edges[1:]))
     by_distance = sorted_counts.reshape(len(query), levels, query.bits + 1).transpose(0, 2, 1)
     counts[order] += by_distance.reshape(len(query), keys)
@@ -125,11 +117,6 @@ class _QueryLabels(NamedTuple):
         else:
             _unpack_marks(np.ascontiguousarray(rows.labels), self.used, marks)
         return marks
-
-
-def _rows_at_once(database: PackedRows, used: int, budget: int) -> int:
-    """Return how many rows to treat at once: their words, twice during packing, and marks."""
-    return max(_TILE, min(len(database), budget // (2 * (database.codes.shape[1] + 7) + used)))
 
 
 def _popcount_of(context: Any, word: Any) -> Any:

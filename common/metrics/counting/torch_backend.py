@@ -47,32 +47,19 @@ def count(
     with torch.autocast(device.type, enabled=False):  # half precision would round the sums
         for top in range(0, len(query), tile[0]):
             part = query.select(slice(top, top + tile[0]))
-            codes = _signs(part.codes, bits, device)
+            codes = _unpacked(part.codes, bits, device) * 2 - 1  # ±1 in float32 [q,K]
             grades = _grades(part, levels, device)
             part_counts = torch.zeros(len(part) * keys, dtype=torch.int64, device=device)
+            # the key (K+1)·G·q + G·d + grade has G·d = (K - a·b)·G/2: one matrix product makes it
+            base = torch.arange(len(part), device=device, dtype=torch.float32) * keys
+            base += bits * levels / 2
             for left in range(0, len(database), tile[1]):
                 rows = database.select(slice(left, left + tile[1]))
-                signs = _signs(rows.codes, bits, device)
-                part_counts += _count_tile(codes, signs, grades(rows), levels)
+                signs = _unpacked(rows.codes, bits, device) * 2 - 1
+                key = torch.addmm(base[:, None], codes, signs.T, alpha=-levels / 2)  # [q,n]
+                key += grades(rows)
+                part_counts += key.to(torch.int32).view(-1).bincount(minlength=len(part_counts))
             counts[top : top + tile[0]] += part_counts.view(-1, keys).cpu().numpy()
-
-
-def _count_tile(queries: Tensor, rows: Tensor, grades: Tensor, levels: int) -> Tensor:
-    """Return the counts [q·(K+1)·G] over (query, distance, grade) of one tile of pairs.
-
-    The key (K+1)·G·q + G·d + grade has G·d = (K - a·b)·G/2, so one matrix product makes it.
-    """
-    n, bits = queries.shape
-    keys = (bits + 1) * levels
-    base = torch.arange(n, device=queries.device, dtype=torch.float32) * keys + bits * levels / 2
-    key = torch.addmm(base[:, None], queries, rows.T, alpha=-levels / 2)  # [q,n]
-    key += grades
-    return torch.bincount(key.to(torch.int32).view(-1), minlength=n * keys)
-
-
-def _signs(packed: Bytes, bits: int, device: torch.device) -> Tensor:
-    """Return ±1 in float32 [n,K]."""
-    return _unpacked(packed, bits, device) * 2 - 1
 
 
 def _unpacked(packed: Bytes, bits: int, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.metrics.compat import rankings
 from common.metrics.compat.curves import (
     dchmt_curve_by_radius,
     dchmt_precision_within,
@@ -115,8 +116,12 @@ def test_distances_of_fire_equal_loops(distance, zero_mean):
     assert ours == pytest.approx(np.mean(aps), rel=1e-12)
 
 
+def all_maps(sides, **options):
+    return [compat_map(name, *sides, at=9, **options) for name in POLICIES]
+
+
 def every_number(sides, **options):
-    numbers = [compat_map(name, *sides, at=9, **options) for name in POLICIES]
+    numbers = all_maps(sides, **options)
     for part in (
         *deephash_curve(*sides, **options),
         *deephash_precision_recall(*sides, [1, 60, 7], **options),
@@ -127,13 +132,18 @@ def every_number(sides, **options):
     return numbers
 
 
-def test_blocks_kinds_of_input_and_a_given_order_change_nothing():
+def test_blocks_kinds_of_input_and_a_given_order_change_nothing(monkeypatch):
     codes, labels, rows, row_labels = sides = random_sides()
     labels[:, 0] = row_labels[5, 0] = 1  # every query has a relevant row
     whole = every_number(sides)
     assert len(whole) == 5 + 2 * 60 + 2 * 3 + 50 + 12
-    assert every_number(sides, memory_mb=1e-9) == pytest.approx(whole, rel=1e-12)
-    assert every_number(sides, memory_mb=3 * 60 * 64 / 2**20) == pytest.approx(whole, rel=1e-12)
+    for queries in (1, 3):  # of a block
+        memory_mb = queries * 60 * 64 / 2**20
+        assert all_maps(sides, memory_mb=memory_mb) == pytest.approx(whole[:5], rel=1e-12)
+        with monkeypatch.context() as patch:
+            patch.setattr(rankings, "_BYTES_PER_PAIR", 2**28 // (queries * 60))
+            assert every_number(sides) == pytest.approx(whole, rel=1e-12)
+    assert all_maps(sides, memory_mb=1e-9) == pytest.approx(whole[:5], rel=1e-12)
     tensors = (
         torch.tensor(codes, dtype=torch.bfloat16).requires_grad_(),
         torch.from_numpy(labels).double(),
