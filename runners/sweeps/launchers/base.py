@@ -93,11 +93,8 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 def supervise(launcher: Launcher, ended: Callable[[str], None]) -> None:
     """Start workers and replace dead ones until all runs have an outcome or the queue is stopped.
 
-    Ctrl-C asks the workers to end, so their runs can be resumed; a second one kills them.
-
-    Args:
-        launcher: of the queue.
-        ended: called with the name of each run that ends.
+    Ctrl-C asks the workers to end, so their runs can be resumed; a second one kills them. ``ended``
+    is called with the name of each run that ends.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, when all workers have ended.
@@ -165,9 +162,7 @@ def _wait(workers: list[Worker], seconds: float) -> None:
 def work(queue_folder: str, threads: int = 0) -> None:
     """Execute the runs of a queue in this process; every worker of every launcher calls this.
 
-    Args:
-        queue_folder: of the queue.
-        threads: of PyTorch on the CPU; 0 = its default.
+    ``threads`` are those of PyTorch on the CPU; 0 = its default.
     """
     from utils.logs import log_to_stderr
 
