@@ -98,14 +98,7 @@ class Registry:
                 )
             summary = (inspect.getdoc(target) or "").split("\n")[0]
             self._entries[name] = Entry(
-                name,
-                target,
-                config,
-                tuple(needs),
-                tuple(provides),
-                dict(groups or {}),
-                file,
-                summary,
+                name, target, config, needs, provides, groups or {}, file, summary
             )
             return target
 
@@ -173,11 +166,10 @@ def load_plugin(path: str | Path) -> Path:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except UserError:
-        del sys.modules[module_name]
-        raise
     except Exception as error:
         del sys.modules[module_name]
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"Plugin '{path}' failed while being imported: {type(error).__name__}: {error}"
         ) from error

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.codes import as_codes, pack_codes, unpack_codes
+from common.codes import as_codes, check_packed, pack_codes, unpack_codes
 from common.metrics import PackedRows, as_labels
 from common.metrics.packed import check_row_counts, pack_labels
 from utils.errors import UserError
@@ -146,10 +146,9 @@ def source_of(
             form = _form(content.values, block_rows, strict)
         else:
             form = "packed"
-            _check_packed(content.values, bits)
-        label_shape = None
-        if content.labels is not None:
-            label_shape = _check_labels(content.labels, shape[0], block_rows)
+            check_packed(content.values, bits)
+        has_labels = content.labels is not None
+        label_shape = _check_labels(content.labels, shape[0], block_rows) if has_labels else None
     return CodeSource(name, shape[0], bits or shape[1], label_shape, form, opened, block_rows)
 
 
@@ -169,16 +168,6 @@ def _form(values: Any, block_rows: int, strict: bool) -> str:
         if not possible and block.dtype.kind != "f":
             break  # integers hold no NaN, and the form is "real"
     return next((form for form in ("0/1", "±1", "±1 and 0") if form in possible), "real")
-
-
-def _check_packed(values: Any, bits: int) -> None:
-    """Refuse packed codes that are not uint8 [N,⌈bits/8⌉]."""
-    width = -(-bits // 8)
-    if bits < 1 or values.dtype != np.uint8 or values.shape[1] != width:
-        raise UserError(
-            f"Packed codes of {bits} bits are a uint8 array [N,{max(1, width)}], but got "
-            f"{values.dtype} {list(values.shape)}."
-        )
 
 
 def _check_labels(labels: Any, rows: int, block_rows: int) -> tuple[int, ...]:
