@@ -24,15 +24,10 @@ _BLOCK_BYTES = 2**24
 
 
 class Stored(NamedTuple):
-    """Stored arrays: objects with a shape and a dtype that return rows for a slice.
+    """Stored arrays: objects with a shape and a dtype that return rows for a slice."""
 
-    Attributes:
-        values: codes [N,K], or packed codes uint8 [N,⌈K/8⌉].
-        labels: [N,C] of 0/1, class numbers [N], or None without labels.
-    """
-
-    values: Any
-    labels: Any = None
+    values: Any  # codes [N,K], or packed codes uint8 [N,⌈K/8⌉]
+    labels: Any = None  # [N,C] of 0/1, class numbers [N], or None without labels
 
 
 Opener = Callable[[], AbstractContextManager[Stored]]
@@ -40,24 +35,14 @@ Opener = Callable[[], AbstractContextManager[Stored]]
 
 @dataclasses.dataclass(frozen=True)
 class CodeSource:
-    """N rows of codes of K bits, with or without labels; see :func:`source_of`.
+    """N rows of codes of K bits, with or without labels; see :func:`source_of`."""
 
-    Attributes:
-        name: the file, and the part of it, for messages.
-        rows: N.
-        bits: K.
-        label_shape: ``(C,)`` for labels of 0/1, ``()`` for class numbers, None without labels.
-        form: of the values: ``"packed"``, ``"0/1"``, ``"±1"``, ``"±1 and 0"``, ``"real"``.
-        opened: opens the stored arrays for one pass.
-        block_rows: rows of a block.
-    """
-
-    name: str
-    rows: int
-    bits: int
-    label_shape: tuple[int, ...] | None
-    form: str
-    opened: Opener
+    name: str  # the file, and the part of it, for messages
+    rows: int  # N
+    bits: int  # K
+    label_shape: tuple[int, ...] | None  # (C,): of 0/1, (): class numbers, None: without labels
+    form: str  # of the values: "packed", "0/1", "±1", "±1 and 0", "real"
+    opened: Opener  # opens the stored arrays for one pass
     block_rows: int
 
     @property

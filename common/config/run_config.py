@@ -93,10 +93,8 @@ class OptimGroup:
 class RunConfig:
     """A checked configuration.
 
-    Attributes:
-        optim: group name → settings, for every group that model and loss declare.
-        resolved: all settings, with defaults, as plain dicts and lists: the content of
-            ``config.yaml``, which reproduces the run.
+    ``resolved`` are all settings, with defaults, as plain dicts and lists: the content of
+    ``config.yaml``, which reproduces the run.
     """
 
     method: str
@@ -108,7 +106,7 @@ class RunConfig:
     backbone: Component
     model: Component
     loss: Component | None
-    optim: Mapping[str, OptimGroup]
+    optim: Mapping[str, OptimGroup]  # every group that model and loss declare
     runner: Component
     data: DataConfig
     eval: EvalConfig
@@ -161,7 +159,7 @@ def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
     head = {key: merged.get(key) for key in ("method", "bits", "seed", "output")}
     top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", locate_key)
     parts = {
-        section: _component(section, merged.get(section, {}), locate_key)
+        section: _component(section, merged.get(section, {}), locate_key, section)
         for section in ("dataset", "backbone", "model", "loss", "runner")
         if not (section == "loss" and merged.get("loss", {}).get("name") in (None, "none"))
     }
@@ -200,9 +198,8 @@ class _Top:
 
 
 def _component(
-    section: str, values: Mapping[str, Any], locate: schema.Locate, path: str | None = None
+    section: str, values: Mapping[str, Any], locate: schema.Locate, path: str
 ) -> Component:
-    path = path or section
     name = schema.convert(dict, values, path, locate).get("name")
     if not isinstance(name, str):
         known = ", ".join(COMPONENTS[section].names())
