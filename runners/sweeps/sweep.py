@@ -161,14 +161,9 @@ def run_sweep(
 ) -> list[Outcome]:  # fmt: skip
     """Execute the runs that are not done; return the outcomes of all, in their order.
 
-    Args:
-        configs: the runs.
-        workers: in parallel; 1 with the local launcher is this process, ``auto`` is one for each
-            slot of the GPUs (1 without a GPU).
-        launcher: ``local``, ``ray`` or ``submitit``.
-        rules: number of retries, and when a worker counts as lost.
-        launch: options of each launcher.
-        again: also retry runs that failed too often.
+    One worker with the ``local`` launcher is this process; others are ``ray`` and ``submitit``.
+    ``auto`` means a worker for each slot of the GPUs (1 without a GPU). ``launch`` has the options
+    of each launcher; with ``again``, runs that failed too often are retried as well.
 
     Raises:
         UserError: invalid options, a missing library, a full disk.

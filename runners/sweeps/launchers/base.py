@@ -139,18 +139,14 @@ def _watch(launcher: Launcher, workers: list[Worker], ended: Callable[[str], Non
             if new:  # a run has progressed
                 marks, deaths = marks | new, 1
             if deaths > limit:
-                _give_up(queue, remaining, ended)
+                queue.stop(DIED)
+                for name in sorted(remaining - queue.ended()):
+                    queue.end(name, "failed", f"{DIED}; sweep again to go on")
+                    ended(name)
                 return
             log.warning("worker %d died; another one takes its place", number)
             workers[number] = launcher.start(number)
         time.sleep(0.05)
-
-
-def _give_up(queue: Queue, remaining: set[str], ended: Callable[[str], None]) -> None:
-    queue.stop(DIED)
-    for name in sorted(remaining - queue.ended()):
-        queue.end(name, "failed", f"{DIED}; sweep again to go on")
-        ended(name)
 
 
 def _wait(workers: list[Worker], seconds: float) -> None:
