@@ -12,40 +12,27 @@ MODALITIES = ("image", "text")
 
 
 class Features(NamedTuple):
-    """Output of a backbone for one modality; B rows, D features, L tokens.
+    """Output of a backbone for one modality; B rows, D features, L tokens."""
 
-    Attributes:
-        pooled: [B,D] one vector per row, not normalised.
-        tokens: [B,L,D] vectors of patches (without the class token) or words, or None.
-        mask: bool [B,L], True where a token is hidden (padding), or None when none is.
-    """
-
-    pooled: Tensor
-    tokens: Tensor | None = None
-    mask: Tensor | None = None
+    pooled: Tensor  # [B,D] one vector per row, not normalised
+    tokens: Tensor | None = None  # [B,L,D] of patches (without the class token) or words
+    mask: Tensor | None = None  # bool [B,L], True where a token is hidden (padding); None: none is
 
 
 @dataclasses.dataclass
 class Batch:
     """A batch of B rows. A modality arrives raw or as cached features of a frozen backbone.
 
-    Attributes:
-        label: float [B,C], multi-hot (one-hot for single-label data).
-        index: int64 [B], position of each row in its split (0..n_train-1 for training rows).
-        image: [B,3,H,W] float, normalised as the backbone asks, or None.
-        text: int64 token ids [B,L], or None.
-        text_mask: bool [B,L], True = hidden (padding).
-        image_features, text_features: cached :class:`Features`, or None.
-        extras: further named tensors with one row per batch row (attributes, …).
-        auxiliary: auxiliary images and texts of the same rows by name (second captions, …), each
-            a batch of its own, which an encoder takes like any other.
+    ``extras`` are further named tensors with one row per batch row (attributes, …); ``auxiliary``
+    are further images and texts of the same rows by name (second captions, …), each a batch of its
+    own, which an encoder takes like any other.
     """
 
-    label: Tensor
-    index: Tensor
-    image: Tensor | None = None
-    text: Tensor | None = None
-    text_mask: Tensor | None = None
+    label: Tensor  # float [B,C], multi-hot (one-hot for single-label data)
+    index: Tensor  # int64 [B], position of each row in its split (0..n_train-1 for training rows)
+    image: Tensor | None = None  # [B,3,H,W] float, normalised as the backbone asks
+    text: Tensor | None = None  # int64 token ids [B,L]
+    text_mask: Tensor | None = None  # bool [B,L], True = hidden (padding)
     image_features: Features | None = None
     text_features: Features | None = None
     extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)

@@ -95,10 +95,16 @@ def unpack_codes(packed: Any, bits: int) -> NDArray[np.int8]:
     array([[ 1, -1,  1]], dtype=int8)
     """
     values = np.asarray(packed)
-    if bits < 1 or values.dtype != np.uint8 or values.ndim != 2 or values.shape[1] != -(-bits // 8):
-        raise UserError(
-            f"Packed codes of {bits} bits are a uint8 array [N,{max(1, -(-bits // 8))}], but got "
-            f"{values.dtype} {list(values.shape)}."
-        )
+    check_packed(values, bits)
     ones = np.unpackbits(values, axis=-1, count=bits, bitorder="little")  # [N,K]
     return np.where(ones == 1, np.int8(1), np.int8(-1))
+
+
+def check_packed(values: Any, bits: int) -> None:
+    """Refuse packed codes, in memory or in a file, that are not uint8 [N,⌈bits/8⌉]."""
+    width = -(-bits // 8)
+    if bits < 1 or values.dtype != np.uint8 or values.ndim != 2 or values.shape[1] != width:
+        raise UserError(
+            f"Packed codes of {bits} bits are a uint8 array [N,{max(1, width)}], but got "
+            f"{values.dtype} {list(values.shape)}."
+        )

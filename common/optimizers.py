@@ -126,12 +126,9 @@ def adam(parameters: Iterable[Tensor], lr: float, config: AdamConfig) -> Optimiz
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamWConfig:
+class AdamWConfig(AdamConfig):
     """Keys of ``optim`` with ``name: adamw`` (decoupled decay)."""
 
-    beta1: float = 0.9  # decay of the mean of gradients
-    beta2: float = 0.999  # decay of the mean of their squares
-    eps: float = 1e-8  # added to the root of the latter
     weight_decay: float = 0.01  # of every tensor, times the rate
 
 

@@ -10,18 +10,13 @@ from torch import Tensor
 
 
 def hamming_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return d_H(a_i, b_j) = (K - a_i·b_j)/2 for all pairs.
+    """Return d_H(a_i, b_j) = (K - a_i·b_j)/2 [N,M] for all pairs of codes ``a`` [N,K], ``b`` [M,K].
 
     Codes of ±1 give integers 0..K. Entries of 0, which ``torch.sign`` leaves behind, count half a
     bit each, so distances may then end in .5; ``common.codes.sign`` never makes any. For
-    real-valued codes the formula is the usual relaxation, with gradients.
-
-    Args:
-        a: [N,K] codes; integer types are computed in float32.
-        b: [M,K] codes, same dtype and device.
-
-    Returns:
-        [N,M] distances, exact for K < 2^23 in float32 (float16: K ≤ 1,024; bfloat16: K ≤ 128).
+    real-valued codes the formula is the usual relaxation, with gradients. Integer types are
+    computed in float32; both have one dtype and device. Distances are exact for K < 2^23 in float32
+    (float16: K ≤ 1,024; bfloat16: K ≤ 128).
 
     >>> hamming_distance(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, -1.0], [1.0, 0.0]]))
     tensor([[1.0000, 0.5000]])
@@ -51,18 +46,12 @@ class _Euclidean(torch.autograd.Function):
 
 
 def pairwise_euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """Return the Euclidean distance of all pairs, with a gradient of 0 where two rows coincide.
+    """Return the Euclidean distances [N,M] of all pairs of rows of ``a`` [N,K] and ``b`` [M,K].
 
+    Both have one dtype and device. The gradient is 0 where two rows coincide.
     Differences are squared directly, without the ‖a‖² + ‖b‖² - 2ab expansion, which loses half
     the digits near 0; memory is [N,M], not [N,M,K]. The gradient is faster than that of
     ``torch.cdist`` (``tests/bench/bench_pairwise.py``); there is no second derivative.
-
-    Args:
-        a: [N,K] rows.
-        b: [M,K] rows, same dtype and device.
-
-    Returns:
-        [N,M] distances.
 
     >>> pairwise_euclidean(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[5., 0.]])
@@ -71,15 +60,10 @@ def pairwise_euclidean(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pairwise_cosine(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
-    """Return the cosine of all pairs; a row of length 0 has cosine 0 with everything.
+    """Return the cosines [N,M] of all pairs of rows of ``a`` [N,K] and ``b`` [M,K].
 
-    Args:
-        a: [N,K] rows.
-        b: [M,K] rows, same dtype and device.
-        eps: shortest length that a row is divided by.
-
-    Returns:
-        [N,M] cosines in -1..1.
+    Both have one dtype and device. ``eps`` is the shortest length that a row is divided by; a row
+    of length 0 has cosine 0 with everything.
 
     >>> pairwise_cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
     tensor([[1., 0.]])
@@ -88,15 +72,10 @@ def pairwise_cosine(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def share_label(a: Tensor, b: Tensor) -> Tensor:
-    """Return S with S_ij = 1 where two rows share at least one label, else 0.
+    """Return S [N,M] with S_ij = 1 where rows of ``a`` and ``b`` share at least one label, else 0.
 
-    Args:
-        a: [N,C] multi-hot labels of any real, integer or bool dtype.
-        b: [M,C] multi-hot labels.
-
-    Returns:
-        [N,M] of 0/1, in float64 if either input is float64, else float32. A row without labels
-        shares none, not even with itself.
+    Labels [N,C] and [M,C] are multi-hot, of any real, integer or bool dtype; S is float64 if either
+    is, else float32. A row without labels shares none, not even with itself.
 
     >>> share_label(torch.tensor([[1, 1, 0], [0, 0, 0]]), torch.tensor([[0, 1, 1]]))
     tensor([[1.],
@@ -107,15 +86,9 @@ def share_label(a: Tensor, b: Tensor) -> Tensor:
 
 
 def label_overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Return the share of the labels of two rows that both have (Jaccard's index).
+    """Return the shares [N,M] of the labels of two rows that both have (Jaccard's index).
 
-    Args:
-        a: [N,C] multi-hot labels of any real, integer or bool dtype.
-        b: [M,C] multi-hot labels.
-
-    Returns:
-        [N,M] in 0..1, in float64 if either input is float64, else float32; above 0 exactly where
-        :func:`share_label` is 1.
+    Labels and dtypes are those of :func:`share_label`, above 0 exactly where that is 1.
 
     >>> label_overlap(torch.tensor([[1, 1, 0], [0, 0, 0]]), torch.tensor([[0, 1, 1]]))
     tensor([[0.3333],

@@ -12,26 +12,16 @@ from torch import Tensor
 class Problem:
     """The task that a model and a loss are built for.
 
-    Attributes:
-        bits: code length K.
-        n_classes: number of classes C.
-        n_train: number of training rows N (a memory bank has one row for each).
-        multi_label: whether a row may have more than one label.
-        class_names: C names.
-        train_labels: float [N,C], labels of the training rows, or None.
-        attributes: float [C,A], one row of attribute values per class, or None.
-        attribute_names: A names.
-        seen_classes: indices of the classes that training rows may have (all C by default).
-        generator: of the random draws at construction (centres, proxies).
+    ``generator`` is that of the random draws at construction (centres, proxies).
     """
 
-    bits: int
-    n_classes: int
-    n_train: int = 0
-    multi_label: bool = False
-    class_names: tuple[str, ...] = ()
-    train_labels: Tensor | None = None
-    attributes: Tensor | None = None
-    attribute_names: tuple[str, ...] = ()
-    seen_classes: tuple[int, ...] = ()
+    bits: int  # K
+    n_classes: int  # C
+    n_train: int = 0  # rows N (a memory bank has one row for each)
+    multi_label: bool = False  # whether a row may have more than one label
+    class_names: tuple[str, ...] = ()  # C
+    train_labels: Tensor | None = None  # float [N,C]
+    attributes: Tensor | None = None  # float [C,A], one row of attribute values per class
+    attribute_names: tuple[str, ...] = ()  # A
+    seen_classes: tuple[int, ...] = ()  # those that training rows may have (all C by default)
     generator: torch.Generator = dataclasses.field(default_factory=torch.Generator)

@@ -37,26 +37,17 @@ class NoConfig:
 class Entry:
     """A registered component and its declarations, known without building it.
 
-    Attributes:
-        name: the word that selects it in YAML and on the command line.
-        target: the class or function.
-        config: dataclass whose fields are the keys accepted beside ``name``.
-        needs: for losses, names of the model outputs it reads.
-        provides: for models, names of its outputs; empty when not declared (then a missing
-            output is noticed at the first batch instead of at start).
-        groups: names of parameter groups with the optimiser settings recommended for each.
-        file: where it was defined.
-        summary: first line of its docstring.
+    Where ``provides`` is empty, a missing output is noticed at the first batch instead of at start.
     """
 
-    name: str
-    target: Any
-    config: type
-    needs: tuple[str, ...]
-    provides: tuple[str, ...]
-    groups: Mapping[str, Mapping[str, Any]]
-    file: str
-    summary: str
+    name: str  # the word that selects it in YAML and on the command line
+    target: Any  # the class or function
+    config: type  # dataclass whose fields are the keys accepted beside ``name``
+    needs: tuple[str, ...]  # of a loss: names of the model outputs it reads
+    provides: tuple[str, ...]  # of a model: names of its outputs, where they are declared
+    groups: Mapping[str, Mapping[str, Any]]  # of parameters, with recommended optimiser settings
+    file: str  # where it was defined
+    summary: str  # first line of its docstring
 
 
 class Registry:
@@ -98,14 +89,7 @@ class Registry:
                 )
             summary = (inspect.getdoc(target) or "").split("\n")[0]
             self._entries[name] = Entry(
-                name,
-                target,
-                config,
-                tuple(needs),
-                tuple(provides),
-                dict(groups or {}),
-                file,
-                summary,
+                name, target, config, needs, provides, groups or {}, file, summary
             )
             return target
 
@@ -173,11 +157,10 @@ def load_plugin(path: str | Path) -> Path:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except UserError:
-        del sys.modules[module_name]
-        raise
     except Exception as error:
         del sys.modules[module_name]
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"Plugin '{path}' failed while being imported: {type(error).__name__}: {error}"
         ) from error

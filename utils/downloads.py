@@ -7,7 +7,6 @@ and its checksum is right.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -16,7 +15,6 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from utils.progress import progress_bar
 
 log = logging.getLogger("hashing")
 
-_BLOCK = 1 << 20
 _MIB = 1 << 20
 _FINAL = {401, 403, 404, 410, 451}  # another attempt would not help
 _LOST = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
@@ -87,8 +84,13 @@ def download(
                 )
             log.info("%s: %s; trying again from byte %s", url, reason, f"{_size(part):,}")
             time.sleep(pause_s * 2**failures if failures else 0)
-        if checksum is not None:
-            _check_part(part, checksum, url)
+        if checksum is not None and not check_checksum(part, checksum):
+            part.unlink()
+            _note(part).unlink(missing_ok=True)
+            raise UserError(
+                f"What '{url}' gave does not have the published checksum {checksum}; it was thrown "
+                "away. Try again, or fetch the file elsewhere."
+            )
         part.replace(target)
         _note(part).unlink(missing_ok=True)
 
@@ -99,16 +101,6 @@ def check_checksum(file: Path, checksum: str) -> bool:
     with open(file, "rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False))
     return digest.hexdigest() == expected.lower()
-
-
-def _check_part(part: Path, checksum: str, url: str) -> None:
-    if not check_checksum(part, checksum):
-        part.unlink()
-        _note(part).unlink(missing_ok=True)
-        raise UserError(
-            f"What '{url}' gave does not have the published checksum {checksum}; it was thrown "
-            "away. Try again, or fetch the file elsewhere."
-        )
 
 
 def _fetch(url: str, part: Path, size: int | None, timeout_s: float) -> None:
@@ -139,9 +131,12 @@ def _fetch(url: str, part: Path, size: int | None, timeout_s: float) -> None:
         if not start:  # the note must not describe the bytes of another file
             part.unlink(missing_ok=True)
         write_json(_note(part), {"url": url, "validator": _validator(response), "total": total})
-        with open(part, "r+b" if start else "wb") as stream, _bar(part, start, total) as advance:
+        title = f"fetching {part.name.removesuffix('.part')} (MiB)"
+        bar = progress_bar(title, max(1, (total or 0) // _MIB))
+        with open(part, "r+b" if start else "wb") as stream, bar as advance:
+            advance(start / _MIB)
             stream.seek(start)
-            while block := response.read1(_BLOCK):
+            while block := response.read1(_MIB):
                 stream.write(block)
                 advance(len(block) / _MIB)
     missing = (total if total is not None else size or 0) - _size(part)
@@ -185,11 +180,3 @@ def _read_note(part: Path, url: str) -> dict[str, Any]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextlib.contextmanager
-def _bar(part: Path, start: int, total: int | None) -> Iterator[Callable[..., None]]:
-    title = f"fetching {part.name.removesuffix('.part')} (MiB)"
-    with progress_bar(title, max(1, (total or 0) // _MIB)) as advance:
-        advance(start / _MIB)
-        yield advance

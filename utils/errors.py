@@ -26,5 +26,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name in no registry: the name, the nearest and all known ones."""
     names = sorted(known)
-    listed = ", ".join(names) if names else "none"
+    listed = ", ".join(names) or "none"
     return UserError(f"Unknown {kind} '{name}'.{nearest(name, names)} Known: {listed}.")

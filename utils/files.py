@@ -43,7 +43,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The block may create a file or a folder there. If it fails, ``path`` stays as it was.
     """
-    path = Path(path)
     with saying_why(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

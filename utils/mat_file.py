@@ -23,13 +23,8 @@ def read_variables(path: Path, keys: tuple[str, ...], text: bool = False) -> dic
     """Return the variables of ``path`` with a name in ``keys``, in the order of ``keys``.
 
     Numbers come as MATLAB shows them (rows first), also from v7.3 files, which store them the other
-    way round. Text comes as arrays of ``str`` or, for cells, as object arrays, perhaps nested.
-
-    Args:
-        path: a ``.mat`` file.
-        keys: accepted names.
-        text: whether the variables hold text; in a v7.3 file without type notes, 16-bit numbers
-            are then characters.
+    way round. Text comes as arrays of ``str`` or, for cells, as object arrays, perhaps nested;
+    ``text`` makes 16-bit numbers characters in a v7.3 file without type notes.
 
     Raises:
         UserError: not a MATLAB file, a broken one, or none of the names in it.

@@ -15,21 +15,13 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 class Panel(NamedTuple):
-    """One plot of a figure.
+    """One plot of a figure."""
 
-    Attributes:
-        curves: name → (x, y).
-        x_label: of the x axis.
-        y_label: of the y axis.
-        title: above the plot.
-        marker: of the points, for curves of few points; ``""`` for none.
-    """
-
-    curves: Curves
+    curves: Curves  # name → (x, y)
     x_label: str
     y_label: str
     title: str
-    marker: str = ""
+    marker: str = ""  # of the points, for curves of few points
 
 
 def line_plot(curves: Curves, path: Path, x_label: str, y_label: str, title: str) -> None:
@@ -42,15 +34,10 @@ def panel_plot(panels: Sequence[Panel], path: Path, title: str = "") -> None:
     mark = _mark("panels", title, *(part for panel in panels for part in _parts(panel)))
     if _is_drawn(path, mark):
         return
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(6.4 * len(panels), 4.8), layout="constrained", squeeze=False
-    )
-    for panel, axes in zip(panels, all_axes[0], strict=True):
+    figure = Figure(figsize=(6.4 * len(panels), 4.8), layout="constrained")
+    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
         for name, (x, y) in panel.curves.items():
             axes.plot(x, y, label=_plain(name), linewidth=1.5, marker=panel.marker, markersize=4)
         axes.set(xlabel=panel.x_label, ylabel=panel.y_label, xlim=(0, 1), ylim=(0, 1.02))
@@ -61,7 +48,6 @@ def panel_plot(panels: Sequence[Panel], path: Path, title: str = "") -> None:
         figure.suptitle(_plain(title))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png", metadata={"Comment": mark})
-    plt.close(figure)
 
 
 def rank_plot(
@@ -80,15 +66,13 @@ def rank_plot(
     mark = _mark("ranks", title, repr((list(ranks.items()), [list(g) for g in groups], difference)))
     if _is_drawn(path, mark):
         return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     count = len(ranks)
     bars = 0.25 * (len(groups) + 1)
     height = bars + 0.35 * ((count + 1) // 2)
-    figure, axes = plt.subplots(figsize=(7.5, 1.4 + 0.6 * height), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.4 + 0.6 * height), layout="constrained")
+    axes = figure.subplots()
     axes.axis("off")
     axes.set(xlim=(0.2, count + 0.8), ylim=(-height - 0.1, 0.75))
     axes.plot([1, count], [0, 0], color="black", linewidth=1.2)
@@ -115,7 +99,6 @@ def rank_plot(
         figure.savefig(
             temporary, dpi=120, format="png", bbox_inches="tight", metadata={"Comment": mark}
         )
-    plt.close(figure)
 
 
 def _parts(panel: Panel) -> list[str | bytes]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.codes import as_codes, pack_codes, unpack_codes
+from common.codes import as_codes, check_packed, pack_codes, unpack_codes
 from common.metrics import PackedRows, as_labels
 from common.metrics.packed import check_row_counts, pack_labels
 from utils.errors import UserError
@@ -24,15 +24,10 @@ _BLOCK_BYTES = 2**24
 
 
 class Stored(NamedTuple):
-    """Stored arrays: objects with a shape and a dtype that return rows for a slice.
+    """Stored arrays: objects with a shape and a dtype that return rows for a slice."""
 
-    Attributes:
-        values: codes [N,K], or packed codes uint8 [N,⌈K/8⌉].
-        labels: [N,C] of 0/1, class numbers [N], or None without labels.
-    """
-
-    values: Any
-    labels: Any = None
+    values: Any  # codes [N,K], or packed codes uint8 [N,⌈K/8⌉]
+    labels: Any = None  # [N,C] of 0/1, class numbers [N], or None without labels
 
 
 Opener = Callable[[], AbstractContextManager[Stored]]
@@ -40,24 +35,14 @@ Opener = Callable[[], AbstractContextManager[Stored]]
 
 @dataclasses.dataclass(frozen=True)
 class CodeSource:
-    """N rows of codes of K bits, with or without labels; see :func:`source_of`.
+    """N rows of codes of K bits, with or without labels; see :func:`source_of`."""
 
-    Attributes:
-        name: the file, and the part of it, for messages.
-        rows: N.
-        bits: K.
-        label_shape: ``(C,)`` for labels of 0/1, ``()`` for class numbers, None without labels.
-        form: of the values: ``"packed"``, ``"0/1"``, ``"±1"``, ``"±1 and 0"``, ``"real"``.
-        opened: opens the stored arrays for one pass.
-        block_rows: rows of a block.
-    """
-
-    name: str
-    rows: int
-    bits: int
-    label_shape: tuple[int, ...] | None
-    form: str
-    opened: Opener
+    name: str  # the file, and the part of it, for messages
+    rows: int  # N
+    bits: int  # K
+    label_shape: tuple[int, ...] | None  # (C,): of 0/1, (): class numbers, None: without labels
+    form: str  # of the values: "packed", "0/1", "±1", "±1 and 0", "real"
+    opened: Opener  # opens the stored arrays for one pass
     block_rows: int
 
     @property
@@ -146,10 +131,9 @@ def source_of(
             form = _form(content.values, block_rows, strict)
         else:
             form = "packed"
-            _check_packed(content.values, bits)
-        label_shape = None
-        if content.labels is not None:
-            label_shape = _check_labels(content.labels, shape[0], block_rows)
+            check_packed(content.values, bits)
+        has_labels = content.labels is not None
+        label_shape = _check_labels(content.labels, shape[0], block_rows) if has_labels else None
     return CodeSource(name, shape[0], bits or shape[1], label_shape, form, opened, block_rows)
 
 
@@ -169,16 +153,6 @@ def _form(values: Any, block_rows: int, strict: bool) -> str:
         if not possible and block.dtype.kind != "f":
             break  # integers hold no NaN, and the form is "real"
     return next((form for form in ("0/1", "±1", "±1 and 0") if form in possible), "real")
-
-
-def _check_packed(values: Any, bits: int) -> None:
-    """Refuse packed codes that are not uint8 [N,⌈bits/8⌉]."""
-    width = -(-bits // 8)
-    if bits < 1 or values.dtype != np.uint8 or values.shape[1] != width:
-        raise UserError(
-            f"Packed codes of {bits} bits are a uint8 array [N,{max(1, width)}], but got "
-            f"{values.dtype} {list(values.shape)}."
-        )
 
 
 def _check_labels(labels: Any, rows: int, block_rows: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def _result(
     """Return the result over all directions."""
     reports, seconds = {}, 0.0
     for direction, (query, database) in measured.items():
-        queries, rows = query.read(), _in_memory_or_blocks(database, memory_mb)
+        queries, fits = query.read(), database.packed_bytes <= memory_mb * 2**20
+        rows = database.read() if fits else database.blocks()
         start = time.perf_counter()
         try:
             report = report_packed(
@@ -121,8 +122,3 @@ def _result(
         "directions": reports,
         "timing": {"time_s": seconds},
     }
-
-
-def _in_memory_or_blocks(source: CodeSource, memory_mb: float) -> PackedRows | Iterator[PackedRows]:
-    """Return the rows of a database, in blocks if they take more than ``memory_mb``."""
-    return source.read() if source.packed_bytes <= memory_mb * 2**20 else source.blocks()

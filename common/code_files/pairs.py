@@ -27,16 +27,9 @@ _ACCEPTED = "q_img, q_txt, r_img, r_txt (codes, N×K) and q_l, r_l (labels, N×C
 
 @dataclasses.dataclass(frozen=True)
 class CodePair:
-    """Query and database, each as modality → codes with labels.
+    """Query and database, each as modality → codes with labels."""
 
-    Attributes:
-        name: the file, for messages.
-        query: the query's codes by modality.
-        database: the database's.
-        split_hash: hash of the split, None if the file has none.
-    """
-
-    name: str
+    name: str  # the file, for messages
     query: dict[str, CodeSource]
     database: dict[str, CodeSource]
     split_hash: str | None = None
@@ -83,11 +76,8 @@ def open_run(path: str | Path) -> CodePair:
 def open_mat(path: str | Path, *, strict: bool = False) -> CodePair:
     """Return the codes of a ``.mat`` result file, of any MATLAB version, read into memory.
 
-    Labels may also be class numbers, as a row or a column.
-
-    Args:
-        path: the file.
-        strict: refuse codes other than ±1, 0 and 1.
+    Labels may also be class numbers, as a row or a column. ``strict`` refuses codes other than ±1,
+    0 and 1.
 
     Raises:
         UserError: no such file, a broken one, a variable missing or of another shape.

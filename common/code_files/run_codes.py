@@ -23,17 +23,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class CodeSet:
-    """Codes of one part of a split.
+    """Codes of one part of a split."""
 
-    Attributes:
-        codes: modality → int8 [N,K] of ±1.
-        labels: uint8 [N,C].
-        rows: int64 [N], row numbers in the dataset.
-    """
-
-    codes: dict[str, np.ndarray]
-    labels: np.ndarray
-    rows: np.ndarray
+    codes: dict[str, np.ndarray]  # modality → int8 [N,K] of ±1
+    labels: np.ndarray  # uint8 [N,C]
+    rows: np.ndarray  # int64 [N], row numbers in the dataset
 
 
 def write_codes(path: Path, query: CodeSet, database: CodeSet, split_hash: str) -> None:

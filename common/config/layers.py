@@ -245,27 +245,25 @@ def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
         if not isinstance(value, Mapping):
             into[key] = value
             continue
-        if not isinstance(present, dict):
-            present = {}
-        named = value.get("name")
-        if key in _NAMED and named is not None and present.get("name", named) != named:
+        into[key] = present if isinstance(present, dict) else {}
+        name = value.get("name")
+        if key in _NAMED and name is not None and into[key].get("name", name) != name:
             # another component does not have the keys of the previous one
             shared = ("lr", "groups") if key == "optim" else ()
-            present = {k: v for k, v in present.items() if k in shared}
-        into[key] = present
-        _merge_inner(present, value)
+            into[key] = {k: v for k, v in into[key].items() if k in shared}
+        merge_section(into[key], value)
 
 
-def _merge_inner(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+def merge_section(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Merge ``values`` over ``into`` at every depth."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge_inner(into[key], value)
-        elif isinstance(value, Mapping):
+        if not isinstance(value, Mapping):
+            into[key] = value
+            continue
+        if not isinstance(into.get(key), dict):
             # a component that was a name alone, as in `split: mith`, gets further keys
             into[key] = {"name": into[key]} if isinstance(into.get(key), str) else {}
-            _merge_inner(into[key], value)
-        else:
-            into[key] = value
+        merge_section(into[key], value)
 
 
 def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -273,10 +271,8 @@ def _set_path(nested: dict[str, Any], keys: list[str], value: Any) -> None:
         inner = nested.get(key)
         if isinstance(inner, str):  # dataset=x dataset.root=y, dataset.split=x dataset.split.seed=1
             inner = {"config" if depth == 0 and key in _SELECTED else "name": inner}
-        if not isinstance(inner, dict):
-            inner = {}
-        nested[key] = inner
-        nested = inner
+        nested[key] = inner if isinstance(inner, dict) else {}
+        nested = nested[key]
     last = keys[-1]
     if isinstance(nested.get(last), dict) and isinstance(value, str):
         nested[last]["config" if last in _SELECTED else "name"] = value  # dataset.root=y dataset=x
@@ -291,11 +287,9 @@ def locate(layers: Sequence[Layer], path: str) -> str:
         value: Any = layer.values
         for key in keys:
             value = value.get(key, _ABSENT) if isinstance(value, Mapping) else _ABSENT
-        if value is not _ABSENT and layer.source != "command line" and layer.file:
-            line = _line_of(layer.file, keys)
-            return f"{layer.source}:{line}" if line else layer.source
         if value is not _ABSENT:
-            return layer.source
+            line = _line_of(layer.file, keys) if layer.file else None
+            return f"{layer.source}:{line}" if line else layer.source
     return "defaults"
 
 
@@ -306,12 +300,9 @@ def _line_of(file: Path, keys: list[str]) -> int | None:
     node = yaml.compose(file.read_text(encoding="utf-8"))
     line = None
     for key in keys:
-        if not isinstance(node, yaml.MappingNode):
-            return line
-        for key_node, value_node in node.value:
-            if key_node.value == key:
-                line, node = key_node.start_mark.line + 1, value_node
-                break
-        else:
-            return line
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        entry = next((entry for entry in entries if entry[0].value == key), None)
+        if entry is None:
+            break
+        line, node = entry[0].start_mark.line + 1, entry[1]
     return line

@@ -93,10 +93,8 @@ class OptimGroup:
 class RunConfig:
     """A checked configuration.
 
-    Attributes:
-        optim: group name → settings, for every group that model and loss declare.
-        resolved: all settings, with defaults, as plain dicts and lists: the content of
-            ``config.yaml``, which reproduces the run.
+    ``resolved`` are all settings, with defaults, as plain dicts and lists: the content of
+    ``config.yaml``, which reproduces the run.
     """
 
     method: str
@@ -108,7 +106,7 @@ class RunConfig:
     backbone: Component
     model: Component
     loss: Component | None
-    optim: Mapping[str, OptimGroup]
+    optim: Mapping[str, OptimGroup]  # every group that model and loss declare
     runner: Component
     data: DataConfig
     eval: EvalConfig
@@ -150,48 +148,39 @@ def compose_layers(top: Sequence[Layer]) -> RunConfig:
 
 
 TOP_LEVEL = ("method", "bits", "seed", "output", "plugins", "data", "eval", *COMPONENTS)
+_Keys = dataclasses.make_dataclass("_Keys", [(name, Any, None) for name in TOP_LEVEL])
 
 
 def _check(merged: dict[str, Any], layers: Sequence[Layer]) -> RunConfig:
-    def locate_key(path: str) -> str:
-        return locate(layers, path)
-
-    for key in merged:
-        if key not in TOP_LEVEL:
-            fields = [(name, Any, None) for name in TOP_LEVEL]
-            schema.build(dataclasses.make_dataclass("Run", fields), {key: None}, "", locate_key)
+    locate_key = functools.partial(locate, layers)
+    schema.build(_Keys, merged, "", locate_key)
     for section in ("data", "eval", *COMPONENTS):
         schema.convert(dict, merged.get(section, {}), section, locate_key)
     head = {key: merged.get(key) for key in ("method", "bits", "seed", "output")}
     top = schema.build(_Top, {k: v for k, v in head.items() if v is not None}, "", locate_key)
     parts = {
-        section: _component(section, merged.get(section, {}), locate_key)
+        section: _component(section, merged.get(section, {}), locate_key, section)
         for section in ("dataset", "backbone", "model", "loss", "runner")
         if not (section == "loss" and merged.get("loss", {}).get("name") in (None, "none"))
     }
     dataset_name = short_name(merged["dataset"].get("config", parts["dataset"].name))
     model, loss = parts["model"], parts.get("loss")
-    problem = misfit(model.entry, loss.entry) if loss else None
-    if problem is not None:
+    if loss and (problem := misfit(model.entry, loss.entry)):
         raise UserError(problem)
     optim = _optim(merged, model, loss, locate_key)
     data = schema.build(DataConfig, merged.get("data", {}), "data", locate_key)
     evaluation = schema.build(EvalConfig, merged.get("eval", {}), "eval", locate_key)
-    _check_at(evaluation, locate_key)
     _check_ranges(top, data, evaluation, locate_key)
     resolved = {
         **schema.plain(top),
         "plugins": merged.get("plugins", []),
         **{section: _plain_component(merged, section, part) for section, part in parts.items()},
         **({} if loss else {"loss": {"name": "none"}}),
-        "optim": merged.get("optim", {}),
-        "schedule": merged.get("schedule", {}),
+        "optim": {**merged.get("optim", {}), "groups": _plain_groups(optim)} if optim else {},
+        "schedule": merged.get("schedule", {}) if optim else {},
         "data": schema.plain(data),
         "eval": schema.plain(evaluation),
     }
-    resolved["optim"] = {**resolved["optim"], "groups": _plain_groups(optim)} if optim else {}
-    if not optim:
-        resolved["schedule"] = {}
     return RunConfig(
         method=top.method, bits=top.bits, seed=top.seed, output=top.output,
         dataset_name=dataset_name, dataset=parts["dataset"], backbone=parts["backbone"],
@@ -209,9 +198,8 @@ class _Top:
 
 
 def _component(
-    section: str, values: Mapping[str, Any], locate: schema.Locate, path: str | None = None
+    section: str, values: Mapping[str, Any], locate: schema.Locate, path: str
 ) -> Component:
-    path = path or section
     name = schema.convert(dict, values, path, locate).get("name")
     if not isinstance(name, str):
         known = ", ".join(COMPONENTS[section].names())
@@ -234,7 +222,12 @@ def misfit(model: registry.Entry, loss: registry.Entry) -> str | None:
     """Return why a model and a loss cannot work together, or None; neither is built."""
     if not model.provides:
         return None
-    provided, needs = model.provides, _needs(loss, model)
+    provided = model.provides
+    needs = [  # *_code means all codes of the model
+        name
+        for need in loss.needs
+        for name in (fnmatch.filter(provided, need) if "*" in need else [need])
+    ]
     missing = [name for name in needs if name not in provided]
     if missing:
         return (
@@ -251,14 +244,6 @@ def misfit(model: registry.Entry, loss: registry.Entry) -> str | None:
             "loss.name or model.name."
         )
     return None
-
-
-def _needs(loss: registry.Entry, model: registry.Entry) -> list[str]:
-    """Return the outputs that a loss reads; ``*_code`` means all codes of the model."""
-    names: list[str] = []
-    for need in loss.needs:
-        names += fnmatch.filter(model.provides, need) if "*" in need else [need]
-    return names
 
 
 def _optim(
@@ -304,21 +289,16 @@ def _optim_group(values: Mapping[str, Any], path: str, locate: schema.Locate) ->
     rest = {key: value for key, value in values.items() if key not in ("lr", "schedule")}
     rate = schema.convert(float, values.get("lr"), f"{path}.lr", locate_group)
     if not 0 <= rate < math.inf:
-        raise UserError(
-            f"{locate_group(f'{path}.lr')}: {path}.lr={rate} is not accepted; 0 or more is needed."
-        )
+        raise schema.not_accepted(rate, "0 or more", f"{path}.lr", locate_group)
     schedule = values.get("schedule") or "constant"
     if isinstance(schedule, str):
         schedule = {"name": schedule}
+    schedule_path = "schedule" if path == "optim" else f"{path}.schedule"
     return OptimGroup(
         optimizer=_component("optim", rest, locate_group, path),
         lr=rate,
-        schedule=_component("schedule", schedule, locate_group, _schedule_path(path)),
+        schedule=_component("schedule", schedule, locate_group, schedule_path),
     )
-
-
-def _schedule_path(path: str) -> str:
-    return "schedule" if path == "optim" else f"{path}.schedule"
 
 
 def _plain_groups(optim: Mapping[str, OptimGroup]) -> dict[str, Any]:
@@ -331,32 +311,22 @@ def _plain_groups(optim: Mapping[str, OptimGroup]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _check_at(evaluation: EvalConfig, locate: schema.Locate) -> None:
-    for value in evaluation.at:
-        if value != "all" and not (isinstance(value, int) and value >= 1):
-            raise UserError(
-                f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
-                "'all' and whole numbers from 1 is needed, for example [all,1000]."
-            )
-
-
 def _check_ranges(
     top: _Top, data: DataConfig, evaluation: EvalConfig, locate: schema.Locate
 ) -> None:
+    if not all(cut == "all" or (isinstance(cut, int) and cut >= 1) for cut in evaluation.at):
+        raise UserError(
+            f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
+            "'all' and whole numbers from 1 is needed, for example [all,1000]."
+        )
     if not 0 <= data.caption_noise <= 1:
-        raise UserError(
-            f"{locate('data.caption_noise')}: data.caption_noise={data.caption_noise} is not "
-            "accepted; a share of the training rows, 0 to 1, is needed."
-        )
+        accepted = "a share of the training rows, 0 to 1,"
+        raise schema.not_accepted(data.caption_noise, accepted, "data.caption_noise", locate)
     if not 0 <= top.seed < 2**32:
-        raise UserError(
-            f"{locate('seed')}: seed={top.seed} is not accepted; 0 to {2**32 - 1} is needed."
-        )
+        raise schema.not_accepted(top.seed, f"0 to {2**32 - 1}", "seed", locate)
     for path, value in {
         "bits": top.bits, "data.eval_batch_size": data.eval_batch_size,
         "eval.every": evaluation.every,
     }.items():  # fmt: skip
         if value < 1:
-            raise UserError(
-                f"{locate(path)}: {path}={value} is not accepted; at least 1 is needed."
-            )
+            raise schema.not_accepted(value, "at least 1", path, locate)

@@ -6,6 +6,7 @@ unions, ``list``/``tuple`` of these, ``dict``, and nested dataclasses.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -55,9 +56,10 @@ def build(
                 f"{locate(full)}: key '{full}' is not known.{nearest(str(key), fields)} "
                 f"Accepted there: {accepted}."
             )
-        hint, own = hints[key], getattr(default, key, fields[key].default)
-        if type(own) is hint and dataclasses.is_dataclass(own) and isinstance(value, Mapping):
-            arguments[key] = build(hint, value, full, locate, own)
+        hint, field_default = hints[key], getattr(default, key, fields[key].default)
+        has_defaults = type(field_default) is hint and dataclasses.is_dataclass(field_default)
+        if has_defaults and isinstance(value, Mapping):
+            arguments[key] = build(hint, value, full, locate, field_default)
         else:
             arguments[key] = convert(hint, value, full, locate)
     if default is not None:
@@ -82,9 +84,7 @@ def convert(hint: Any, value: Any, path: str, locate: Locate) -> Any:
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise _mistyped(value, "a mapping of keys", path, locate)
-        return build(hint, value, path, locate)
+        return build(hint, convert(dict, value, path, locate), path, locate)
     if origin is typing.Literal:
         if isinstance(value, bool):  # YAML reads the word off as false
             words = ("on", "yes", "true") if value else ("off", "no", "false")
@@ -92,19 +92,21 @@ def convert(hint: Any, value: Any, path: str, locate: Locate) -> Any:
         for option in options:
             if value == option and isinstance(value, bool) == isinstance(option, bool):
                 return option
-        text = ", ".join(str(option) for option in options)
-        hint_text = nearest(str(value), [str(option) for option in options])
-        raise UserError(f"{locate(path)}: {path}={value!r} is not one of {text}.{hint_text}")
+        names = [str(option) for option in options]
+        raise UserError(
+            f"{locate(path)}: {path}={value!r} is not one of {', '.join(names)}."
+            f"{nearest(str(value), names)}"
+        )
     if origin in (typing.Union, types.UnionType):
         return _convert_union(options, value, path, locate)
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
-            raise _mistyped(value, "a list", path, locate)
+            raise not_accepted(value, "a list", path, locate)
         inner = options[0] if options else Any
         return origin(convert(inner, item, f"{path}[{i}]", locate) for i, item in enumerate(value))
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
-            raise _mistyped(value, "a mapping of keys", path, locate)
+            raise not_accepted(value, "a mapping of keys", path, locate)
         inner = options[1] if options else Any
         return {str(k): convert(inner, v, f"{path}.{k}", locate) for k, v in value.items()}
     return _convert_scalar(hint, value, path, locate)
@@ -140,32 +142,26 @@ def _convert_union(options: tuple[Any, ...], value: Any, path: str, locate: Loca
     # the exact type first, so that `int | float` keeps 3 an int
     candidates = [o for o in options if o is not type(None)]
     candidates.sort(key=lambda option: type(value) is not option)
-    problem: UserError | None = None
     for option in candidates:
-        try:
+        with contextlib.suppress(UserError):
             return convert(option, value, path, locate)
-        except UserError as error:
-            problem = problem or error
-    assert problem is not None
-    raise problem
+    return convert(candidates[0], value, path, locate)  # raises
 
 
 def _convert_scalar(hint: Any, value: Any, path: str, locate: Locate) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, float) and value.is_integer():
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int and is_number and value % 1 == 0:
         return int(value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if hint is float and is_number:
         return float(value)
-    if hint is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    if hint is str and (is_number or isinstance(value, str)):
         return str(value)
-    names = {
-        bool: "true or false", int: "a whole number", float: "a number", str: "a text",
-    }  # fmt: skip
-    raise _mistyped(value, names.get(hint, f"a {hint}"), path, locate)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise not_accepted(value, names.get(hint, f"a {hint}"), path, locate)
 
 
-def _mistyped(value: Any, wanted: str, path: str, locate: Locate) -> UserError:
-    return UserError(f"{locate(path)}: {path}={value!r} is not accepted; {wanted} is needed.")
+def not_accepted(value: Any, accepted: str, path: str, locate: Locate) -> UserError:
+    """Return the error for a value of key ``path`` that is not what is ``accepted``."""
+    return UserError(f"{locate(path)}: {path}={value!r} is not accepted; {accepted} is needed.")

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 from utils.files import atomic_path, saying_why
 from utils.heartbeat import heartbeat
@@ -47,15 +46,11 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = open(path, "a")  # noqa: SIM115 - closed below
     with stream:
-        while not _try_lock(stream):
-            heartbeat()  # waiting is not hanging
-            time.sleep(0.05)
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                heartbeat()  # waiting is not hanging
+                time.sleep(0.05)
         yield
-
-
-def _try_lock(stream: IO[str]) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -35,12 +35,8 @@ def save(
 ) -> None:
     """Write a checkpoint folder atomically, replacing an existing one.
 
-    Args:
-        folder: appears (or is replaced) only when all is written.
-        modules: file name → module.
-        optimizers: in a fixed order.
-        rng: generator states by name.
-        state: JSON-ready counters and settings.
+    ``modules`` have the names of their files, ``rng`` the generators' states by name; ``state`` is
+    ready for JSON.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -152,13 +148,12 @@ def _saved_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    tensors = {}
-    for index, entries in optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if value is not None:
-                tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-                tensors[f"{index}.{name}"] = tensor.detach().contiguous().clone()
-    return tensors
+    return {
+        f"{index}.{name}": torch.as_tensor(value).detach().contiguous().clone()
+        for index, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+        if value is not None
+    }
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

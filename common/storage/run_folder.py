@@ -60,13 +60,13 @@ class RunFolder:
         """Return the folder of ``config`` below its ``output``, created if missing.
 
         Raises:
-            UserError: the folder cannot be written, or holds another configuration.
+            UserError: the folder cannot be written.
         """
         folder = cls(Path(config.output) / config.run_name)
-        text = yaml.safe_dump(dict(config.resolved), sort_keys=False, allow_unicode=True)
         with saying_why(folder.path, "create the run folder"):
             folder.path.mkdir(parents=True, exist_ok=True)
         if not folder.config_file.exists():
+            text = yaml.safe_dump(dict(config.resolved), sort_keys=False, allow_unicode=True)
             write_text(folder.config_file, text)
         return folder
 

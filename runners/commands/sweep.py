@@ -30,8 +30,8 @@ def _workers(word: str) -> int | str:
 
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; exit code 1 when a run failed."""
-    from common.storage.run_folder import RunFolder
     from runners.results.show import show_leaderboard
+    from runners.sweeps.queue import folder_of
     from runners.sweeps.status import print_statuses, statuses, summary
     from runners.sweeps.sweep import expand, read_sweep, run_sweep, sweep_file
     from utils.signals import terminated_like_ctrl_c
@@ -51,11 +51,7 @@ def run(options: argparse.Namespace) -> int:
             again=options.retry_failed,
         )  # fmt: skip
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    ended = [
-        RunFolder(Path(outcome.config.output) / outcome.config.run_name)
-        for outcome in outcomes
-        if outcome.state != "failed"
-    ]
+    ended = [folder_of(outcome.config) for outcome in outcomes if outcome.state != "failed"]
     if ended:
         output = Path(options.output or sweep.output)
         csv, plots = output / "leaderboard.csv", output / "plots"

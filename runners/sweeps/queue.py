@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import logging
 import os
@@ -87,7 +88,6 @@ class Queue:
     def __init__(self, folder: Path) -> None:
         """Open a queue; ``runs.json`` is read at first use."""
         self.folder = folder
-        self._content: dict[str, Any] = {}
 
     @classmethod
     def create(cls, output: Path, configs: Sequence[RunConfig], rules: Rules) -> Queue:
@@ -104,12 +104,10 @@ class Queue:
         write_json(queue.folder / "runs.json", content)
         return queue
 
-    @property
+    @functools.cached_property
     def content(self) -> dict[str, Any]:
         """Content of ``runs.json``: ``owner``, ``cwd``, ``rules``, ``runs`` by name."""
-        if not self._content:
-            self._content = json.loads((self.folder / "runs.json").read_text(encoding="utf-8"))
-        return self._content
+        return json.loads((self.folder / "runs.json").read_text(encoding="utf-8"))
 
     @property
     def names(self) -> list[str]:
@@ -174,10 +172,8 @@ def run_queue(
 ) -> None:  # fmt: skip
     """Execute runs until all have an outcome or the queue is stopped.
 
-    Args:
-        queue: of the sweep.
-        ended: called with the name of each run that ended in this worker.
-        configs: configurations that this process has already composed.
+    ``ended`` is called with the name of each run that ended in this worker; ``configs`` are the
+    configurations that this process has already composed.
     """
     composed = {config.run_name: config for config in configs}
     leases = Leases(queue.rules.lease_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 from common.config.run_config import RunConfig
 from common.storage.leases import Leases
-from common.storage.run_folder import RunFolder
 from runners.sweeps.queue import folder_of, is_final_failure
 
 
@@ -44,16 +42,15 @@ def statuses(configs: Sequence[RunConfig], retries: int, again: bool = False) ->
     leased = _leased_runs({Path(config.output) for config in configs})
     result = []
     for config in configs:
-        name = config.run_name
-        folder = RunFolder(Path(config.output) / name)
+        folder = folder_of(config)
         status = folder.status()
         state = status.get("state", "to do")
         if folder.is_done:
-            result.append(RunStatus(config, "done", seconds=_seconds(folder, status)))
+            result.append(RunStatus(config, "done", seconds=status.get("seconds")))
         elif is_final_failure(status, retries) and not again:
             reason = f"{status.get('error', '')} (given up before)"
             result.append(RunStatus(config, "failed", reason))
-        elif name in leased:
+        elif config.run_name in leased:
             result.append(RunStatus(config, "running"))
         elif state == "failed":
             result.append(RunStatus(config, "retry", status.get("error", "")))
@@ -72,16 +69,6 @@ def _leased_runs(outputs: set[Path]) -> set[str]:
             if holder is not None and not holder.is_gone:
                 names.add(name)
     return names
-
-
-def _seconds(folder: RunFolder, status: dict[str, Any]) -> float | None:
-    if "seconds" in status:
-        return float(status["seconds"])
-    try:  # an earlier version recorded no total
-        timing = json.loads(folder.metrics_file.read_text(encoding="utf-8"))["timing"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return float(sum(seconds for seconds in timing.values() if isinstance(seconds, float)))
 
 
 def estimate(states: Sequence[RunStatus]) -> tuple[float | None, int]:
@@ -149,14 +136,8 @@ def group_by_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return [configs[number] for number in order]
 
 
-def reset_failures(folder: RunFolder) -> None:
-    """Reset the failures of a run, so that it is retried."""
-    if folder.status().get("state") == "failed":
-        folder.set_status("failed", failures=0, final=False)
-
-
 def print_statuses(states: Sequence[RunStatus]) -> None:
     """Print a line for each run."""
     for state in states:
         reason = f"  ({state.reason})" if state.reason else ""
-        print(f"{state.state:12} {folder_of(state.config).path.name}{reason}")
+        print(f"{state.state:12} {state.config.run_name}{reason}")

@@ -35,11 +35,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.config import schema
-from common.config.layers import Layer, config_file, parse_overrides, read_layer
+from common.config.layers import (
+    Layer,
+    config_file,
+    merge_section,
+    parse_overrides,
+    read_layer,
+)
 from common.config.run_config import RunConfig, compose_layers
 from runners.sweeps.launchers.base import Launcher, supervise
 from runners.sweeps.queue import Outcome, Queue, Rules, folder_of, run_queue
-from runners.sweeps.status import group_by_data, reset_failures, statuses
+from runners.sweeps.status import group_by_data, statuses
 from utils.errors import UserError, unknown_name
 from utils.progress import progress_bar
 
@@ -111,11 +117,8 @@ def expand(
 ) -> list[RunConfig]:
     """Return the distinct configurations of the runs of all grids, in grid order.
 
-    Args:
-        sweep: the file's content.
-        path: the file, for messages.
-        extra: ``key=value`` words of the command line, for every run.
-        output: folder for the runs instead of the file's.
+    ``extra`` are ``key=value`` words of the command line, for every run; ``output`` is a folder for
+    the runs instead of the file's.
     """
     runs: dict[str, RunConfig] = {}
     for point in _points(sweep):
@@ -123,13 +126,13 @@ def expand(
         for override in sweep.overrides:
             if all(point.get(key, words.get(key)) == v for key, v in override.where.items()):
                 words.update(override.set)
-        nested = [
+        layers = [
             Layer(str(path), {"plugins": sweep.plugins}, path),
             Layer(str(path), _nested(words), path),
             Layer("command line", parse_overrides(extra)),
             Layer("command line", {"output": output or sweep.output}),
         ]
-        config = compose_layers(nested)
+        config = compose_layers(layers)
         runs.setdefault(config.run_name, config)
     return list(runs.values())
 
@@ -144,23 +147,12 @@ def _nested(words: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted keys as nested mappings; both ``dataset`` and ``dataset.root`` may occur."""
     nested: dict[str, Any] = {}
     for key, value in sorted(words.items(), key=lambda item: item[0].count(".")):
-        part: Any = value
+        is_file = key in ("dataset", "backbone") and isinstance(value, str)
+        part: Any = {"config": value} if is_file else value
         for name in reversed(key.split(".")):
             part = {name: part}
-        _merge(nested, part)
+        merge_section(nested, part)
     return nested
-
-
-def _merge(target: dict[str, Any], other: Mapping[str, Any]) -> None:
-    for key, value in other.items():
-        present = target.get(key)
-        if isinstance(value, Mapping) and isinstance(present, str):
-            present = {"config" if key in ("dataset", "backbone") else "name": present}
-            target[key] = present
-        if isinstance(value, Mapping) and isinstance(present, dict):
-            _merge(present, value)
-        else:
-            target[key] = value
 
 
 def run_sweep(
@@ -169,14 +161,9 @@ def run_sweep(
 ) -> list[Outcome]:  # fmt: skip
     """Execute the runs that are not done; return the outcomes of all, in their order.
 
-    Args:
-        configs: the runs.
-        workers: in parallel; 1 with the local launcher is this process, ``auto`` is one for each
-            slot of the GPUs (1 without a GPU).
-        launcher: ``local``, ``ray`` or ``submitit``.
-        rules: number of retries, and when a worker counts as lost.
-        launch: options of each launcher.
-        again: also retry runs that failed too often.
+    One worker with the ``local`` launcher is this process; others are ``ray`` and ``submitit``.
+    ``auto`` means a worker for each slot of the GPUs (1 without a GPU). ``launch`` has the options
+    of each launcher; with ``again``, runs that failed too often are retried as well.
 
     Raises:
         UserError: invalid options, a missing library, a full disk.
@@ -198,9 +185,9 @@ def run_sweep(
     )  # fmt: skip
     if not remaining:
         return [outcomes[s.config.run_name] for s in states]
-    if again:
-        for config in remaining:
-            reset_failures(folder_of(config))
+    for folder in map(folder_of, remaining if again else ()):
+        if folder.status().get("state") == "failed":
+            folder.set_status("failed", failures=0, final=False)
     queue = Queue.create(Path(remaining[0].output), group_by_data(remaining), rules)
     by_name = {config.run_name: config for config in remaining}
     try:
@@ -247,6 +234,8 @@ def make_launcher(
     Raises:
         UserError: an unknown launcher or option, a missing library.
     """
+    import torch
+
     from runners.sweeps.launchers.local import LocalLauncher, LocalOptions
     from runners.sweeps.launchers.on_ray import RayLauncher, RayOptions
     from runners.sweeps.launchers.on_submitit import SubmititLauncher, SubmititOptions
@@ -262,16 +251,7 @@ def make_launcher(
     create, options = launchers[name]
     values = schema.convert(dict, launch.get(name) or {}, f"launch.{name}", lambda _: "sweep file")
     chosen: Any = schema.build(options, values, f"launch.{name}", lambda _: "sweep file")
-    gpus = _gpus() if any(_wants_gpu(config) for config in configs) else 0
+    devices = {getattr(config.runner.config, "device", "auto") for config in configs}
+    gpus = torch.cuda.device_count() if devices != {"cpu"} else 0
     slots = getattr(chosen, "slots_per_gpu", 1) or 1
     return create(queue, max(gpus * slots, 1) if workers == "auto" else workers, chosen, gpus)
-
-
-def _wants_gpu(config: RunConfig) -> bool:
-    return getattr(config.runner.config, "device", "auto") != "cpu"
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()

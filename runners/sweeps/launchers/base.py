@@ -93,11 +93,8 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 def supervise(launcher: Launcher, ended: Callable[[str], None]) -> None:
     """Start workers and replace dead ones until all runs have an outcome or the queue is stopped.
 
-    Ctrl-C asks the workers to end, so their runs can be resumed; a second one kills them.
-
-    Args:
-        launcher: of the queue.
-        ended: called with the name of each run that ends.
+    Ctrl-C asks the workers to end, so their runs can be resumed; a second one kills them. ``ended``
+    is called with the name of each run that ends.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, when all workers have ended.
@@ -142,18 +139,14 @@ def _watch(launcher: Launcher, workers: list[Worker], ended: Callable[[str], Non
             if new:  # a run has progressed
                 marks, deaths = marks | new, 1
             if deaths > limit:
-                _give_up(queue, remaining, ended)
+                queue.stop(DIED)
+                for name in sorted(remaining - queue.ended()):
+                    queue.end(name, "failed", f"{DIED}; sweep again to go on")
+                    ended(name)
                 return
             log.warning("worker %d died; another one takes its place", number)
             workers[number] = launcher.start(number)
         time.sleep(0.05)
-
-
-def _give_up(queue: Queue, remaining: set[str], ended: Callable[[str], None]) -> None:
-    queue.stop(DIED)
-    for name in sorted(remaining - queue.ended()):
-        queue.end(name, "failed", f"{DIED}; sweep again to go on")
-        ended(name)
 
 
 def _wait(workers: list[Worker], seconds: float) -> None:
@@ -165,9 +158,7 @@ def _wait(workers: list[Worker], seconds: float) -> None:
 def work(queue_folder: str, threads: int = 0) -> None:
     """Execute the runs of a queue in this process; every worker of every launcher calls this.
 
-    Args:
-        queue_folder: of the queue.
-        threads: of PyTorch on the CPU; 0 = its default.
+    ``threads`` are those of PyTorch on the CPU; 0 = its default.
     """
     from utils.logs import log_to_stderr
 

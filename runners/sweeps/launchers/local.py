@@ -9,11 +9,11 @@ import os
 import signal
 import sys
 from multiprocessing.context import SpawnProcess
-from typing import Any
 
 from runners.sweeps.launchers.base import Launcher, Worker, environment, work
 from runners.sweeps.queue import Queue
 from utils.errors import UserError
+from utils.signals import terminated_like_ctrl_c
 
 log = logging.getLogger("hashing")
 
@@ -119,14 +119,11 @@ def shares(cores: list[int], workers: int) -> list[list[int]]:
 
 
 def _work(queue: str, threads: int, cores: list[int]) -> None:
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent forwards it
-    signal.signal(signal.SIGTERM, stop)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     try:
-        work(queue, threads)
+        with terminated_like_ctrl_c():
+            work(queue, threads)
     except KeyboardInterrupt:
         sys.exit(130)
