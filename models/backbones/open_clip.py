@@ -179,8 +179,7 @@ def _assemble(
         size[0] if isinstance(size, (tuple, list)) else size,
         preprocess.get("mean") or CLIP_MEAN,
         preprocess.get("std") or CLIP_STD,
-        config.image_mean,
-        config.image_std,
+        config,
     )
     hugging_face = "hf_model_name" in architecture["text_cfg"]
     # a pooled last token, or an appended class token, lies where training put it: no cut
@@ -217,16 +216,12 @@ def _assemble(
 
 def _architecture(model: str) -> tuple[dict[str, Any], dict[str, Any], Path | None]:
     """Return open_clip's description of ``model``, picture settings, and the JSON file's folder."""
-    import copy
-
     import open_clip
 
     if not model.endswith(".json"):
         architecture = open_clip.get_model_config(model.replace("/", "-"))
         if architecture is None:
             raise files.unknown_model("open_clip", model, open_clip.list_models())
-        architecture = copy.deepcopy(architecture)
-        architecture["vision_cfg"]["timm_model_pretrained"] = False
         return _without_download(architecture), {}, None
     file = files.locate(model)
     try:

@@ -9,7 +9,6 @@ sentence, which says what to do next.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -208,7 +207,7 @@ def warn_random(what: str) -> None:
     log.warning("%s starts from random weights, as backbone.weights=%s asks.", what, RANDOM)
 
 
-def reachable(url: str, timeout_s: float = 5.0) -> bool:
+def reachable(url: str) -> bool:
     """Return whether the host of ``url`` answers, so that no download is retried in vain.
 
     Behind a proxy this cannot be tested cheaply, and True is returned.
@@ -219,7 +218,7 @@ def reachable(url: str, timeout_s: float = 5.0) -> bool:
         return True
     host = urlparse(url).hostname
     try:
-        socket.create_connection((host or url, 443), timeout=timeout_s).close()
+        socket.create_connection((host or url, 443), timeout=5.0).close()
     except OSError:
         return False
     return True
@@ -268,14 +267,3 @@ def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mappin
         total.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
-
-
-def network_fingerprint(network: nn.Module, library: str, config: Any, image_input: Any) -> str:
-    """Return the fingerprint of a library's network by its config and its :class:`ImageInput`."""
-    settings = {
-        "backbone": library,
-        "model": config.model,
-        "image": dataclasses.asdict(image_input),
-        "random": config.weights == RANDOM,
-    }
-    return state_fingerprint(network, settings)

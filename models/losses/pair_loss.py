@@ -16,7 +16,6 @@ from common.pairwise import share_label
 from models.base import Batch, HashLoss, Problem, Terms
 from models.losses.memory_bank import MemoryBank
 from models.losses.pair_terms import masked_mean
-from utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,17 +58,9 @@ class PairwiseLoss(HashLoss):
 
     config: PairwiseConfig
 
-    def __init__(self, config: PairwiseConfig, problem: Problem | None = None) -> None:
-        """Make the memory bank if ``pairs: memory``; only then is ``problem`` needed."""
+    def __init__(self, config: PairwiseConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        self.memory: LabeledMemoryBank | None = None
-        if config.pairs == "memory":
-            if problem is None:
-                raise UserError(
-                    "loss.pairs=memory keeps a row per training item, but no task was given; "
-                    "build the loss with a Problem, or give loss.pairs=batch."
-                )
-            self.memory = LabeledMemoryBank(problem)
+        self.memory = LabeledMemoryBank(problem) if config.pairs == "memory" else None
 
     def partners(self, code: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the codes that the batch is paired with, and which pairs are similar.

@@ -186,7 +186,7 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
         real=model.encode,
         final={
             "real_momentum": lambda: model.momentum_code(everything),
-            "aligned": lambda: model.aligned(everything),
+            "aligned": lambda: model.eval()(everything).image_aligned,
             "memory_hash": lambda: loss.memory.rows,
             "memory_labels": lambda: loss.memory_label,
         },
