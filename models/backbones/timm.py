@@ -74,7 +74,10 @@ def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
     source = f"timm's weights '{config.model}' (huggingface.co/timm)"
     if config.weights in (None, False):
         raise files.needs_weights(what, source, "backbone.weights is not set")
-    options = _size_option(config)
+    options: dict[str, Any] = {}
+    published = timm.get_pretrained_cfg(config.model)
+    if config.image_size is not None and published and published.fixed_input_size:
+        options["img_size"] = config.image_size  # parameters depend on the size of the picture
     if config.weights == files.RANDOM:
         files.warn_random(what)
         network = timm.create_model(config.model, num_classes=0, **options)
@@ -91,16 +94,6 @@ def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
         config,
     )
     return TimmBackbone(network, config, image_input)
-
-
-def _size_option(config: TimmConfig) -> dict[str, Any]:
-    """Return ``img_size`` for networks whose parameters depend on the size of the picture."""
-    import timm
-
-    if config.image_size is None:
-        return {}
-    default = timm.get_pretrained_cfg(config.model)
-    return {"img_size": config.image_size} if default and default.fixed_input_size else {}
 
 
 def _with_state(

@@ -127,8 +127,7 @@ def _is_torchscript(file: Path) -> bool:
 
 def _read_torchscript(file: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
@@ -137,8 +136,7 @@ def _read_torchscript(file: Path) -> dict[str, Tensor]:
 
 def _read_state_dict(file: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the restricted reader fail in any way
         raise _refused(file, "is a pickle or no weight file at all") from error

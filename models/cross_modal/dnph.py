@@ -140,12 +140,7 @@ class DNPHLoss(HashLoss):
         return terms
 
     def assigned_noise(self, codes: Tensor, step: int) -> Tensor:
-        """Return the random code of ±1 that every row is assigned to [M,B,K].
-
-        Args:
-            codes: [M,B,K] real-valued codes of M modalities.
-            step: of training; decides the draw.
-        """
+        """Return the random code of ±1 that every row of ``codes`` is assigned to, both [M,B,K]."""
         _, rows, bits = codes.shape
         noise = self.draw_noise(rows, bits, step)
         return noise[assign(codes, noise)].to(codes)

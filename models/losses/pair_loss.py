@@ -67,13 +67,9 @@ class PairwiseLoss(HashLoss):
 
         In training, the batch is written to the memory bank first; other rows have no row in it.
 
-        Args:
-            code: [B,K] codes of the batch.
-            batch: their labels and row numbers.
-
         Returns:
-            [M,K]: ``code`` itself, or the N rows of the bank, which are constants; and [B,M] of 1
-            where a pair shares a label, else 0, in the dtype of ``code``.
+            [M,K]: ``code`` [B,K] itself, or the N rows of the bank, which are constants; and [B,M]
+            of 1 where a pair shares a label, else 0, in the dtype of ``code``.
         """
         if self.memory is None:
             rows, label = code, batch.label

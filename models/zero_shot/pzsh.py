@@ -182,13 +182,11 @@ class PZSH(HashModel):
         return self.head(self.projection(self.backbone(batch, modality).pooled))
 
     @torch.no_grad()
-    def momentum_code(self, batch: Batch, raw: Tensor | None = None) -> Tensor:
+    def momentum_code(self, batch: Batch, raw: Tensor) -> Tensor:
         """Return the twin's code m [B,K]; ``raw`` [B,D]: features of an encoder without twin."""
         twin = self.twin
         if "backbone" in twin:
             raw = twin["backbone"](batch, "image").pooled
-        elif raw is None:
-            raw = self.backbone(batch, "image").pooled
         return twin["head"](twin["projection"](raw.detach()))
 
     @torch.no_grad()
