@@ -194,7 +194,12 @@ class HashLoss(nn.Module, ABC):
     The constructor takes ``(config, problem)``. A memory is a buffer with ``problem.n_train`` rows,
     written at ``batch.index``. Under several processes the runner gathers outputs, labels and
     indices first, so that a loss always sees the whole batch.
+
+    Class attributes:
+        group: name of the parameter group that its trainable parameters form.
     """
+
+    group: str = "loss"
 
     def __init__(self, config: Any = None, problem: Problem | None = None) -> None:
         """Keep the config; a loss without state need not define a constructor."""
@@ -206,6 +211,6 @@ class HashLoss(nn.Module, ABC):
         """Return the weighted terms of this batch, each a scalar."""
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the loss's own trainable parameters by group name: ``loss`` by default."""
+        """Return the loss's own trainable parameters by group name: those of :attr:`group`."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        return {"loss": parameters} if parameters else {}
+        return {self.group: parameters} if parameters else {}

@@ -72,10 +72,8 @@ class BlipBackbone(TowerBackbone):
         """Take ``BlipVisionModel``, ``BlipTextModel`` or None, and the latter's tokenizer."""
         super().__init__(visual, text, config.freeze)
         sizes = visual.config
-        self.image_input = image_settings(
-            config.image_size or sizes.image_size, CLIP_MEAN, CLIP_STD, config.image_mean,
-            config.image_std,
-        )  # fmt: skip
+        size = config.image_size or sizes.image_size
+        self.image_input = image_settings(size, CLIP_MEAN, CLIP_STD, config)
         if self.image_input.size % sizes.patch_size:
             raise UserError(
                 f"backbone.image_size={self.image_input.size} is not accepted; a multiple of "

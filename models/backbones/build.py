@@ -11,12 +11,7 @@ from utils.errors import UserError
 
 
 def build_backbone(name: str, config: Any, modalities: tuple[str, ...] = MODALITIES) -> Backbone:
-    """Return the backbone ``name`` with (at least) the towers for ``modalities``.
-
-    Args:
-        name: as registered in ``BACKBONES``.
-        config: an instance of its config dataclass.
-        modalities: those needed; other towers are dropped.
+    """Return the backbone ``name`` with the towers for ``modalities``; others are dropped.
 
     Raises:
         UserError: unknown name, absent weights, or a modality that this backbone does not encode.

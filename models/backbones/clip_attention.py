@@ -24,7 +24,6 @@ class SelfAttention(nn.MultiheadAttention):
     """PyTorch's multi-head attention as self-attention; ``batch_first``, without dropout."""
 
     def __init__(self, width: int, heads: int) -> None:
-        """Initialise as PyTorch does."""
         super().__init__(width, heads, batch_first=True)
 
     @classmethod
@@ -76,8 +75,7 @@ class QuickGELU(nn.Module):
 
 def quick_gelu(x: Tensor) -> Tensor:
     """Return ``x * sigmoid(1.702 * x)``."""
-    result: Tensor = _QuickGELU.apply(x)
-    return result
+    return _QuickGELU.apply(x)
 
 
 class _QuickGELU(torch.autograd.Function):
@@ -90,14 +88,12 @@ class _QuickGELU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
-        change: Tensor = torch.ops.aten.silu_backward(gradients[0], z)
-        return change
+        return torch.ops.aten.silu_backward(gradients[0], z)
 
 
 def cut_heads(x: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
     """Cut [B,M,count·D] into count tensors [B,heads,M,D/heads], each in one piece."""
-    parts: tuple[Tensor, ...] = _Heads.apply(x, count, heads)
-    return parts
+    return _Heads.apply(x, count, heads)
 
 
 class _Heads(torch.autograd.Function):

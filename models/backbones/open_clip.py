@@ -11,6 +11,7 @@ nothing frozen: ``model: ViT-B-32-quickgelu``, ``weights: openai``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,8 +79,8 @@ class DualEncoder(TowerBackbone):
         *,
         width: int,
         image_input: ImageInput | None,
-        text_encode: TextEncode | None = None,
-        tokenizer: Callable[[], Tokenize] | None = None,
+        text_encode: TextEncode | None,
+        tokenizer: Callable[[], Tokenize],
         freeze: str = "none",
         fingerprint: str = "",
     ) -> None:
@@ -87,8 +88,7 @@ class DualEncoder(TowerBackbone):
         super().__init__(visual, text, freeze)
         self._image_encode = None if visual is None else image_encode_for(visual)
         self._text_encode = text_encode
-        self._make_tokenizer = tokenizer
-        self._tokenize: Tokenize | None = None
+        self._tokenizer = functools.cache(tokenizer)
         self.image_input = image_input if visual is not None else None
         self.fingerprint = fingerprint
         towers = {"image": visual, "text": text}
@@ -116,11 +116,7 @@ class DualEncoder(TowerBackbone):
         The released DCMHT and MITH code hides every id 0, thus also a literal "!" in a caption,
         whose id is 0. Here "!" is a word like any other and only padding is hidden.
         """
-        if self._tokenize is None:
-            if self._make_tokenizer is None:
-                raise ValueError("this backbone was built without a tokeniser")
-            self._tokenize = self._make_tokenizer()
-        return self._tokenize(list(texts))
+        return self._tokenizer()(list(texts))
 
 
 @BACKBONES.register("open_clip", config=OpenCLIPConfig)
@@ -179,8 +175,7 @@ def _assemble(
         size[0] if isinstance(size, (tuple, list)) else size,
         preprocess.get("mean") or CLIP_MEAN,
         preprocess.get("std") or CLIP_STD,
-        config.image_mean,
-        config.image_std,
+        config,
     )
     hugging_face = "hf_model_name" in architecture["text_cfg"]
     # a pooled last token, or an appended class token, lies where training put it: no cut
@@ -217,16 +212,12 @@ def _assemble(
 
 def _architecture(model: str) -> tuple[dict[str, Any], dict[str, Any], Path | None]:
     """Return open_clip's description of ``model``, picture settings, and the JSON file's folder."""
-    import copy
-
     import open_clip
 
     if not model.endswith(".json"):
         architecture = open_clip.get_model_config(model.replace("/", "-"))
         if architecture is None:
             raise files.unknown_model("open_clip", model, open_clip.list_models())
-        architecture = copy.deepcopy(architecture)
-        architecture["vision_cfg"]["timm_model_pretrained"] = False
         return _without_download(architecture), {}, None
     file = files.locate(model)
     try:

@@ -6,7 +6,8 @@ them L2-normalised. B rows, L tokens, D the joint width, W the tower's own width
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +16,11 @@ from common.batch import Features
 from models.backbones.clip_attention import QuickGELU, SelfAttention
 from models.backbones.towers import map_to_tokens
 
+ImageEncode = Callable[[Any, Tensor, bool], Features]
+"""A tower, pictures [B,3,H,W] and whether token features are wanted, to features."""
 
-class ImageEncode(Protocol):
-    """Pictures [B,3,H,W] through a tower to features."""
-
-    def __call__(self, tower: Any, image: Tensor, tokens: bool) -> Features:
-        """Encode ``image``; with token features if ``tokens``."""
-        ...
-
-
-class TextEncode(Protocol):
-    """Ids [B,L] and a mask of hidden ones [B,L] through a tower to features."""
-
-    def __call__(self, tower: Any, ids: Tensor, mask: Tensor, tokens: bool) -> Features:
-        """Encode ``ids``; with token features if ``tokens``."""
-        ...
+TextEncode = Callable[[Any, Tensor, Tensor, bool], Features]
+"""A tower, ids [B,L], the mask of hidden ones [B,L] and whether tokens are wanted, likewise."""
 
 
 def image_encode_for(visual: Any) -> ImageEncode:

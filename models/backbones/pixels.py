@@ -49,12 +49,7 @@ class PixelsBackbone(Backbone):
     def __init__(self, config: PixelsConfig, modalities: tuple[str, ...]) -> None:
         """Check the sizes; raise :class:`UserError` where they do not fit."""
         super().__init__()
-        if (
-            config.size < GRID
-            or config.size % GRID
-            or config.text_width < 1
-            or config.max_words < 1
-        ):
+        if config.size < GRID or config.size % GRID or min(config.text_width, config.max_words) < 1:
             raise UserError(
                 f"backbone.size={config.size}, text_width={config.text_width}, "
                 f"max_words={config.max_words}: size has to be a multiple of {GRID}, the others "

@@ -15,7 +15,7 @@ from common.registry import BACKBONES
 from models.backbones import weights as files
 from models.backbones.base import Backbone, ImageInput
 from models.backbones.open_clip_towers import timm_tokens
-from models.backbones.towers import IMAGENET_MEAN, IMAGENET_STD, TowerBackbone, image_settings
+from models.backbones.towers import IMAGENET_MEAN, IMAGENET_STD, PictureNetwork, image_settings
 from utils.errors import UserError
 
 PRETRAINED = "pretrained"
@@ -42,16 +42,12 @@ class TimmConfig:
     image_std: tuple[float, ...] | None = None
 
 
-class TimmBackbone(TowerBackbone):
+class TimmBackbone(PictureNetwork):
     """A picture network of timm: pooled features before the classifier, tokens of the last map."""
 
-    def __init__(
-        self, network: Any, image_input: ImageInput, freeze: str, fingerprint: str
-    ) -> None:
+    def __init__(self, network: Any, config: TimmConfig, image_input: ImageInput) -> None:
         """Wrap a network that was built with ``num_classes=0``."""
-        super().__init__(network, None, freeze)
-        self.image_input = image_input
-        self.fingerprint = fingerprint
+        super().__init__(network, "timm", config, image_input)
         self.widths = {"image": int(getattr(network, "head_hidden_size", network.num_features))}
         self.token_widths = {"image": int(network.num_features)}
 
@@ -78,12 +74,16 @@ def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
     source = f"timm's weights '{config.model}' (huggingface.co/timm)"
     if config.weights in (None, False):
         raise files.needs_weights(what, source, "backbone.weights is not set")
-    options = _size_option(config)
+    options: dict[str, Any] = {}
+    published = timm.get_pretrained_cfg(config.model)
+    if config.image_size is not None and published and published.fixed_input_size:
+        options["img_size"] = config.image_size  # parameters depend on the size of the picture
     if config.weights == files.RANDOM:
         files.warn_random(what)
         network = timm.create_model(config.model, num_classes=0, **options)
     elif isinstance(config.weights, str) and files.looks_like_file(config.weights):
-        network = _from_file(config, what, source, options)
+        state, _ = files.load_state(config.weights, what, source)
+        network = _with_state(config.model, state, what, config.weights, options)
     else:
         network = _from_tag(config, what, source, options)
     data = timm.data.resolve_model_data_config(network)
@@ -91,28 +91,9 @@ def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
         config.image_size or data["input_size"][-1],
         data.get("mean") or IMAGENET_MEAN,
         data.get("std") or IMAGENET_STD,
-        config.image_mean,
-        config.image_std,
+        config,
     )
-    fingerprint = files.network_fingerprint(network, "timm", config, image_input)
-    return TimmBackbone(network, image_input, config.freeze, fingerprint)
-
-
-def _size_option(config: TimmConfig) -> dict[str, Any]:
-    """Return ``img_size`` for networks whose parameters depend on the size of the picture."""
-    import timm
-
-    if config.image_size is None:
-        return {}
-    default = timm.get_pretrained_cfg(config.model)
-    return {"img_size": config.image_size} if default and default.fixed_input_size else {}
-
-
-def _from_file(config: TimmConfig, what: str, source: str, options: dict[str, Any]) -> Any:
-    """Load a file of timm's names; a classifier in it is dropped, positions are resized."""
-    weights = str(config.weights)
-    state, _ = files.load_state(weights, what, source)
-    return _with_state(config.model, state, what, weights, options)
+    return TimmBackbone(network, config, image_input)
 
 
 def _with_state(

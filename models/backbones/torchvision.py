@@ -18,7 +18,7 @@ from models.backbones.base import Backbone, ImageInput
 from models.backbones.towers import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    TowerBackbone,
+    PictureNetwork,
     image_settings,
     map_to_tokens,
 )
@@ -48,16 +48,13 @@ class TorchvisionConfig:
     image_std: tuple[float, ...] | None = None
 
 
-class TorchvisionBackbone(TowerBackbone):
+class TorchvisionBackbone(PictureNetwork):
     """A classification network of torchvision with its last layer removed."""
 
     def __init__(
-        self, network: nn.Module, image_input: ImageInput, freeze: str, fingerprint: str
+        self, network: nn.Module, config: TorchvisionConfig, image_input: ImageInput
     ) -> None:
-        """Remove the last linear layer of ``network``."""
-        super().__init__(network, None, freeze)
-        self.image_input = image_input
-        self.fingerprint = fingerprint
+        super().__init__(network, "torchvision", config, image_input)
         self.widths = {"image": _remove_classifier(network)}
         self._map_name = next(name for name in MAPS if hasattr(network, name))
         self.token_widths = {"image": _map_width(network, self._map_name)}
@@ -142,11 +139,8 @@ def torchvision_backbone(config: TorchvisionConfig, modalities: tuple[str, ...])
     if not any(hasattr(network, name) for name in MAPS) or "swin" in config.model:
         raise UserError(f"backbone.model={config.model} is not supported here; use backbone=timm.")
     _load(network, config, published, what, source)
-    image_input = image_settings(
-        size, IMAGENET_MEAN, IMAGENET_STD, config.image_mean, config.image_std
-    )
-    fingerprint = files.network_fingerprint(network, "torchvision", config, image_input)
-    return TorchvisionBackbone(network, image_input, config.freeze, fingerprint)
+    image_input = image_settings(size, IMAGENET_MEAN, IMAGENET_STD, config)
+    return TorchvisionBackbone(network, config, image_input)
 
 
 def _load(

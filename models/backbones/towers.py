@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone, ImageInput
+from models.backbones.weights import RANDOM, state_fingerprint
 from utils.errors import UserError
 
-FREEZE = ("none", "image", "text", "all")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,12 +34,9 @@ class TowerBackbone(Backbone):
     def __init__(
         self, visual: nn.Module | None, text: nn.Module | None, freeze: str = "none"
     ) -> None:
-        """Take the towers and what to freeze: none, image, text or all."""
         super().__init__()
         self.visual = visual
         self.text = text
-        if freeze not in FREEZE:
-            raise UserError(f"backbone.freeze={freeze!r} is not one of {', '.join(FREEZE)}.")
         self.frozen: tuple[str, ...] = ()
         for modality in ("image", "text"):
             if freeze in (modality, "all"):
@@ -64,6 +63,22 @@ class TowerBackbone(Backbone):
         return self
 
 
+class PictureNetwork(TowerBackbone):
+    """The network of a library of picture networks as the only tower, ``visual``."""
+
+    def __init__(self, network: Any, library: str, config: Any, image_input: ImageInput) -> None:
+        """Take the fingerprint of ``network`` as it is now."""
+        super().__init__(network, None, config.freeze)
+        self.image_input = image_input
+        settings = {
+            "backbone": library,
+            "model": config.model,
+            "image": dataclasses.asdict(image_input),
+            "random": config.weights == RANDOM,
+        }
+        self.fingerprint = state_fingerprint(network, settings)
+
+
 def freeze_tower(backbone: Backbone, modality: str) -> None:
     """Freeze one tower of an encoder that is, or need not be, trained.
 
@@ -87,11 +102,7 @@ def drop_text(backbone: Backbone) -> None:
 
 
 def image_settings(
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    override_mean: Sequence[float] | None,
-    override_std: Sequence[float] | None,
+    size: int, mean: Sequence[float], std: Sequence[float], config: Any
 ) -> ImageInput:
     """Return how pictures are prepared: by the model's mean and std unless the config gives others.
 
@@ -99,10 +110,8 @@ def image_settings(
         UserError: an override that is not three numbers, or a std that is not positive.
     """
     values = {}
-    for key, default, override in (
-        ("image_mean", mean, override_mean),
-        ("image_std", std, override_std),
-    ):
+    for key, default in (("image_mean", mean), ("image_std", std)):
+        override = getattr(config, key)
         chosen = tuple(float(x) for x in (default if override is None else override))
         if len(chosen) != 3 or (key == "image_std" and min(chosen) <= 0):
             raise UserError(

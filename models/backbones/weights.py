@@ -9,7 +9,6 @@ sentence, which says what to do next.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -128,8 +127,7 @@ def _is_torchscript(file: Path) -> bool:
 
 def _read_torchscript(file: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
@@ -138,8 +136,7 @@ def _read_torchscript(file: Path) -> dict[str, Tensor]:
 
 def _read_state_dict(file: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the restricted reader fail in any way
         raise _refused(file, "is a pickle or no weight file at all") from error
@@ -208,7 +205,7 @@ def warn_random(what: str) -> None:
     log.warning("%s starts from random weights, as backbone.weights=%s asks.", what, RANDOM)
 
 
-def reachable(url: str, timeout_s: float = 5.0) -> bool:
+def reachable(url: str) -> bool:
     """Return whether the host of ``url`` answers, so that no download is retried in vain.
 
     Behind a proxy this cannot be tested cheaply, and True is returned.
@@ -219,7 +216,7 @@ def reachable(url: str, timeout_s: float = 5.0) -> bool:
         return True
     host = urlparse(url).hostname
     try:
-        socket.create_connection((host or url, 443), timeout=timeout_s).close()
+        socket.create_connection((host or url, 443), timeout=5.0).close()
     except OSError:
         return False
     return True
@@ -268,14 +265,3 @@ def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mappin
         total.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
-
-
-def network_fingerprint(network: nn.Module, library: str, config: Any, image_input: Any) -> str:
-    """Return the fingerprint of a library's network by its config and its :class:`ImageInput`."""
-    settings = {
-        "backbone": library,
-        "model": config.model,
-        "image": dataclasses.asdict(image_input),
-        "random": config.weights == RANDOM,
-    }
-    return state_fingerprint(network, settings)

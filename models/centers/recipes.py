@@ -12,28 +12,18 @@ from models.centers.hash_centers import (
     random_signs,
     spread_centers,
 )
-from models.centers.semantic import mds_centers, semantic_centers
+from models.centers.semantic import mds_centers
 
 CenterKind = Literal["hadamard", "balanced", "bernoulli", "spread", "mds"]
 
 
-def make_centers(
-    kind: CenterKind | Literal["shc"],
-    n_classes: int,
-    bits: int,
-    generator: Generator,
-    similarity: Tensor | None = None,
-) -> Tensor:
+def make_centers(kind: CenterKind, n_classes: int, bits: int, generator: Generator) -> Tensor:
     """Return centres [C,K] of ±1 by the recipe ``kind``, for any C and K.
 
     ``hadamard``: :func:`hadamard_centers`; ``balanced``: :func:`balanced_rows`; ``bernoulli``:
     :func:`random_signs`; ``spread``: :func:`spread_centers`; ``mds``: the largest least distance
-    that a search finds; ``shc``: products that follow ``similarity`` [C,C], which it needs.
+    that a search finds.
     """
-    if kind == "shc":
-        if similarity is None:
-            raise ValueError("centres of kind 'shc' follow a class similarity; give one")
-        return semantic_centers(similarity, bits, generator)
     recipes = {
         "hadamard": hadamard_centers, "balanced": balanced_rows, "bernoulli": random_signs,
         "spread": spread_centers, "mds": mds_centers,

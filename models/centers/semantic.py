@@ -223,11 +223,12 @@ def _fitted(
     then it still matters which class gets which.
     """
     count, bits = separated.shape
-    sweeps, starts = _plan(count, bits, effort)
+    work = _work(count, bits, effort)
+    sweeps = _within(work, _SWEEPS)
     best = CodeSearch(separated, desired, distance, generator)
     best.exchange(geometric(*_HEAT, _within(_work(count, 1, effort) / 10, _EXCHANGES)))
     best.sweep(1, [_HARD] * _SETTLE, [0] * _SETTLE)
-    for _ in range(starts):
+    for _ in range(_within(work / sweeps, (1, _STARTS))):
         start = random_signs(count, bits, generator)
         search = CodeSearch(start, desired, distance, generator)
         scale = search.scale
@@ -261,13 +262,6 @@ def _dispersed(codes: Tensor, distance: int, generator: Generator, effort: float
             break
         search.sweep(0, [1] * len(part), part.tolist())
     return search.codes
-
-
-def _plan(n_classes: int, bits: int, effort: float) -> tuple[int, int]:
-    """Return the number of sweeps of a start, and the number of starts."""
-    work = _work(n_classes, bits, effort)
-    sweeps = _within(work, _SWEEPS)
-    return sweeps, _within(work / sweeps, (1, _STARTS))
 
 
 def _work(n_classes: int, bits: int, effort: float) -> float:

@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from common.pairwise import label_overlap, pairwise_cosine, pairwise_euclidean, share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from models.layers.heads import HeadModel, kaiming_fan_out, linear_tanh_head, norm_of
+from models.layers.heads import BatchNorm, LinearTanhConfig, LinearTanhModel, kaiming_fan_out
 from models.layers.pair_softmax import pair_softmax, pairs_to_code
 from utils.errors import UserError
 
@@ -87,11 +87,11 @@ class SelectHead(nn.Module):
 class AttentionHead(nn.Module):
     """Attention over one token, norm, Linear, ReLU: [B,D] → pairs [B,2K] (authors' toolkit)."""
 
-    def __init__(self, width: int, bits: int, heads: int, norm: nn.Module) -> None:
+    def __init__(self, width: int, bits: int, heads: int, modality: str) -> None:
         super().__init__()
         # the heads must divide the width; their number changes nothing over a single key
         self.attention = nn.MultiheadAttention(width, math.gcd(heads, width))
-        self.norm = norm
+        self.norm = BatchNorm(width) if modality == "image" else nn.LayerNorm(width)
         self.fc = nn.Linear(width, 2 * bits)
         kaiming_fan_out(self.fc)
 
@@ -128,8 +128,7 @@ class DCMHT(HashModel):
         width, bits = self.backbone.widths[modality], self.problem.bits
         if self.config.head == "select":
             return SelectHead(width, bits, self.config.hidden)
-        norm = norm_of(modality, width)
-        return AttentionHead(width, bits, self.config.attention_heads, norm)
+        return AttentionHead(width, bits, self.config.attention_heads, modality)
 
     def pairs(self, batch: Batch, modality: str) -> Tensor:
         """Return the selection probabilities [B,2K]."""
@@ -149,26 +148,13 @@ class DCMHT(HashModel):
         return pairs_to_code(self.pairs(batch, modality))
 
 
-@dataclasses.dataclass(frozen=True)
-class LinearHeadConfig:
-    """Keys of ``model`` with ``name: dcmht_linear``."""
-
-    dropout: float = 0.2  # before the tanh
-
-
-@MODELS.register("dcmht_linear", config=LinearHeadConfig, provides=("image_code", "text_code"))
-class DCMHTLinear(HeadModel):
-    """DCMHT's linear option: Linear, Dropout, tanh for each modality.
-
-    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
-    than in one, as with another seed.
-    """
-
-    config: LinearHeadConfig
+@MODELS.register("dcmht_linear", config=LinearTanhConfig, provides=("image_code", "text_code"))
+class DCMHTLinear(LinearTanhModel):
+    """DCMHT's linear option: Linear, Dropout, tanh for each modality."""
 
     def build_head(self, width: int) -> nn.Module:
         """Return Linear (kaiming-uniform, fan-out), Dropout, tanh."""
-        head = linear_tanh_head(width, self.problem.bits, self.config.dropout)
+        head = super().build_head(width)
         kaiming_fan_out(head)
         return head
 

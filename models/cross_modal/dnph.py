@@ -51,40 +51,23 @@ from torch import Tensor, nn
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import random_signs
-from models.layers.heads import HeadModel, linear_tanh_head
+from models.layers.heads import LinearTanhConfig, LinearTanhModel
 from models.losses.multilabel import first_label, multilabel_cross_entropy
-
-
-@dataclasses.dataclass(frozen=True)
-class DNPHModelConfig:
-    """Keys of ``model`` with ``name: dnph``."""
-
-    dropout: float = 0.2  # before the tanh
 
 
 @MODELS.register(
     "dnph",
-    config=DNPHModelConfig,
+    config=LinearTanhConfig,
     provides=("image_code", "text_code", "image_logits", "text_logits"),
 )
-class DNPH(HeadModel):
-    """DNPH (TOMM 2024): a linear code and a linear classifier for each modality.
+class DNPH(LinearTanhModel):
+    """DNPH (TOMM 2024): a linear code and a linear classifier for each modality."""
 
-    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
-    than in one, as with another seed.
-    """
-
-    config: DNPHModelConfig
-
-    def __init__(self, config: DNPHModelConfig, problem: Problem, backbone: Backbone) -> None:
+    def __init__(self, config: LinearTanhConfig, problem: Problem, backbone: Backbone) -> None:
         super().__init__(config, problem, backbone)
         self.classifiers = nn.ModuleDict(
             {m: nn.Linear(backbone.widths[m], problem.n_classes) for m in self.modalities}
         )
-
-    def build_head(self, width: int) -> nn.Module:
-        """Return Linear (PyTorch's default initialisation), Dropout, tanh."""
-        return linear_tanh_head(width, self.problem.bits, self.config.dropout)
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ``<modality>_code`` [B,K] and ``<modality>_logits`` [B,C]."""
@@ -120,6 +103,7 @@ class DNPHLoss(HashLoss):
     """DNPH (TOMM 2024): margin softmax to class proxies, a classifier, evenly spread codes."""
 
     config: DNPHLossConfig
+    group = "proxies"
     proxies: Tensor
     noise_seed: Tensor
 
@@ -133,10 +117,6 @@ class DNPHLoss(HashLoss):
         # a buffer, so that a checkpoint brings it back
         seed = torch.randint(2**62, (), generator=problem.generator)
         self.register_buffer("noise_seed", seed)
-
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the proxies, if they are trained, as a group with an optimiser of its own."""
-        return {"proxies": list(self.parameters())} if self.config.proxies == "trained" else {}
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``proxy_<modality>``, ``cls_<modality>`` and, with a weight, ``noise_<modality>``.
@@ -160,12 +140,7 @@ class DNPHLoss(HashLoss):
         return terms
 
     def assigned_noise(self, codes: Tensor, step: int) -> Tensor:
-        """Return the random code of ±1 that every row is assigned to [M,B,K].
-
-        Args:
-            codes: [M,B,K] real-valued codes of M modalities.
-            step: of training; decides the draw.
-        """
+        """Return the random code of ±1 that every row of ``codes`` is assigned to, both [M,B,K]."""
         _, rows, bits = codes.shape
         noise = self.draw_noise(rows, bits, step)
         return noise[assign(codes, noise)].to(codes)

@@ -38,31 +38,14 @@ from torch import Tensor, nn
 
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.layers.heads import HeadModel, linear_tanh_head
+from models.layers.heads import LinearTanhConfig, LinearTanhModel
 from models.losses.pair_terms import masked_mean
 from utils.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class DSPHModelConfig:
-    """Keys of ``model`` with ``name: dsph``."""
-
-    dropout: float = 0.2  # before the tanh
-
-
-@MODELS.register("dsph", config=DSPHModelConfig, provides=("image_code", "text_code"))
-class DSPH(HeadModel):
-    """DSPH (TCSVT 2024): one linear layer, dropout and tanh for each modality.
-
-    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
-    than in one, as with another seed.
-    """
-
-    config: DSPHModelConfig
-
-    def build_head(self, width: int) -> nn.Module:
-        """Return Linear (PyTorch's default initialisation), Dropout, tanh."""
-        return linear_tanh_head(width, self.problem.bits, self.config.dropout)
+@MODELS.register("dsph", config=LinearTanhConfig, provides=("image_code", "text_code"))
+class DSPH(LinearTanhModel):
+    """DSPH (TCSVT 2024): one linear layer, dropout and tanh for each modality."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +72,7 @@ class DSPHLoss(HashLoss):
     """DSPH (TCSVT 2024): learned class proxies and repulsion of irrelevant multi-label pairs."""
 
     config: DSPHLossConfig
+    group = "proxies"
 
     def __init__(self, config: DSPHLossConfig, problem: Problem) -> None:
         super().__init__(config, problem)
@@ -100,10 +84,6 @@ class DSPHLoss(HashLoss):
         proxies = torch.randn(problem.n_classes, problem.bits, generator=generator)
         nn.init.kaiming_normal_(proxies, mode="fan_out", generator=generator)
         self.proxies = nn.Parameter(proxies)  # [C,K]
-
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the proxies as a group with an optimiser of its own."""
-        return {"proxies": [self.proxies]}
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``pos_<modality>``, ``neg_<modality>`` and ``reg_ii``, ``reg_tt``, ``reg_it``."""

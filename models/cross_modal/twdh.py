@@ -55,7 +55,6 @@ from models.base import (
 )
 from models.centers.twdh_transforms import long_centers, projection, short_centers, two_way
 from models.cross_modal.dcmht import AttentionHead
-from models.layers.heads import norm_of
 from models.layers.pair_softmax import pair_softmax, pairs_to_code
 from models.losses.pair_terms import masked_mean
 from utils.errors import UserError
@@ -112,17 +111,17 @@ class TwDH(HashModel):
         self.heads = nn.ModuleDict({m: self._head(m) for m in self.modalities})
         # a generator for each length, so that no length depends on the other lengths
         seed = int(torch.randint(2**31, (1,), generator=problem.generator))
-        classes = problem.n_classes
-        self.register_buffer("long_centers", long_centers(classes, bits, _generator(seed)))
+        classes, generator = problem.n_classes, torch.Generator()
+        centers = long_centers(classes, bits, generator.manual_seed(seed))
+        self.register_buffer("long_centers", centers)
         for length in self.lengths:
-            centers = short_centers(classes, length, _generator(seed + length))
+            centers = short_centers(classes, length, generator.manual_seed(seed + length))
             self.register_buffer(f"short_centers_{length}", centers)
             self.register_buffer(f"transform_{length}", projection(self.long_centers, centers))
 
     def _head(self, modality: str) -> nn.Module:
-        width = self.backbone.widths[modality]
-        norm = norm_of(modality, width)
-        return AttentionHead(width, self.config.long_bits, self.config.attention_heads, norm)
+        width, config = self.backbone.widths[modality], self.config
+        return AttentionHead(width, config.long_bits, config.attention_heads, modality)
 
     def short_centers(self, length: int) -> Tensor:
         """Return the centres [C,s] of a short length."""
@@ -176,10 +175,6 @@ class TwDH(HashModel):
         """Return p₁ - p₀ [B,K] of the run's length, ties below 0."""
         pairs = self.long_pairs(batch, modality)
         return pairs_to_code(self.short_pairs(pairs, self.problem.bits))
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @dataclasses.dataclass(frozen=True)

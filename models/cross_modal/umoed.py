@@ -49,7 +49,6 @@ from torch import Tensor, nn
 from common.pairwise import share_label
 from common.registry import LOSSES, MODELS
 from models.base import Backbone, Batch, HashLoss, HashModel, Outputs, Problem, Progress, Terms
-from models.layers.query_attention import QueryAttention
 from models.layers.soft_moe import SoftMoE
 from models.layers.token_sequence import token_sequence
 from models.losses.ranked_triplet import dcg_weight, ranked_triplet
@@ -84,17 +83,20 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, width: int, config: UMoEDModelConfig) -> None:
         super().__init__()
-        self.self_attention = QueryAttention(width, config.heads, config.dropout)
-        self.cross_attention = QueryAttention(width, config.heads, config.dropout)
+        heads, dropout = config.heads, config.dropout
+        self.self_attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.cross_attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.linear = nn.Linear(width, config.feedforward)
         self.moe = SoftMoE(config.feedforward, width, config.experts, config.slots)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         """Return queries x [B,M,D] after attention to each other and to tokens [B,L,D]."""
-        x = self.norms[0](x + self.dropout(self.self_attention.attend(x, x)))
-        x = self.norms[1](x + self.dropout(self.cross_attention.attend(x, tokens)))
+        seen, _ = self.self_attention(x, x, x, need_weights=False)
+        x = self.norms[0](x + self.dropout(seen))
+        seen, _ = self.cross_attention(x, tokens, tokens, need_weights=False)
+        x = self.norms[1](x + self.dropout(seen))
         inner = self.dropout(F.relu(self.linear(x)))
         return self.norms[2](x + self.dropout(self.moe(inner)))
 
@@ -174,7 +176,12 @@ class UMoED(HashModel):
                 f"model.dropout={config.dropout} is no share to leave out; give 0 or more, below 1."
             )
         widths = {m: backbone.token_widths[m] for m in self.modalities}
-        width = self._width(widths)
+        width = config.hidden or max(widths.values())
+        if config.heads < 1 or width % config.heads:
+            raise UserError(
+                f"model.heads={config.heads} does not divide the decoder's width {width}; "
+                "give another model.heads or model.hidden."
+            )
         self.project = nn.ModuleDict(
             {
                 m: nn.Sequential(nn.Linear(token_width, width), nn.ReLU())
@@ -184,25 +191,12 @@ class UMoED(HashModel):
         )
         self.decoder = Decoder(width, queries, 2 ** (problem.bits // queries), config)
 
-    def _width(self, widths: dict[str, int]) -> int:
-        width = self.config.hidden or max(widths.values())
-        if self.config.heads < 1 or width % self.config.heads:
-            raise UserError(
-                f"model.heads={self.config.heads} does not divide the decoder's width {width}; "
-                "give another model.heads or model.hidden."
-            )
-        return width
-
     def choices(self, batch: Batch, modality: str) -> Tensor:
         """Return the logits of the words [B,M,V]."""
-        return self.decoder(self.tokens(batch, modality))
-
-    def tokens(self, batch: Batch, modality: str) -> Tensor:
-        """Return the tokens that queries attend to, as wide as the decoder: [B,L,D]."""
         tokens = token_sequence(self.backbone, batch, modality)
         if modality in self.project:
-            tokens = self.project[modality](tokens)
-        return tokens
+            tokens = self.project[modality](tokens)  # as wide as the decoder
+        return self.decoder(tokens)
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ``<modality>_choices`` [B,M,V] and ``<modality>_code`` [B,K]."""

@@ -220,7 +220,9 @@ class VTPH(HashModel):
         caption = batch.auxiliary.get("second")
         second = text if caption is None else self._features(caption, "text")
         prompted = self.prompts.adapter(text.pooled)
-        context = (None, None) if self._draws_alone() else (image, second)
+        share = self.config.alone_share
+        alone = self.training and share > 0 and bool(torch.rand(()) < share)
+        context = (None, None) if alone else (image, second)
         encoded = {
             "image": self.prompts.image(image),
             "text": self.prompts.text(prompted, text, *context),
@@ -245,10 +247,6 @@ class VTPH(HashModel):
             prompted = self.prompts.adapter(features.pooled)
             encoded = self.prompts.text(prompted, features, *self._context(batch))
         return _code(self.head(encoded, modality))
-
-    def _draws_alone(self) -> bool:
-        share = self.config.alone_share
-        return self.training and share > 0 and bool(torch.rand(()) < share)
 
     def _context(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Return the features of the picture and of the caption that texts are encoded with."""

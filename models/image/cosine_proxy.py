@@ -63,15 +63,12 @@ class CosineProxyLoss(HashLoss):
     """Cosine to learned class proxies: high where the label is, below a margin elsewhere."""
 
     config: CosineProxyConfig
+    group = "proxies"
 
     def __init__(self, config: CosineProxyConfig, problem: Problem) -> None:
         super().__init__(config, problem)
         proxies = torch.randn(problem.n_classes, problem.bits, generator=problem.generator)
         self.proxies = nn.Parameter(proxies)  # [C,K]
-
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the proxies as a group of their own."""
-        return {"proxies": [self.proxies]}
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``pos_<modality>`` and ``neg_<modality>`` for every code there is."""

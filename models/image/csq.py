@@ -22,6 +22,7 @@ Deviations from the released code
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,14 +43,13 @@ class CSQConfig:
     centers: CenterKind = "hadamard"  # how they are made, see models/centers/recipes.py
 
 
-@LOSSES.register("csq", config=CSQConfig, needs=("image_code",))
-class CSQLoss(HashLoss):
-    """CSQ (CVPR 2020): pull codes to the hash centre of their label."""
+class CenterVoteLoss(HashLoss):
+    """A loss towards hash centres, by the recipe ``config.centers``, that labels vote on."""
 
     centers: Tensor
     tie_break: Tensor
 
-    def __init__(self, config: CSQConfig, problem: Problem) -> None:
+    def __init__(self, config: Any, problem: Problem) -> None:
         super().__init__(config, problem)
         self.register_buffer("centers", self.first_centers(problem))  # [C,K] of ±1
         self.register_buffer("tie_break", random_signs(1, problem.bits, problem.generator)[0])
@@ -57,6 +57,16 @@ class CSQLoss(HashLoss):
     def first_centers(self, problem: Problem) -> Tensor:
         """Return the centres [C,K] of ±1 to start with."""
         return make_centers(self.config.centers, problem.n_classes, problem.bits, problem.generator)
+
+    def targets(self, label: Tensor) -> Tensor:
+        """Return the target centre [B,K] of every row's labels [B,C]."""
+        with torch.no_grad():
+            return centroid_vote(label, self.centers, self.tie_break)
+
+
+@LOSSES.register("csq", config=CSQConfig, needs=("image_code",))
+class CSQLoss(CenterVoteLoss):
+    """CSQ (CVPR 2020): pull codes to the hash centre of their label."""
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``center`` and ``quant``."""
@@ -69,8 +79,3 @@ class CSQLoss(HashLoss):
     def quantization(self, output: Tensor) -> Tensor:
         """Return the mean of (|t| - 1)² of outputs u [B,K]."""
         return quantization_loss(output.tanh())
-
-    def targets(self, label: Tensor) -> Tensor:
-        """Return the target centre [B,K] of every row's labels [B,C]."""
-        with torch.no_grad():
-            return centroid_vote(label, self.centers, self.tie_break)

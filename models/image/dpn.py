@@ -34,9 +34,9 @@ import torch
 from torch import Tensor
 
 from common.registry import LOSSES
-from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import centroid_vote, random_signs
-from models.centers.recipes import CenterKind, make_centers
+from models.base import Batch, Outputs, Problem, Progress, Terms
+from models.centers.recipes import CenterKind
+from models.image.csq import CenterVoteLoss
 from models.losses.pair_loss import LabeledMemoryBank
 
 
@@ -52,19 +52,13 @@ class DPNConfig:
 
 
 @LOSSES.register("dpn", config=DPNConfig, needs=("image_code",))
-class DPNLoss(HashLoss):
+class DPNLoss(CenterVoteLoss):
     """DPN (IJCAI 2020): a hinge for every bit that pushes outputs beyond a margin."""
 
     config: DPNConfig
-    centers: Tensor
-    tie_break: Tensor
 
     def __init__(self, config: DPNConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        bits, generator = problem.bits, problem.generator
-        centers = make_centers(config.centers, problem.n_classes, bits, generator)
-        self.register_buffer("centers", centers)  # [C,K] of ±1
-        self.register_buffer("tie_break", random_signs(1, bits, generator)[0])
         self.memory = LabeledMemoryBank(problem) if config.targets == "adaptive" else None
         # of the centres; a resumed run computes them again from the same memory bank
         self._epoch = 0
@@ -84,11 +78,6 @@ class DPNLoss(HashLoss):
         if self.config.lambda_norm:
             terms["norm"] = self.config.lambda_norm * code.pow(2).mean()
         return terms
-
-    def targets(self, label: Tensor) -> Tensor:
-        """Return the target [B,K] of every row's labels [B,C]."""
-        with torch.no_grad():
-            return centroid_vote(label, self.centers, self.tie_break)
 
     @torch.no_grad()
     def _adapt(self) -> None:

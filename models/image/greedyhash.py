@@ -48,14 +48,11 @@ class GreedyHashLoss(HashLoss):
     """GreedyHash (NeurIPS 2018): a classifier on signs with a straight-through gradient."""
 
     config: GreedyHashConfig
+    group = "classifier"
 
     def __init__(self, config: GreedyHashConfig, problem: Problem) -> None:
         super().__init__(config, problem)
         self.classifier = nn.Linear(problem.bits, problem.n_classes, bias=config.bias)
-
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the classifier as a group of its own."""
-        return {"classifier": list(self.classifier.parameters())}
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``cls`` and ``quant``."""

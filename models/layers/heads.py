@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from typing import Any
 
@@ -54,18 +55,8 @@ def kaiming_fan_out(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def norm_of(modality: str, width: int) -> nn.Module:
-    """Return the norm of DCMHT's and TwDH's head: over the batch for pictures, else per row."""
-    return BatchNorm(width) if modality == "image" else nn.LayerNorm(width)
-
-
-def linear_tanh_head(width: int, bits: int, dropout: float) -> nn.Sequential:
-    """Return Linear (PyTorch's default initialisation), Dropout, tanh: [B,D] → [B,K]."""
-    return nn.Sequential(nn.Linear(width, bits), nn.Dropout(dropout), nn.Tanh())
-
-
 def mlp_tanh_head(width: int, hidden: int, bits: int, dropout: float) -> nn.Sequential:
-    """Return Linear, ReLU, Dropout, Linear, tanh, likewise: [B,D] → [B,K]."""
+    """Return Linear (PyTorch's initialisation), ReLU, Dropout, Linear, tanh: [B,D] → [B,K]."""
     return nn.Sequential(
         nn.Linear(width, hidden),
         nn.ReLU(),
@@ -95,6 +86,28 @@ class HeadModel(HashModel):
     def encode(self, batch: Batch, modality: str) -> Tensor:
         """Return the head's output [B,K]."""
         return self.heads[modality](self.backbone(batch, modality).pooled)
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearTanhConfig:
+    """Keys of ``model`` with ``name: dsph``, ``dnph`` or ``dcmht_linear``."""
+
+    dropout: float = 0.2  # before the tanh
+
+
+class LinearTanhModel(HeadModel):
+    """Linear, Dropout, tanh for each modality.
+
+    Under several processes each draws dropout for its own rows, so training ends a little elsewhere
+    than in one, as with another seed.
+    """
+
+    config: LinearTanhConfig
+
+    def build_head(self, width: int) -> nn.Module:
+        """Return Linear (PyTorch's default initialisation), Dropout, tanh."""
+        linear = nn.Linear(width, self.problem.bits)
+        return nn.Sequential(linear, nn.Dropout(self.config.dropout), nn.Tanh())
 
 
 class StandardizedHeadModel(HeadModel):

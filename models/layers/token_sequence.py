@@ -16,13 +16,8 @@ def token_sequence(backbone: Backbone, batch: Batch, modality: str) -> Tensor:
     with 49 patches it makes the 50 tokens of ViT-B/32. That of a text is among them already.
     It is left out where its width differs. Hidden tokens (padding, EOS) stay.
 
-    Args:
-        backbone: the encoder.
-        batch: B rows.
-        modality: ``image`` or ``text``.
-
     Returns:
-        [B,L,D], L as :func:`token_count` says and D the encoder's token width.
+        [B,L,D] for B rows, L as :func:`token_count` says and D the encoder's token width.
 
     Raises:
         UserError: the encoder has no token features of this modality.

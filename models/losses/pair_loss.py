@@ -16,7 +16,6 @@ from common.pairwise import share_label
 from models.base import Batch, HashLoss, Problem, Terms
 from models.losses.memory_bank import MemoryBank
 from models.losses.pair_terms import masked_mean
-from utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,30 +58,18 @@ class PairwiseLoss(HashLoss):
 
     config: PairwiseConfig
 
-    def __init__(self, config: PairwiseConfig, problem: Problem | None = None) -> None:
-        """Make the memory bank if ``pairs: memory``; only then is ``problem`` needed."""
+    def __init__(self, config: PairwiseConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        self.memory: LabeledMemoryBank | None = None
-        if config.pairs == "memory":
-            if problem is None:
-                raise UserError(
-                    "loss.pairs=memory keeps a row per training item, but no task was given; "
-                    "build the loss with a Problem, or give loss.pairs=batch."
-                )
-            self.memory = LabeledMemoryBank(problem)
+        self.memory = LabeledMemoryBank(problem) if config.pairs == "memory" else None
 
     def partners(self, code: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the codes that the batch is paired with, and which pairs are similar.
 
         In training, the batch is written to the memory bank first; other rows have no row in it.
 
-        Args:
-            code: [B,K] codes of the batch.
-            batch: their labels and row numbers.
-
         Returns:
-            [M,K]: ``code`` itself, or the N rows of the bank, which are constants; and [B,M] of 1
-            where a pair shares a label, else 0, in the dtype of ``code``.
+            [M,K]: ``code`` [B,K] itself, or the N rows of the bank, which are constants; and [B,M]
+            of 1 where a pair shares a label, else 0, in the dtype of ``code``.
         """
         if self.memory is None:
             rows, label = code, batch.label

@@ -60,16 +60,6 @@ def smooth_chamfer(
     return (forth + back) / denominator
 
 
-def chamfer(similarity: Tensor, denominator: float = 2.0) -> Tensor:
-    """Return the Chamfer similarity [A,B]: each member's best match, on average.
-
-    Args:
-        similarity: [A,M,B,N] similarities of members.
-        denominator: 2 makes the mean of both directions.
-    """
-    return (similarity.amax(3).mean(1) + similarity.amax(1).mean(2)) / denominator
-
-
 def bag_similarity(
     similarity: Tensor,
     form: BagForm = "smooth_chamfer",
@@ -81,8 +71,8 @@ def bag_similarity(
 
     Args:
         similarity: [A,M,B,N] similarities of members.
-        form: ``smooth_chamfer``, ``chamfer``, ``max`` (the best pair of members) or ``avg`` (the
-            mean of sigmoid(c) over all pairs of members).
+        form: ``smooth_chamfer``, ``chamfer`` (each member's best match, on average), ``max`` (the
+            best pair of members) or ``avg`` (the mean of sigmoid(c) over all pairs of members).
         temperature: of ``smooth_chamfer``.
         scale: of ``smooth_chamfer``.
         denominator: of ``smooth_chamfer`` and ``chamfer``.
@@ -95,7 +85,7 @@ def bag_similarity(
     if form == "avg":
         return similarity.sigmoid().mean((1, 3))
     if form == "chamfer":
-        return chamfer(similarity, denominator)
+        return (similarity.amax(3).mean(1) + similarity.amax(1).mean(2)) / denominator
     return smooth_chamfer(similarity, temperature, scale, denominator)
 
 

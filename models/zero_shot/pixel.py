@@ -140,7 +140,6 @@ class OverBothAxes(nn.Module):
     """A linear layer over the features, then one over the places: [B,L,D] → [B,F,P]."""
 
     def __init__(self, width: int, length: int, features: int, places: int) -> None:
-        """Take D, L, F and P."""
         super().__init__()
         self.features = nn.Linear(width, features)
         self.places = nn.Linear(length, places)

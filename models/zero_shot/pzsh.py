@@ -90,7 +90,6 @@ class PZSHConfig:
     projection: Literal["auto", "none", "linear"] = "auto"  # auto: if the encoder is frozen; ours
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
         if self.hidden < 1:
             raise UserError(f"model.hidden={self.hidden} is not accepted; at least 1 is needed.")
         if not 0 <= self.momentum <= 1:
@@ -182,18 +181,12 @@ class PZSH(HashModel):
         """Return h [B,K]."""
         return self.head(self.projection(self.backbone(batch, modality).pooled))
 
-    def aligned(self, batch: Batch) -> Tensor:
-        """Return r [B,D], of unit length."""
-        return F.normalize(self.projection(self.backbone(batch, "image").pooled), dim=-1)
-
     @torch.no_grad()
-    def momentum_code(self, batch: Batch, raw: Tensor | None = None) -> Tensor:
+    def momentum_code(self, batch: Batch, raw: Tensor) -> Tensor:
         """Return the twin's code m [B,K]; ``raw`` [B,D]: features of an encoder without twin."""
         twin = self.twin
         if "backbone" in twin:
             raw = twin["backbone"](batch, "image").pooled
-        elif raw is None:
-            raw = self.backbone(batch, "image").pooled
         return twin["head"](twin["projection"](raw.detach()))
 
     @torch.no_grad()
@@ -240,7 +233,6 @@ class PZSHLossConfig:
     center_seed: int = 42  # of the centres' draw, whatever the run's seed
 
     def __post_init__(self) -> None:
-        """Refuse a temperature that nothing can be divided by."""
         if self.temperature <= 0:
             raise UserError(f"loss.temperature={self.temperature} has to be above 0, e.g. 0.07.")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from models.backbones.open_clip import CLIP_EOS, DualEncoder, clip_tokenize
+from models.backbones.open_clip import CLIP_EOS, DualEncoder, OpenCLIPConfig, clip_tokenize
 from models.backbones.open_clip_towers import ClipText
 from models.backbones.towers import CLIP_MEAN, CLIP_STD, image_settings
 from models.backbones.weights import load_into, state_fingerprint
@@ -78,7 +78,8 @@ def tiny_clip(
     own = {name: tensor for name, tensor in state.items() if name != "logit_scale"}
     named = convert_to_custom_text_state_dict(own)
     load_into(network, named, "a CLIP of these sizes", "state", optional="logit_")
-    image_input = image_settings(sizes["vision_cfg"]["image_size"], CLIP_MEAN, CLIP_STD, None, None)
+    size = sizes["vision_cfg"]["image_size"]
+    image_input = image_settings(size, CLIP_MEAN, CLIP_STD, OpenCLIPConfig())
     length = max_words or sizes["text_cfg"]["context_length"]
     return DualEncoder(
         network.visual,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.base import Outputs, Problem, Progress, Terms
-from models.cross_modal.dnph import DNPH, DNPHLoss, DNPHLossConfig, DNPHModelConfig
+from models.cross_modal.dnph import DNPH, DNPHLoss, DNPHLossConfig
+from models.layers.heads import LinearTanhConfig
 from tests.golden.adapters._common import (
     SHORT,
     compare_gradients,
@@ -52,7 +53,7 @@ def dnph_head(case: Case) -> None:
     batch = features_batch(case.tensor("in_img_feat"), case.tensor("in_txt_feat"))
     problem = Problem(case.array("out_img_hash").shape[1], case.array("out_img_pre").shape[1])
     backbone = features_backbone(case.array("in_img_feat").shape[1])
-    model = DNPH(DNPHModelConfig(dropout=case.cfg("dropout")), problem, backbone)
+    model = DNPH(LinearTanhConfig(dropout=case.cfg("dropout")), problem, backbone)
     for modality in SHORT:
         load_renamed(model.heads[modality], case.weights(f"w_{modality}_hash."), {"fc.": "0."})
         load_renamed(model.classifiers[modality], case.weights(f"w_{modality}_pre."), {"fc.": ""})
@@ -114,7 +115,7 @@ def setup(
         owner: recorded prefix of the proxies.
     """
     problem = problem_of(case)
-    model_config = DNPHModelConfig(dropout=case.cfg("dropout"))
+    model_config = LinearTanhConfig(dropout=case.cfg("dropout"))
     loss_config = DNPHLossConfig(case.cfg("mrg"), case.cfg("noise_alpha"), proxies)
     model = DNPH(model_config, problem, clip_of(case, f"w_{backbone}", dtype))
     names = {f"{owner}proxies": "loss.proxies"}

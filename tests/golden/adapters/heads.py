@@ -6,8 +6,9 @@ import torch
 
 from common.codes import sign
 from models.base import Problem
-from models.cross_modal.dcmht import DCMHT, DCMHTLinear, DCMHTModelConfig, LinearHeadConfig
-from models.cross_modal.dsph import DSPH, DSPHModelConfig
+from models.cross_modal.dcmht import DCMHT, DCMHTLinear, DCMHTModelConfig
+from models.cross_modal.dsph import DSPH
+from models.layers.heads import LinearTanhConfig
 from models.layers.pair_softmax import pair_softmax, pairs_to_code
 from tests.golden.adapters._common import (
     SHORT,
@@ -61,7 +62,7 @@ def dchmt_orig_head(case: Case) -> None:
     backbone = features_backbone(features.shape[1])
     problem = Problem(bits=case.array("out_select_code").shape[1], n_classes=1)
     select = DCMHT(DCMHTModelConfig(head="select", hidden=case.cfg("hidden")), problem, backbone)
-    linear = DCMHTLinear(LinearHeadConfig(), problem, backbone)
+    linear = DCMHTLinear(LinearTanhConfig(), problem, backbone)
     for modality in SHORT:
         names = {"hash_list.": "bit_layers."}
         load_renamed(select.heads[modality], case.weights("w_select."), names)
@@ -79,7 +80,7 @@ def dsph_head(case: Case) -> None:
     """Linear and tanh for each modality, in evaluation mode, where dropout does nothing."""
     image, text = case.tensor("in_img_feat"), case.tensor("in_txt_feat")
     problem = Problem(bits=case.array("out_img").shape[1], n_classes=1)
-    config = DSPHModelConfig(dropout=case.cfg("dropout"))
+    config = LinearTanhConfig(dropout=case.cfg("dropout"))
     model = DSPH(config, problem, features_backbone(image.shape[1]))
     load_renamed(model.heads["image"], case.weights("w_img_hash."), {"fc.": "0."})
     load_renamed(model.heads["text"], case.weights("w_txt_hash."), {"fc.": "0."})

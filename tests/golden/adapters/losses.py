@@ -205,6 +205,7 @@ def hashnet(case: Case) -> None:
     epoch = (steps - 1) * config.epochs_per_step
     code, label = case.leaf("in_u"), case.tensor("in_labels")
     outputs = Outputs(image_code=code * (beta / math.sqrt(steps)))
-    total = HashNetLoss(config)(outputs, label_batch(label), Progress(epoch=epoch)).total()
+    loss = HashNetLoss(config, Problem(code.shape[1], label.shape[1]))
+    total = loss(outputs, label_batch(label), Progress(epoch=epoch)).total()
     case.close("out_total", total)
     compare_gradients(case, total, grad_u=code)

@@ -185,8 +185,10 @@ def training(case: Case, dtype: torch.dtype) -> Setup:
         terms=terms,
         real=model.encode,
         final={
-            "real_momentum": lambda: model.momentum_code(everything),
-            "aligned": lambda: model.aligned(everything),
+            "real_momentum": lambda: model.momentum_code(
+                everything, model.backbone(everything, "image").pooled
+            ),
+            "aligned": lambda: model.eval()(everything).image_aligned,
             "memory_hash": lambda: loss.memory.rows,
             "memory_labels": lambda: loss.memory_label,
         },

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from models.base import Outputs, Terms
 from models.cross_modal.dcmht import DCMHT, DCMHTLoss, DCMHTLossConfig, DCMHTModelConfig
-from models.cross_modal.dsph import DSPH, DSPHLoss, DSPHLossConfig, DSPHModelConfig
+from models.cross_modal.dsph import DSPH, DSPHLoss, DSPHLossConfig
+from models.layers.heads import LinearTanhConfig
 from tests.golden.adapters._common import ATTENTION_HEADS, SHORT
 from tests.golden.adapters.losses import TOOLKIT_SIMILARITY
 from tests.golden.harness import Case
@@ -99,7 +100,7 @@ def dcmht_select(case: Case, dtype: torch.dtype) -> Setup:
 def dsph(case: Case, dtype: torch.dtype) -> Setup:
     """DSPH, its proxies under an SGD of their own."""
     problem = problem_of(case)
-    config = DSPHModelConfig(dropout=case.cfg("dropout"))
+    config = LinearTanhConfig(dropout=case.cfg("dropout"))
     model = DSPH(config, problem, clip_of(case, "w_backbone.", dtype))
     loss_config = DSPHLossConfig(alpha=case.cfg("alpha"), threshold=case.cfg("threshold"))
     proxies = proxy_group(case)

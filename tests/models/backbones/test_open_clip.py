@@ -153,7 +153,6 @@ def test_random_start_is_said_in_the_log_and_depends_on_the_seed(tiny_json, capl
         ({"weights": "laion9b", "model": "ViT-B-32"}, ("neither a file nor a tag", "openai")),
         ({"image_mean": (0.5,)}, ("three numbers",)),
         ({"max_words": 2}, ("max_words=2",)),
-        ({"freeze": "some"}, ("none, image, text, all",)),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(config, changes, words):

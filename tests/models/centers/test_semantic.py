@@ -117,7 +117,10 @@ def test_a_distance_out_of_reach_still_leaves_a_fit(classes, bits, asked):
 @pytest.mark.parametrize(("classes", "bits"), [(1, 1), (1, 8), (2, 1), (5, 1), (7, 2), (6, 12)])
 def test_any_sizes_and_the_seed(kind, classes, bits):
     similarity = similarity_of(classes) if classes > 2 else torch.eye(classes)
-    sets = [make_centers(kind, classes, bits, generator(s), similarity) for s in (0, 0, 1)]
+    if kind == "shc":
+        sets = [semantic_centers(similarity, bits, generator(s)) for s in (0, 0, 1)]
+    else:
+        sets = [make_centers(kind, classes, bits, generator(s)) for s in (0, 0, 1)]
     assert sets[0].shape == (classes, bits) and sets[0].dtype == torch.float32
     assert set(sets[0].unique().tolist()) <= {-1.0, 1.0}
     assert torch.equal(sets[0], sets[1])
@@ -150,8 +153,6 @@ def test_what_is_refused():
         semantic_centers(torch.full((3, 3), torch.nan), 8, generator())
     with pytest.raises(UserError, match="a distance of 9; give 0 to 8"):
         semantic_centers(torch.eye(3), 8, generator(), distance=9)
-    with pytest.raises(ValueError, match="follow a class similarity"):
-        make_centers("shc", 3, 8, generator())
 
 
 def test_figures_against_loops():

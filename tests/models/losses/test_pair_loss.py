@@ -11,7 +11,7 @@ from common.registry import LOSSES
 from common.storage import checkpoint
 from models.base import Problem
 from models.image.dpsh import DPSHConfig, DPSHLoss
-from models.image.hashnet import HashNetConfig, HashNetLoss
+from models.image.hashnet import HashNetLoss
 from models.losses.pair_loss import PairwiseLoss, balanced_terms
 from tests.models.classics import BITS, CLASSES, TRAIN, close, example, mean, problem, terms_of
 from utils.errors import UserError
@@ -82,12 +82,9 @@ def test_the_pairs_of_a_batch_need_no_memory(build, config):
     assert not build(config(), problem()).state_dict()
 
 
-def test_a_memory_without_a_task_or_without_rows_is_refused():
-    with pytest.raises(UserError, match="keeps a row per training item, but no task was given"):
-        HashNetLoss(HashNetConfig(pairs="memory"))
+def test_a_memory_without_rows_is_refused():
     with pytest.raises(UserError, match="n_train=0"):
         DPSHLoss(DPSHConfig(pairs="memory"), Problem(BITS, CLASSES))
-    assert HashNetLoss(HashNetConfig()).memory is None
 
 
 def test_balanced_terms_are_two_means():

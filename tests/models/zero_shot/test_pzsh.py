@@ -217,7 +217,7 @@ def test_the_twin_follows_step_by_step():
         expected = {n: 0.9 * v + 0.1 * own[n] for n, v in expected.items()}
         for name, value in model.twin.named_parameters():
             torch.testing.assert_close(value, expected[name])
-        again = model.momentum_code(batch)
+        again = model.momentum_code(batch, model.backbone(batch, "image").pooled)
         torch.testing.assert_close(outputs.image_momentum, again)
         assert not outputs.image_momentum.requires_grad
     before = copy.deepcopy(model.twin.state_dict())
