@@ -22,16 +22,14 @@ Deviations from the released code
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from common.registry import LOSSES
-from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
-from models.centers.hash_centers import centroid_vote, random_signs
-from models.centers.recipes import CenterKind, make_centers
+from models.base import Batch, Outputs, Progress, Terms
+from models.centers.recipes import CenterKind
+from models.losses.center_vote import CenterVoteLoss
 from models.losses.quantization import quantization_loss
 
 
@@ -41,27 +39,6 @@ class CSQConfig:
 
     lambda_quant: float = 1e-4  # λ
     centers: CenterKind = "hadamard"  # how they are made, see models/centers/recipes.py
-
-
-class CenterVoteLoss(HashLoss):
-    """A loss towards hash centres, by the recipe ``config.centers``, that labels vote on."""
-
-    centers: Tensor
-    tie_break: Tensor
-
-    def __init__(self, config: Any, problem: Problem) -> None:
-        super().__init__(config, problem)
-        self.register_buffer("centers", self.first_centers(problem))  # [C,K] of ±1
-        self.register_buffer("tie_break", random_signs(1, problem.bits, problem.generator)[0])
-
-    def first_centers(self, problem: Problem) -> Tensor:
-        """Return the centres [C,K] of ±1 to start with."""
-        return make_centers(self.config.centers, problem.n_classes, problem.bits, problem.generator)
-
-    def targets(self, label: Tensor) -> Tensor:
-        """Return the target centre [B,K] of every row's labels [B,C]."""
-        with torch.no_grad():
-            return centroid_vote(label, self.centers, self.tie_break)
 
 
 @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))

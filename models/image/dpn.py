@@ -36,7 +36,7 @@ from torch import Tensor
 from common.registry import LOSSES
 from models.base import Batch, Outputs, Problem, Progress, Terms
 from models.centers.recipes import CenterKind
-from models.image.csq import CenterVoteLoss
+from models.losses.center_vote import CenterVoteLoss
 from models.losses.pair_loss import LabeledMemoryBank
 
 
