@@ -16,7 +16,7 @@ import yaml
 import main
 from common.config.run_config import compose
 from common.storage.run_folder import RunFolder
-from runners import experiment
+from runners.inputs import loading
 from runners.sweeps.status import group_by_data
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
 from tests.docs.test_guides import registered_as_before
@@ -166,10 +166,10 @@ def test_runs_of_a_worker_share_data_and_compute_what_they_would_alone(
 ):
     words = [*(word for word in captioned if not word.startswith("bits")), *QUICK]
     shared = [run("method=dcmht", *words, f"bits={k}", f"output={tmp_path / 'a'}") for k in (4, 8)]
-    kept = (list(experiment._datasets.values()), list(experiment._backbones.values()))
+    kept = (list(loading._datasets.values()), list(loading._backbones.values()))
     shared.append(run("method=dcmht", *words, "bits=16", f"output={tmp_path / 'a'}"))
-    assert len(kept[0]) == 1 and kept[0][0] is next(iter(experiment._datasets.values()))
-    assert len(experiment._datasets) == 1 and len(experiment._backbones) <= 1  # bounded
+    assert len(kept[0]) == 1 and kept[0][0] is next(iter(loading._datasets.values()))
+    assert len(loading._datasets) == 1 and len(loading._backbones) <= 1  # bounded
     words = ["method=dcmht", *words, "bits=16", f"output={tmp_path / 'b'}"]
     done = subprocess.run(
         [sys.executable, "main.py", "train", *words], cwd=ROOT, capture_output=True, text=True,
