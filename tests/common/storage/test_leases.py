@@ -76,7 +76,8 @@ def test_a_killed_owner_is_followed_at_once_and_counted(target):
             process = start_holder(target)
             assert Leases().take(target) is None
             process.kill()  # nobody has waited for it yet: a zombie is dead, too
-            time.sleep(0.05)
+            while leases._started(process.pid) is not None:
+                time.sleep(0.001)
     held = Leases().take(target, "a checkpoint later")
     assert held is not None and held.losses == 0
     held.release()
