@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import PIXELS, write_captioned, write_class_folders
+from common import registry
+from tests.helpers import PIXELS, ROOT, write_captioned, write_class_folders
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads take five times as long
+
+
+@pytest.fixture(autouse=True)
+def _plugins_end_with_their_test() -> Iterator[None]:
+    """Take what a test's plugins registered out again, so that no other test meets it."""
+    yield
+    for table in vars(registry).values():
+        if isinstance(table, registry.Registry):
+            for name, entry in list(table._entries.items()):
+                if not Path(entry.file).is_relative_to(ROOT) and entry.file != "?":
+                    del table._entries[name]
+    for module in [name for name in sys.modules if name.startswith("plugin_")]:
+        del sys.modules[module]
 
 
 @pytest.fixture(scope="session")

@@ -270,9 +270,9 @@ def test_a_killed_run_goes_on_with_its_twin_and_memory(painted, tmp_path, monkey
     whole = outcome(run(*words, f"output={tmp_path / 'whole'}"))
     real = standard.StandardRunner._checkpoint
 
-    def dying(self, state):
-        real(self, state)
-        if state.epoch == 3:
+    def dying(self):
+        real(self)
+        if self.state.epoch == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
