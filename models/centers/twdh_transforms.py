@@ -20,7 +20,9 @@ short pairs Q = softmax over pairs of P M. With u = p₁ - p₀ of the long code
 
         [1 - mean(d²)] + BCE(Q, t(Y,A_s)) + α Σ|M|
 
-    It ends early when the C centres themselves map without loss.
+    It ends early when the C centres themselves map without loss. Q is PyTorch's softmax here, not
+    the sigmoid of the other recipes: equal values, other gradients in float32, see
+    :func:`plain_pair_softmax`.
 
 W becomes M = W ⊗ κ/2 [[1,-1],[-1,1]], so that d = tanh(κ uW / 2).
 
@@ -49,7 +51,6 @@ from models.centers.hash_centers import (
     hadamard_matrix,
     random_signs,
 )
-from models.layers.pair_softmax import pair_softmax
 from utils.errors import UserError
 
 SHARPNESS = 4.0
@@ -133,6 +134,20 @@ def regression(long: Tensor, short: Tensor, label: Tensor, ridge: float) -> Tens
     return as_transform(torch.linalg.solve(gram, weighted @ target.double()).to(long.dtype))
 
 
+def plain_pair_softmax(logits: Tensor) -> Tensor:
+    """Return :func:`~models.layers.pair_softmax.pair_softmax` [B,2S] with softmax's own gradient.
+
+    BCE's gradient at p ≈ 1 with target 0 is 1/(1-p); softmax's backward pass takes the mean over
+    the pair from it, two such numbers whose difference is of order 1. In float32 that is some
+    percent off where logits differ by 15. From 17 on p is 1, BCE puts 10¹² for 1/(1-p), and the
+    smaller probability q of the pair gets a gradient of -1 - 10¹² q instead of -1. The sigmoid's
+    backward pass has neither. A matrix from (-1,1) starts with such pairs from L = 64 on, which
+    then decide the direction of a gradient clipped by its norm: repeating the authors' training
+    takes their form.
+    """
+    return logits.unflatten(1, (-1, 2)).softmax(2).flatten(1)
+
+
 @dataclasses.dataclass(frozen=True)
 class ReleasedConfig:
     """The authors' recipe; their command line has ``lr`` 0.1, their default was 0.001."""
@@ -162,7 +177,7 @@ class ReleasedTransform:
 
     def terms(self, long: Tensor, short: Tensor) -> Terms:
         """Return ``quan``, ``bce`` and ``l1`` for two-way targets [B,2L] and [B,2S]."""
-        pairs = pair_softmax(long @ self.matrix)
+        pairs = plain_pair_softmax(long @ self.matrix)
         return Terms(
             quan=1 - (pairs[:, 1::2] - pairs[:, 0::2]).pow(2).mean(),
             bce=F.binary_cross_entropy(pairs, short),

@@ -29,6 +29,9 @@ Deviations from the released code
     * Rows without label have no target: they are left out of bce (a NaN target there).
     * The tie vector follows from the seed and the step, so a resumed run draws the same ones.
     * The epoch is selected by the long code: what is trained, and shared by every length.
+    * The softmax over two is computed as a sigmoid, whose gradient stays exact in float32 where a
+      pair saturates. ``runner.transform=released`` keeps the softmax, which the rounding of that
+      recipe hangs on (:func:`~models.centers.twdh_transforms.plain_pair_softmax`).
 """
 
 from __future__ import annotations

@@ -148,6 +148,46 @@ def test_released_terms():
     assert not torch.equal(training.matrix, before)
 
 
+def float32_gradient(logits, target):
+    """Return the gradient of 1 - mean(d²) + BCE with every operation rounded to float32.
+
+    BCE's as PyTorch states it, (p - y) / max(p (1-p), 10⁻¹²), and softmax's p (g - Σ p g).
+    """
+    one, count = np.float32(1), np.float32(logits.size)
+    gradient = np.zeros_like(logits)
+    for row in range(len(logits)):
+        for at in range(0, logits.shape[1], 2):
+            z, y = logits[row, at : at + 2], target[row, at : at + 2]
+            grown = np.exp(z - z.max())
+            p = grown / grown.sum()
+            slope = (p - y) / np.maximum((one - p) * p, np.float32(1e-12)) / count
+            quan = -2 * (p[1] - p[0]) / (count / 2)
+            slope = slope + quan * np.array([-1, 1], np.float32)
+            gradient[row, at : at + 2] = p * (slope - (p * slope).sum(dtype=np.float32))
+    return gradient
+
+
+@pytest.mark.parametrize(
+    ("distance", "least", "most"), [(2, 0, 1e-6), (8, 0, 1e-3), (15, 1e-4, 0.1), (25, 10, 1e12)]
+)
+def test_released_gradient_rounds_as_the_authors_does(distance, least, most):
+    spread = distance * torch.tensor([1, 0.97, 0.94, 0.91])  # logits differ by these
+    matrix = torch.stack([spread, torch.zeros(4)], 1).flatten()[None].repeat(2, 1)  # [2,8]
+    long = two_way(torch.tensor([[-1.0]]))
+    for code in (torch.ones(1, 4), -torch.ones(1, 4)):  # all pairs wrong, all right
+        short = two_way(code)
+        training = ReleasedTransform(matrix, 10, ReleasedConfig(l1=0))
+        training.terms(long, short).total().backward()
+        ours = training.matrix.grad[:1].numpy()
+        wanted = float32_gradient(matrix[:1].numpy(), short.numpy())
+        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-6)
+        p = 1 / (1 + np.exp(-spread.double().numpy()))  # of the first of a pair
+        exact = 2 * ((p - short[0, 0].item()) + 2 * (1 - 2 * p) * 2 * p * (1 - p)) / 8
+        error = np.abs(ours[0, 1::2] + exact).max() / np.abs(exact).max()
+        if bool((code > 0).all()):
+            assert least <= error <= most
+
+
 def test_released_training_repeats_and_stops_when_lossless(centers, label):
     long, short = centers
     config = ReleasedConfig(epochs=60, batch_size=16)
