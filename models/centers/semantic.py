@@ -6,8 +6,9 @@ under a least Hamming distance d::
     min  mean_ij (S_ij - c_i·c_j / K)²  +  (μ / C²) Σ_{i≠j} c_i·c_j      s.t.  dist(c_i, c_j) ≥ d
 
 where d comes from the bound of Gilbert and Varshamov. With V(r) = Σ_{i≤r} binom(K,i) the number of
-codes within distance r of one, it is the least d with V(d-1) ≥ 2ᴷ/C: one more than
-the bound guarantees, so such centres need not exist.
+codes within distance r of one, it is the least d with V(d-1) ≥ 2ᴷ/C: one more than the bound
+guarantees, so such centres need not exist. With more classes than codes d is 1, which no centres
+keep: some classes share one.
 
 Both kinds of centres come from annealing (:mod:`models.centers.annealing`). First codes of distance
 d are sought, or of the largest one below it that is found; then fit and distance together, from
@@ -77,6 +78,8 @@ class CenterReport:
 def gilbert_varshamov(bits: int, n_classes: int) -> int:
     """Return the least d with V(d-1) ≥ 2ᴷ/C, the least distance of SHC's centres.
 
+    At least 1, out of reach with more classes than codes (:func:`sphere_packing`).
+
     >>> gilbert_varshamov(16, 100), gilbert_varshamov(64, 196)
     (4, 23)
     """
@@ -90,11 +93,14 @@ def gilbert_varshamov(bits: int, n_classes: int) -> int:
 def sphere_packing(bits: int, n_classes: int) -> int:
     """Return the largest d with V(⌊(d-1)/2⌋) ≤ 2ᴷ/C: no C codes can be further apart.
 
-    At most K + 1, where no distance is excluded.
+    At most K + 1, where no distance is excluded; 0 with more classes than codes, of which two are
+    equal.
 
-    >>> sphere_packing(16, 100), sphere_packing(8, 100)
-    (6, 2)
+    >>> sphere_packing(16, 100), sphere_packing(8, 100), sphere_packing(8, 555)
+    (6, 2, 0)
     """
+    if n_classes > 2**bits:
+        return 0
     radius, ball = 0, 1
     while radius < bits and (ball + math.comb(bits, radius + 1)) * n_classes <= 2**bits:
         radius += 1
@@ -109,8 +115,6 @@ def most_distance(bits: int, n_classes: int) -> int:
     """
     if n_classes < 2:
         return bits
-    if n_classes > 2 ** min(bits, 63):
-        return 0
     separations = bits * (n_classes // 2) * ((n_classes + 1) // 2)
     plotkin = separations // (n_classes * (n_classes - 1) // 2)
     return min(plotkin, sphere_packing(bits, n_classes), bits)

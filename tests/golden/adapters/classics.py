@@ -70,7 +70,7 @@ def compare_memory(case: Case, memory: LabeledMemoryBank) -> None:
     "dpn_fire",
     not_compared={
         "out_ce": "a classifier beside the hash layer, which has weight 0 as released; ours has "
-        "none (compared, and added with its weight, where every row has one label)"
+        "none (added with its weight, and compared where every row has one label)"
     },
     not_read={
         "cfg_multilabel": "one label votes like several",
@@ -80,8 +80,8 @@ def compare_memory(case: Case, memory: LabeledMemoryBank) -> None:
 def dpn(case: Case) -> None:
     """Total and gradient; the memory and the adapted targets, before the undecided keep theirs.
 
-    cisip-FIRe sums over bits, adds the mean square and weights the hinge (``cfg_sl``). Without
-    recorded tie-breaking bits, a bit without majority has no target.
+    cisip-FIRe sums over bits and over the classes of a row, adds the mean square and weights the
+    hinge (``cfg_sl``). Without recorded tie-breaking bits, a bit without majority has no target.
     """
     fire = "cfg_sl" in case
     config = DPNConfig(
@@ -89,6 +89,7 @@ def dpn(case: Case) -> None:
         targets="fixed" if fire else "adaptive",
         over_bits="sum" if fire else "mean",
         lambda_norm=case.cfg("reg") if fire else 0.0,
+        several="each" if fire else "vote",
     )
     centers, code, label = case.tensor("in_centers"), case.leaf("in_u"), case.tensor("in_labels")
     loss = DPNLoss(config, problem_of(case)).to(code.dtype)
@@ -102,10 +103,10 @@ def dpn(case: Case) -> None:
         unit = DPNLoss(dataclasses.replace(config, lambda_norm=1.0), problem_of(case))
         case.close("out_reg", terms_of(case, unit.to(code.dtype), code).norm)
         total = case.cfg("sl") * terms.polar + terms.get("norm", 0.0)
+        entropy = multilabel_cross_entropy(case.tensor("in_logits"), label)
         if bool((label.sum(1) == 1).all()):
-            entropy = multilabel_cross_entropy(case.tensor("in_logits"), label)
             case.close("out_ce", entropy)
-            total = total + case.cfg("ce") * entropy
+        total = total + case.cfg("ce") * entropy
     if loss.memory is not None:
         compare_memory(case, loss.memory)
         rows = loss.memory.codes.rows

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -68,6 +69,27 @@ def test_the_distances_stated_for_shc():
     stated = {100: (4, 10, 24, 52), 196: (4, 10, 23, 51), 555: (3, 9, 21, 49), 80: (5, 11, 24, 52)}
     for classes, distances in stated.items():
         assert tuple(gilbert_varshamov(b, classes) for b in (16, 32, 64, 128)) == distances
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 12, 64])
+@pytest.mark.parametrize("classes", [1, 2, 3, 16, 17, 255, 256, 257, 555, 5000])
+def test_bounds_by_a_search_over_every_distance(classes, bits):
+    ratio = Fraction(2**bits, classes)
+    ball = [sum(math.comb(bits, i) for i in range(r + 1)) for r in range(-1, bits + 2)]  # V(r-1)
+    allowed = [d for d in range(bits + 2) if ball[(d - 1) // 2 + 1] <= ratio]
+    assert sphere_packing(bits, classes) == max(allowed)
+    crossed = [d for d in range(1, bits + 2) if ball[d] >= ratio > ball[d - 1]]
+    assert [gilbert_varshamov(bits, classes)] == crossed
+
+
+def test_more_classes_than_codes():
+    assert gilbert_varshamov(8, 555) == 1 and sphere_packing(8, 555) == 0
+    assert most_distance(8, 555) == 0 and most_distance(8, 256) >= 1
+    ours = semantic_centers(similarity_of(20), 4, generator(), effort=1e-3)
+    assert ours.shape == (20, 4) and center_distances(ours)[0] == 0
+    shared = center_report(ours, similarity_of(20))
+    mixed = ours[torch.randperm(20, generator=generator())]
+    assert shared.objective < center_report(mixed, similarity_of(20)).objective
 
 
 @pytest.mark.parametrize(("classes", "bits"), [(2, 3), (3, 3), (4, 3), (3, 4), (4, 4)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -35,6 +37,34 @@ def test_loop(over_bits):
     close(terms.polar, mean(hinges) if over_bits == "mean" else sum(hinges) / ROWS)
     close(terms.norm, 0.3 * mean([v * v for v in code.flatten().tolist()]))
     assert set(terms_of(make_loss(), code, batch)) == {"polar"}
+
+
+@pytest.mark.parametrize("over_bits", ["mean", "sum"])
+@pytest.mark.parametrize("centers", ["balanced", "bernoulli"])
+def test_every_class_of_a_row_has_its_hinge(over_bits, centers):
+    loss = make_loss(margin=0.8, over_bits=over_bits, several="each", centers=centers)
+    code, batch = example()
+    polar = terms_of(loss, code, batch).polar
+    total, slope = 0.0, torch.zeros_like(code)
+    for i in range(ROWS):
+        for c in range(CLASSES):
+            for k in range(BITS):
+                target = loss.centers[c, k].item()
+                if batch.label[i, c] and 0.8 - code[i, k].item() * target > 0:
+                    total += 0.8 - code[i, k].item() * target
+                    slope[i, k] -= target
+    count = ROWS * BITS if over_bits == "mean" else ROWS
+    close(polar, total / count)
+    (gradient,) = torch.autograd.grad(polar, code)
+    torch.testing.assert_close(gradient, slope / count)
+    assert batch.label[0].sum() == 2 and not batch.label[-1].any() and not gradient[-1].any()
+
+
+def test_rows_of_one_label_do_not_care_how_several_count():
+    code, batch = example()
+    one = dataclasses.replace(batch, label=torch.eye(CLASSES)[torch.arange(ROWS) % CLASSES])
+    each, vote = (terms_of(make_loss(several=kind), code, one) for kind in ("each", "vote"))
+    assert torch.equal(each.polar, vote.polar)
 
 
 def test_the_first_targets_are_balanced_and_follow_from_the_seed():
