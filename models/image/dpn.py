@@ -12,13 +12,13 @@ Targets are balanced random codes (K/2 ones). ``targets: adaptive`` (DPN-A) move
 of every epoch but the first: with ũ = sign(u) where |u| > m, else 0, of the last visit of every
 training row, a bit of a class becomes sign(Σ ũ) over the rows of the class.
 
-With ``several: each`` every class of a row has its hinge, in place of one for their vote: with A_c
-the target of a class, the mean over rows (and bits) of Σ_{c∈Y} [m - u∘A_c]₊.
+``over_bits: sum_labels`` gives every label of a row a hinge of its own, in place of one for their
+vote: with A_c the target of class c, the mean over rows of Σ_{c∈Y} Σ_bits [m - u∘A_c]₊.
 
 Deviations
-    * λ = 0 and a mean over bits, as in the paper and DeepHash-pytorch. ``loss.over_bits=sum
-      loss.lambda_norm=0.1 loss.several=each`` is cisip-FIRe's, whose classifier beside the hash
-      layer has weight 0 and is left out.
+    * λ = 0 and a mean over bits, as in the paper and DeepHash-pytorch.
+      ``loss.over_bits=sum_labels loss.lambda_norm=0.1`` is cisip-FIRe's, whose classifier beside
+      the hash layer has weight 0 and is left out.
     * The paper's plain form is our default; on cifar10_subset (frozen features, seeds 0 and 1)
       ``adaptive`` gains 0.01 to 0.03 mAP at 16 and at 64 bits. The first targets matter as much:
       at 16 bits five seeds lie between 0.488 and 0.537.
@@ -50,8 +50,7 @@ class DPNConfig:
     margin: float = 1.0  # m
     targets: Literal["fixed", "adaptive"] = "fixed"  # adaptive: DPN-A
     centers: CenterKind = "balanced"  # the first targets
-    several: Literal["vote", "each"] = "vote"  # labels of a row: one hinge for all, or a sum
-    over_bits: Literal["mean", "sum"] = "mean"  # of the hinge
+    over_bits: Literal["mean", "sum", "sum_labels"] = "mean"  # of the hinge; or over labels too
     lambda_norm: float = 0.0  # λ
 
 
@@ -83,9 +82,9 @@ class DPNLoss(CenterVoteLoss):
         return terms
 
     def _hinge(self, code: Tensor, label: Tensor) -> Tensor:
-        """Return the hinge [B,K] of codes [B,K] with labels [B,C]; of several, their sum."""
+        """Return the hinge [B,K] of codes [B,K] with labels [B,C]."""
         margin = self.config.margin
-        if self.config.several == "vote":
+        if self.config.over_bits != "sum_labels":
             return (margin - code * self.targets(label).to(code.dtype)).clamp_min(0)
         label = label.to(code.dtype)
         # how many classes of a row want +1 in a bit and how many -1, [B,K] each

@@ -87,9 +87,8 @@ def dpn(case: Case) -> None:
     config = DPNConfig(
         margin=case.cfg("margin"),
         targets="fixed" if fire else "adaptive",
-        over_bits="sum" if fire else "mean",
+        over_bits="sum_labels" if fire else "mean",
         lambda_norm=case.cfg("reg") if fire else 0.0,
-        several="each" if fire else "vote",
     )
     centers, code, label = case.tensor("in_centers"), case.leaf("in_u"), case.tensor("in_labels")
     loss = DPNLoss(config, problem_of(case)).to(code.dtype)
