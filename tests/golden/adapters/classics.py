@@ -73,7 +73,7 @@ def compare_memory(case: Case, memory: LabeledMemoryBank) -> None:
         "none (added with its weight, and compared where every row has one label)"
     },
     not_read={
-        "cfg_multilabel": "one label votes like several",
+        "cfg_multilabel": "one label counts like several",
         "cfg_num_train": "only files with a memory have it",
     },
 )
