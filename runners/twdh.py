@@ -117,7 +117,11 @@ class TwDHRunner(StagedRunner):
             "settings": {
                 "projection": None,
                 "regression": settings.ridge,
-                "released": {**dataclasses.asdict(settings.released), "seed": self.config.seed},
+                "released": {
+                    **dataclasses.asdict(settings.released),
+                    "seed": self.config.seed,
+                    "softmax": "plain",  # stages of its sigmoid form are others
+                },
             }[recipe],
             "long_centers": array_digest(long),
             "short_centers": array_digest(short),
