@@ -89,7 +89,14 @@ class Registry:
                 )
             summary = (inspect.getdoc(target) or "").split("\n")[0]
             self._entries[name] = Entry(
-                name, target, config, needs, provides, groups or {}, file, summary
+                name,
+                target,
+                config,
+                tuple(needs),
+                tuple(provides),
+                dict(groups or {}),
+                file,
+                summary,
             )
             return target
 

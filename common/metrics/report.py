@@ -18,6 +18,7 @@ from common.metrics.average_precision import (
 from common.metrics.counting.dispatch import count_grades, count_histograms
 from common.metrics.curves import (
     GAINS,
+    Curve,
     curve_by_radius,
     curve_by_rank,
     log_ranks,
@@ -188,8 +189,11 @@ def _points(precision_at: Sequence[int] | None, database: int) -> list[int]:
 def _curves(histograms: Histograms, points: Sequence[int], database: int) -> dict[str, Any]:
     """Return precision and recall at the points, along the ranking and by radius."""
     ranks = log_ranks(database)
-    at_points = curve_by_rank(histograms, [min(rank, database) for rank in points])
-    by_rank = curve_by_rank(histograms, ranks)
+    both = curve_by_rank(histograms, [*(min(rank, database) for rank in points), *ranks])
+    at_points, by_rank = (
+        Curve(*(values[:, part] for values in both))
+        for part in (slice(0, len(points)), slice(len(points), None))
+    )
     micro, macro = curve_by_radius(histograms, "micro"), curve_by_radius(histograms, "macro")
     return {
         "precision_at": _by_rank(points, at_points.precision),
