@@ -46,7 +46,10 @@ class DataConfig:
     augment: Literal["none", "flip", "crop_flip", "resized_crop_flip"] = "none"  # of training
     train_geometry: Literal["squash", "crop"] = "squash"  # crop: short side, then centre crop
     eval_geometry: Literal["squash", "crop"] = "squash"  # how a picture becomes square
+    train_image: list[str] | None = None  # operations on a training picture; None: by the encoder
+    eval_image: list[str] | None = None  # the same of query and database pictures
     captions: Literal["random", "first"] = "random"  # drawn at each training access, or fixed
+    eval_captions: Literal["random", "first"] = "first"  # of query and database texts
     on_bad_image: Literal["error", "skip"] = "error"  # one that cannot be read
     feature_cache: Literal["auto", "off"] = "auto"  # auto: whenever the encoder is frozen
     caption_noise: float = 0.0  # share of training rows whose captions are shuffled among them
@@ -62,6 +65,8 @@ class EvalConfig:
     select: Literal["val", "query", "last"] = "val"  # rows that choose the epoch; last: no choice
     val_size: int | float = 0.1  # rows, or a fraction of the training rows, when select=val
     every: int = 1  # epochs between evaluations while training
+    epoch_per: Literal["run", "direction", "cut"] = "run"  # what has a best epoch of its own
+    measure: list[str] | None = None  # policies of releases beside the exact ones: deephash@5000
     directions: list[Literal["i2i", "i2t", "t2i", "t2t"]] | None = None  # None: by modalities
     at: list[int | str] = dataclasses.field(default_factory=lambda: ["all"])  # cuts
     no_relevant: Literal["zero", "skip"] = "zero"  # what a query without relevant rows counts
