@@ -103,8 +103,9 @@ def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
 
 
 def config_names(group: str) -> list[str]:
-    """Return the names of the YAML files in ``configs/<group>``."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    """Return the names of the YAML files in ``configs/<group>``, as ``papers/mith`` below it."""
+    folder = CONFIGS / group
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
 
 
 def config_file(group: str, name: str) -> Path:

@@ -152,6 +152,15 @@ def compose_layers(top: Sequence[Layer]) -> RunConfig:
     return _check(merged, layers)
 
 
+def read_complete(resolved: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that a run's ``config.yaml`` holds; its plugins are not executed.
+
+    Raises:
+        UserError: a component or key that is not known, such as one of a plugin.
+    """
+    return compose_layers([Layer("config.yaml", {**resolved, "plugins": []})])
+
+
 TOP_LEVEL = ("method", "bits", "seed", "output", "plugins", "data", "eval", *COMPONENTS)
 _Keys = dataclasses.make_dataclass("_Keys", [(name, Any, None) for name in TOP_LEVEL])
 

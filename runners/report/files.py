@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runners.report.page import render, report_data
-from runners.report.published import Comparison, Published, compare, published_table
+from runners.report.published import Comparison, Published, compare, published_tables
 from runners.report.study import Study
 from runners.results.leaderboard import Row
 from runners.results.renderers import as_latex, as_markdown
@@ -20,7 +20,7 @@ def all_tables(study: Study, comparison: Comparison | None = None) -> list[Table
     tables = [leaderboard(rows, FILE) for rows in tasks]
     tables += [table for rows in tasks for table in zero_shot(rows, FILE)]
     tables.append(costs(study.rows, FILE))
-    return tables if comparison is None else [*tables, published_table(comparison)]
+    return tables if comparison is None else [*tables, *published_tables(comparison)]
 
 
 def write_report(

@@ -19,7 +19,7 @@ from typing import Any
 from common.storage.run_folder import RunFolder
 from runners.report.curves import epochs, measures, retrieval_curves
 from runners.report.gallery import Thumbnails, gallery
-from runners.report.published import Comparison
+from runners.report.published import Comparison, Match
 from runners.report.study import Study
 from runners.report.zero_shot_section import RUNS_WITH_CLASSES, zero_shot
 from runners.results.leaderboard import Row, rank_methods
@@ -139,13 +139,15 @@ def _published(study: Study, comparison: Comparison) -> dict[str, Any]:
     return {
         "rows": comparison.rows,
         "left_out": list(comparison.left_out.items()),
-        "matches": [
-            {
-                "line": number[id(match.row)], "measure": f"mAP@{match.published.cut}",
-                "theirs": match.published.value, "ours": match.ours, "std": match.std,
-                "protocol": match.protocol.name, "paper": match.published.paper_or_repo,
-                "source": match.published.source, "notes": list(match.notes),
-            }
-            for match in comparison.matches
-        ],
+        "matches": [_match(match, number) for match in comparison.matches],
+        "near": [_match(match, number) for match in comparison.near],
+    }  # fmt: skip
+
+
+def _match(match: Match, number: dict[int, int]) -> dict[str, Any]:
+    return {
+        "line": number[id(match.row)], "measure": match.measure, "recipe": match.recipe,
+        "theirs": match.published.value, "ours": match.ours, "std": match.std,
+        "paper": match.published.paper_or_repo, "source": match.published.source,
+        "differs": list(match.differs), "notes": list(match.notes),
     }  # fmt: skip

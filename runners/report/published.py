@@ -1,29 +1,35 @@
-"""Published numbers beside ours, only where the protocol is the same.
+"""Published numbers beside ours where the whole recipe is the same, and near ours where it is not.
 
 The file is a CSV with the columns ``method, paper_or_repo, dataset, bits, direction, metric, value,
-source``; a column ``protocol`` may name the protocol of ours (``main.py list datasets`` shows them)
-that a row follows. Without it a row follows the protocol whose papers include the first word of
-``paper_or_repo``. A run follows a protocol when its dataset was drawn by it and has the numbers of
-queries, training and database rows that the protocol publishes.
+source``. The recipe behind a row is the run of ``configs/sweep/papers`` that repeats its table
+(:mod:`runners.recipes`). A row is set beside a run only where no key of the two recipes differs and
+ours deviates from the release in nothing; otherwise it is near, with what differs in words. The
+value compared is the one that the release defines: its policy and cut.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
+import itertools
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from common.registry import DATASETS
-from dataset.preparation.protocol import Protocol
+from common.config.run_config import read_complete
+from runners.recipes.describe import describe, differences
+from runners.recipes.papers import PaperRun, paper_runs, paper_tables, plain_dataset
 from runners.report.study import Study
 from runners.results.leaderboard import Row
 from runners.results.tables import Table, cells, score
 from utils.errors import UserError
 
-_METRIC = re.compile(r"(best )?mAP(@(?P<cut>all|\d+))?( \((this impl\.|paper column)\))?$", re.I)
+_METRIC = re.compile(
+    r"(best )?mAP(@(?P<cut>all( but the last row)?|\d+))?( \((this impl\.|paper column)\))?$", re.I
+)
+SHOWN = 6  # keys that differ, in the note of a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +44,6 @@ class Published:
     metric: str
     value: float
     source: str
-    protocol: str = ""
 
     @property
     def cut(self) -> str | None:
@@ -47,26 +52,44 @@ class Published:
         return None if match is None else (match["cut"] or "all").lower()
 
 
-COLUMNS = [field.name for field in dataclasses.fields(Published) if field.name != "protocol"]
+COLUMNS = [field.name for field in dataclasses.fields(Published)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """A published number and the row of ours that measures the same."""
+    """A published number and a row of ours.
+
+    Attributes:
+        measure: what our number is, such as ``mAP@all`` or ``deephash@5000``.
+        ours: None where it was not measured.
+        recipe: of the published number, such as ``dcmht.coco``; empty where none is recorded.
+        differs: what differs between the recipes, in words; empty for a row set beside.
+        notes: what a reader must know beside.
+    """
 
     published: Published
     row: Row
-    ours: float
+    measure: str
+    ours: float | None
     std: float | None
-    protocol: Protocol
+    recipe: str
+    differs: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """All matches, and why other rows of the same datasets and methods were not compared."""
+    """Published numbers of one file and ours.
+
+    Attributes:
+        matches: of the same recipe, in the order of the leaderboard.
+        near: of the same method, data, length and direction, by another recipe.
+        left_out: why further rows were not compared → how many.
+        rows: in the file.
+    """
 
     matches: tuple[Match, ...]
+    near: tuple[Match, ...]
     left_out: dict[str, int]
     rows: int
 
@@ -84,7 +107,7 @@ def read_published(path: str | Path) -> list[Published]:
             if missing:
                 raise UserError(
                     f"--published: '{path}' lacks the column {missing[0]}; needed are "
-                    f"{', '.join(COLUMNS)}, and protocol may be there."
+                    f"{', '.join(COLUMNS)}."
                 )
             return [_row(values, path, number) for number, values in enumerate(table, 2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -99,109 +122,171 @@ def _row(values: dict[str, Any], path: str | Path, number: int) -> Published:
             f"--published: '{path}', line {number}: value is '{values['value']}'; a number is "
             "needed."
         ) from error
-    words = {name: str(values.get(name) or "").strip() for name in (*COLUMNS, "protocol")}
+    words = {name: str(values.get(name) or "").strip() for name in COLUMNS}
     length = int(words["bits"]) if re.fullmatch("[0-9]+", words["bits"]) else None
     return Published(**{**words, "bits": length, "value": value})  # type: ignore[arg-type]
 
 
 def compare(study: Study, rows: list[Published]) -> Comparison:
-    """Return what can be compared, in the order of the leaderboard."""
+    """Return the published numbers beside and near each row, in the order of the leaderboard."""
     matches: list[Match] = []
+    near: list[Match] = []
     left_out: Counter[str] = Counter()
     by_cell: dict[tuple[Any, ...], list[Published]] = {}
     for theirs in rows:
         by_cell.setdefault(_cell(theirs), []).append(theirs)
     for row in study.rows:
-        for theirs in by_cell.get(_cell(row), []):
-            match = _match(theirs, row)
-            if isinstance(match, Match):
-                matches.append(match)
-            else:
-                left_out[match] += 1
-    return Comparison(tuple(matches), dict(left_out.most_common()), len(rows))
+        run = RecipeOfRow(row)
+        cells = [by_cell.get((name, row.bits, row.direction), []) for name in run.set_names]
+        for theirs in itertools.chain(*cells):
+            if not run.is_of(theirs):
+                continue
+            if theirs.cut is None:
+                left_out[f"'{theirs.metric}' is not among our measures"] += 1
+                continue
+            match = run.against(theirs)
+            (near if match.differs else matches).append(match)
+    return Comparison(tuple(matches), tuple(near), dict(left_out.most_common()), len(rows))
 
 
-def _match(theirs: Published, row: Row) -> Match | str:
-    """Return a match, or why numbers of the same method and dataset cannot be compared."""
-    protocol = protocol_of(row)
-    if isinstance(protocol, str):
-        return protocol
-    if theirs.cut is None:
-        return f"'{theirs.metric}' is not among our measures"
-    papers = re.findall(r"[^\s,()]+", protocol.papers.lower())
-    if theirs.protocol:
-        if theirs.protocol != protocol.name:
-            return f"protocol {theirs.protocol}, ours is {protocol.name}"
-    elif (theirs.paper_or_repo.lower().split() or [""])[0] not in papers:
-        return f"another protocol than {protocol.name} ({protocol.papers})"
-    classes = re.search(r"\((\d+)\D*\)", theirs.dataset)
-    if classes and protocol.published.get("classes") not in (None, int(classes[1])):
-        return f"{classes[1]} classes, ours has {protocol.published['classes']}"
-    ours, std = row.over_seeds("map", theirs.cut, "expected")
-    if ours is None:
-        return f"mAP@{theirs.cut} was not measured; main.py evaluate RUN eval.at=[all,{theirs.cut}]"
-    notes = [protocol.note] if protocol.note else []
-    if "@" not in theirs.metric:
-        notes.append("the source names no cut; compared with mAP@all")
-    if theirs.metric.lower().startswith("best"):
-        notes.append("the source states its best epoch")
-    notes.append(f"our epoch: {row.selected_on}")
-    return Match(theirs, row, ours, std, protocol, tuple(notes))
+def _cell(theirs: Published) -> tuple[str, int | None, str]:
+    """Return what a number and a row of ours must share, beside the method."""
+    direction = "i2i" if theirs.direction == "zsh" else theirs.direction
+    return plain_dataset(theirs.dataset), theirs.bits, direction
 
 
-def protocol_of(row: Row) -> Protocol | str:
-    """Return the published protocol that the runs of a row follow, or why there is none."""
-    result = row.results[0]
-    section = result.config["dataset"]
-    name = section.get("name")
-    source = getattr(DATASETS.get(name).config, "source", None) if name in DATASETS else None
-    if source is None:
-        return f"{row.dataset} is not drawn by a published protocol"
-    chosen = section["split"]["name"] or source.protocols[0].name
-    protocols = {protocol.name: protocol for protocol in source.protocols}
-    protocol = protocols.get(chosen)
-    if protocol is None:
-        return f"protocol {chosen} is not known"
-    rows = result.metrics["protocol"].get("rows", {})
-    ours = {**rows, "train": rows.get("train", 0) + rows.get("val", 0)}
-    for part in ("query", "train", "database"):
-        published = protocol.published.get(part)
-        if published is not None and ours.get(part) != published:
-            return f"{ours.get(part)} {part} rows, {protocol.name} has {published}"
-    return protocol
+class RecipeOfRow:
+    """A row of the leaderboard and its recipe, to be held against those of published numbers."""
+
+    def __init__(self, row: Row) -> None:
+        """Take the row; its recipe is read when it is first needed."""
+        self.row = row
+        self.config = row.results[0].config
+        split = str(self.config["dataset"].get("split", {}).get("name"))
+        names = [row.dataset, split if split.startswith(row.dataset) else row.dataset]
+        self.set_names = list(dict.fromkeys(map(plain_dataset, names)))
+
+    def is_of(self, theirs: Published) -> bool:
+        """Tell whether the number is of the row's method, by name or by model and loss."""
+        if plain_name(theirs.method) == plain_name(self.row.method):
+            return True
+        paper = paper_run(theirs)
+        if paper is None:
+            return False
+        return all(
+            self.config[part]["name"] == paper.config.resolved[part]["name"]
+            for part in ("model", "loss")
+        )
+
+    @functools.cached_property
+    def recipe(self) -> dict[str, Any] | str:
+        """The recipe with the numbers of rows that the run had, or why there is none."""
+        try:
+            recipe = describe(read_complete(self.config))
+        except UserError as error:
+            return f"the run's configuration is not read ({error})"
+        counted = self.row.results[0].metrics["protocol"].get("rows", {})
+        parts = {"train": "train", "val": "validation", "query": "query", "database": "database"}
+        rows = {theirs: counted[ours] for ours, theirs in parts.items() if ours in counted}
+        return {**recipe, "rows": {**recipe.get("rows", {}), **rows}}
+
+    def against(self, theirs: Published) -> Match:
+        """Return the number and ours, with what differs between their recipes."""
+        paper = paper_run(theirs)
+        if paper is None:
+            measure, differs = f"mAP@{theirs.cut}", [NO_RECIPE]
+        else:
+            measure, differs = measure_of(theirs, paper), self._differs(paper)
+        ours, std = self._value(measure, str(theirs.cut))
+        if ours is None:
+            differs.append(f"{measure} was not measured (main.py evaluate RUN)")
+        notes = [f"our epoch: {self.row.selected_on}"]
+        if theirs.metric.lower().startswith("best"):
+            notes.append("the source states its best epoch")
+        name = "" if paper is None else paper.name
+        return Match(theirs, self.row, measure, ours, std, name, tuple(differs), tuple(notes))
+
+    def _differs(self, paper: PaperRun) -> list[str]:
+        if isinstance(self.recipe, str):
+            return [self.recipe]
+        found = differences(self.recipe, paper.recipe, tuple(paper.table.unknown))
+        words = [f"{key}: {in_words(ours)}, there {in_words(t)}" for key, (ours, t) in found.items()]
+        return words + [f"{d.key}: {d.reason}" for d in paper.deviations]
+
+    def _value(self, measure: str, cut: str) -> tuple[float | None, float | None]:
+        if measure.startswith("mAP@"):
+            return self.row.over_seeds("map", cut, "expected")
+        return self.row.over_seeds("compat", measure)
 
 
-def published_table(comparison: Comparison) -> Table:
-    """Return the published numbers beside ours."""
-    rows = []
-    for match in comparison.matches:
-        theirs, row = match.published, match.row
-        texts = (
-            row.name, row.dataset, row.direction, str(row.bits), f"mAP@{theirs.cut}",
-            f"{theirs.value:.4f}", score(match.ours, match.std),
-            f"{match.ours - theirs.value:+.4f}", match.protocol.name, theirs.paper_or_repo,
-            theirs.source,
-        )  # fmt: skip
-        rows.append(cells(*texts))
+NO_RECIPE = "its recipe is not recorded"
+
+
+def measure_of(theirs: Published, paper: PaperRun) -> str:
+    """Return the measure of ours that a number is compared with, ``deephash@5000``."""
+    cut = "-1" if theirs.cut == "all but the last row" else theirs.cut
+    measures = paper.config.eval.measure or []
+    of_cut = [measure for measure in measures if measure.partition("@")[2] == cut]
+    return (of_cut or measures or [f"mAP@{theirs.cut}"])[0]
+
+
+@functools.cache
+def paper_run(theirs: Published) -> PaperRun | None:
+    """Return the run of ``configs/sweep/papers`` that repeats a number, or None."""
+    sweep, table = paper_tables().get(theirs.paper_or_repo, (None, None))
+    if sweep is None or table is None or theirs.method not in table.published[theirs.paper_or_repo]:
+        return None
+    method = table.published[theirs.paper_or_repo][theirs.method]
+    name = plain_dataset(theirs.dataset)
+    for run in paper_runs(sweep):
+        if run.config.method == method and run.config.bits == theirs.bits and name in run.set_names:
+            return run
+    return None
+
+
+def in_words(value: Any) -> str:
+    """Return a value of a recipe for a reader."""
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return " then ".join(map(str, value)) or "nothing"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def published_tables(comparison: Comparison) -> list[Table]:
+    """Return the numbers beside ours, and those near ours with what differs."""
     head = (
-        "method", "dataset", "task", "bits", "measure", "published", "ours", "difference",
-        "protocol", "paper", "source",
+        "method", "dataset", "task", "bits", "measure", "published", "ours", "difference", "paper",
+        "source",
     )  # fmt: skip
-    notes = [f"{count} not compared: {reason}" for reason, count in comparison.left_out.items()]
-    return Table("Published and ours, same protocol", head, tuple(rows), tuple(notes))
+    left_out = [f"{count} not compared: {reason}" for reason, count in comparison.left_out.items()]
+    tables = []
+    for title, matches, last, notes in (
+        ("Published and ours, same recipe", comparison.matches, "notes", left_out),
+        ("Near: other recipes than ours", comparison.near, "what differs", []),
+    ):
+        rows = tuple(cells(*_texts(match)) for match in matches)
+        tables.append(Table(title, (*head, last), rows, tuple(notes)))
+    return tables[: 2 if comparison.near else 1]
 
 
-def _cell(entry: Published | Row) -> tuple[str, str, int | None, str]:
-    """Return what two numbers must share to be compared."""
-    return _plain(entry.method), _dataset(entry.dataset), entry.bits, entry.direction
+def _texts(match: Match) -> tuple[str, ...]:
+    theirs, row, ours = match.published, match.row, match.ours
+    return (
+        row.name, row.dataset, row.direction, str(row.bits), match.measure,
+        f"{theirs.value:.4f}", "" if ours is None else score(ours, match.std),
+        "" if ours is None else f"{ours - theirs.value:+.4f}", theirs.paper_or_repo, theirs.source,
+        remarks(match),
+    )  # fmt: skip
 
 
-def _dataset(name: str) -> str:
-    """Return a dataset's name as ours are written: ``MIRFlickr25K`` is ``flickr25k``."""
-    word = _plain(re.sub(r"\(.*?\)", "", name))
-    word = word.removeprefix("mir").removeprefix("ms")
-    return {"coco2017": "coco", "cub200": "cub", "cub2002011": "cub"}.get(word, word)
+def remarks(match: Match) -> str:
+    """Return what differs, or the notes of a row that nothing differs in; at most six things."""
+    words = match.differs or match.notes
+    more = f"; and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return "; ".join(words[:SHOWN]) + more
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a method's name in plain letters."""
     return re.sub(r"[^a-z0-9]", "", name.lower().removesuffix(" loss"))

@@ -16,7 +16,8 @@
       ray: {address: auto, cpus: 4, gpus: 0.5}
       submitit: {minutes: 600, cpus: 8, gpus: 1, slurm: {slurm_partition: gpu}}
 
-``grid`` may also be a list of grids, whose runs are concatenated.
+``grid`` may also be a list of grids, whose runs are concatenated. A sweep that repeats a paper's
+table says so under ``paper`` (:class:`PaperTable`).
 
 A run that is done is skipped, a run that was killed is resumed, a run that fails does not stop the
 others. The same sweep may be started on several hosts that share the output folder: each worker
@@ -62,6 +63,25 @@ class Override:
 
 
 @dataclasses.dataclass(frozen=True)
+class PaperTable:
+    """Section ``paper`` of a sweep that repeats a released recipe.
+
+    Attributes:
+        recipe: name of a run's recipe; ``{method}`` and ``{set}`` stand for those of the run.
+        methods: method of ours → its name in the recipe's; others keep theirs.
+        sets: dataset or ``dataset/split`` of ours → its name in the recipe's; others keep theirs.
+        published: ``paper_or_repo`` of docs/published.csv → method there → method of ours.
+        unknown: keys of the recipe that the release leaves open; they are compared with nothing.
+    """
+
+    recipe: str
+    methods: dict[str, str] = dataclasses.field(default_factory=dict)
+    sets: dict[str, str] = dataclasses.field(default_factory=dict)
+    published: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    unknown: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
 class SweepFile:
     """Schema of a sweep file; keys of ``grid`` and ``set`` are dotted config keys."""
 
@@ -75,6 +95,7 @@ class SweepFile:
     hang_after_s: float = DEFAULT_RULES.hang_after_s
     launch: dict[str, Any] = dataclasses.field(default_factory=dict)
     plugins: list[str] = dataclasses.field(default_factory=list)
+    paper: PaperTable | None = None
 
     @property
     def rules(self) -> Rules:

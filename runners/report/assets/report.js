@@ -242,20 +242,25 @@ function strip(hits) {
 
 function publishedTable(lines) {
   const line = (match) => data.lines[match.line];
-  const rows = data.published.matches.filter((match) => lines.includes(line(match)));
-  const sources = unique(rows.map((match) => match.source));
-  const parts = [];
-  if (rows.length) parts.push(sortable("published", "", [
+  const shown = (matches) => matches.filter((match) => lines.includes(line(match)));
+  const rows = shown(data.published.matches), near = shown(data.published.near);
+  const sources = unique([...rows, ...near].map((match) => match.source));
+  const difference = (m) => (m.ours === null ? "" : `${m.ours >= m.theirs ? "+" : "−"}${fixed(Math.abs(m.ours - m.theirs))}`);
+  const table = (name, matches, last) => sortable(name, "", [
     word("method", (m) => line(m).name), word("dataset", (m) => line(m).dataset), word("task", (m) => line(m).direction),
     number("bits", (m) => line(m).bits, 0), word("measure", (m) => m.measure), number("published", (m) => m.theirs),
-    { name: "ours", value: (m) => m.ours, cell: (m) => el("span", {}, fixed(m.ours), m.std === null ? null : el("span", { class: "std" }, ` ± ${fixed(m.std)}`)) },
-    { name: "difference", value: (m) => m.ours - m.theirs, cell: (m) => `${m.ours >= m.theirs ? "+" : "−"}${fixed(Math.abs(m.ours - m.theirs))}` },
-    word("protocol", (m) => m.protocol), word("our encoder", (m) => line(m).backbone),
-    { name: "paper", word: true, value: (m) => m.paper, cell: (m) => `${m.paper} [${sources.indexOf(m.source) + 1}]` },
-    { ...word("notes", (m) => m.notes.join("; ")), long: true },
-  ], rows, { column: 7, down: true }),
-    el("ol", { class: "note sources" }, sources.map((text) => el("li", {}, linked(text)))));
-  else parts.push(el("p", {}, `None of the ${data.published.rows} published rows has the protocol, method, code length and measure of a run shown here.`));
+    { name: "ours", value: (m) => m.ours, cell: (m) => (m.ours === null ? "" : el("span", {}, fixed(m.ours), m.std === null ? null : el("span", { class: "std" }, ` ± ${fixed(m.std)}`))) },
+    { name: "difference", value: (m) => (m.ours === null ? null : m.ours - m.theirs), cell: difference },
+    word("recipe", (m) => m.recipe), word("our encoder", (m) => line(m).backbone),
+    { name: "paper", word: true, value: (m) => m.paper, cell: (m) => `${m.paper} [${sources.indexOf(m.source) + 1}]` }, last,
+  ], matches, { column: 7, down: true });
+  const parts = [];
+  if (rows.length) parts.push(table("published", rows, { ...word("notes", (m) => m.notes.join("; ")), long: true }));
+  else parts.push(el("p", {}, `None of the ${data.published.rows} published rows has the recipe of a run shown here.`));
+  if (near.length)
+    parts.push(el("p", { class: "note" }, "Near: numbers of the same method, dataset, task and code length, by another recipe."),
+      table("near", near, { ...word("what differs", (m) => m.differs.join("; ")), long: true }));
+  if (sources.length) parts.push(el("ol", { class: "note sources" }, sources.map((text) => el("li", {}, linked(text)))));
   if (data.published.left_out.length)
     parts.push(el("p", { class: "note" }, "Published rows of the same method, dataset, task and code length that were not compared:"),
       el("ul", { class: "note" }, data.published.left_out.map(([reason, count]) => el("li", {}, `${count}: ${reason}`))));
