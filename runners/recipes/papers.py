@@ -29,11 +29,13 @@ class Deviation:
         recipe: pattern of recipes' names, such as ``pixel.*``.
         key: of the recipe; ``rows`` covers everything below it.
         reason: why, in words.
+        comparable: whether figures can still be set beside each other, as with another seed.
     """
 
     recipe: str
     key: str
     reason: str
+    comparable: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Published numbers beside ours where the whole recipe is the same, and near ours where it is not.
 
 The file is a CSV with the columns ``method, paper_or_repo, dataset, bits, direction, metric, value,
-source``. The recipe behind a row is the run of ``configs/sweep/papers`` that repeats its table
+source``; ``recipe`` may name a recipe of ours. The recipe behind a row is the run of ``configs/sweep/papers`` that repeats its table
 (:mod:`runners.recipes`). A row is set beside a run only where no key of the two recipes differs and
 ours deviates from the release in nothing; otherwise it is near, with what differs in words. The
 value compared is the one that the release defines: its policy and cut.
@@ -20,7 +20,7 @@ from typing import Any
 
 from common.config.run_config import read_complete
 from runners.recipes.describe import describe, differences
-from runners.recipes.papers import PaperRun, paper_runs, paper_tables, plain_dataset
+from runners.recipes.papers import PaperRun, paper_runs, paper_sweeps, paper_tables, plain_dataset
 from runners.report.study import Study
 from runners.results.leaderboard import Row
 from runners.results.tables import Table, cells, score
@@ -44,6 +44,7 @@ class Published:
     metric: str
     value: float
     source: str
+    recipe: str = ""
 
     @property
     def cut(self) -> str | None:
@@ -52,7 +53,7 @@ class Published:
         return None if match is None else (match["cut"] or "all").lower()
 
 
-COLUMNS = [field.name for field in dataclasses.fields(Published)]
+COLUMNS = [field.name for field in dataclasses.fields(Published) if field.name != "recipe"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def read_published(path: str | Path) -> list[Published]:
             if missing:
                 raise UserError(
                     f"--published: '{path}' lacks the column {missing[0]}; needed are "
-                    f"{', '.join(COLUMNS)}."
+                    f"{', '.join(COLUMNS)}, and recipe may be there."
                 )
             return [_row(values, path, number) for number, values in enumerate(table, 2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -122,7 +123,7 @@ def _row(values: dict[str, Any], path: str | Path, number: int) -> Published:
             f"--published: '{path}', line {number}: value is '{values['value']}'; a number is "
             "needed."
         ) from error
-    words = {name: str(values.get(name) or "").strip() for name in COLUMNS}
+    words = {name: str(values.get(name) or "").strip() for name in (*COLUMNS, "recipe")}
     length = int(words["bits"]) if re.fullmatch("[0-9]+", words["bits"]) else None
     return Published(**{**words, "bits": length, "value": value})  # type: ignore[arg-type]
 
@@ -210,8 +211,10 @@ class RecipeOfRow:
         if isinstance(self.recipe, str):
             return [self.recipe]
         found = differences(self.recipe, paper.recipe, tuple(paper.table.unknown))
-        words = [f"{key}: {in_words(ours)}, there {in_words(t)}" for key, (ours, t) in found.items()]
-        return words + [f"{d.key}: {d.reason}" for d in paper.deviations]
+        words = [
+            f"{key}: {in_words(ours)}, there {in_words(t)}" for key, (ours, t) in found.items()
+        ]
+        return words + [f"{d.key}: {d.reason}" for d in paper.deviations if not d.comparable]
 
     def _value(self, measure: str, cut: str) -> tuple[float | None, float | None]:
         if measure.startswith("mAP@"):
@@ -233,6 +236,10 @@ def measure_of(theirs: Published, paper: PaperRun) -> str:
 @functools.cache
 def paper_run(theirs: Published) -> PaperRun | None:
     """Return the run of ``configs/sweep/papers`` that repeats a number, or None."""
+    if theirs.recipe:
+        runs = [run for sweep in paper_sweeps() for run in paper_runs(sweep)]
+        named = [r for r in runs if (r.name, r.config.bits) == (theirs.recipe, theirs.bits)]
+        return named[0] if named else None
     sweep, table = paper_tables().get(theirs.paper_or_repo, (None, None))
     if sweep is None or table is None or theirs.method not in table.published[theirs.paper_or_repo]:
         return None
