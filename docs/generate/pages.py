@@ -11,6 +11,7 @@ from docs.generate.catalogue import components_page, keys_table, settings_page
 from docs.generate.docstrings import Docstring, Section, inline, parse
 from docs.generate.facts import DOCS, ROOT, Method
 from docs.generate.markdown import MARK, replace_block, slug, table, tables_below
+from docs.generate.recipes import recipes_section, releases_table, shared_deviations
 
 
 def pages() -> dict[Path, str]:
@@ -19,6 +20,7 @@ def pages() -> dict[Path, str]:
     made[DOCS / "methods" / "index.md"] = methods_index()
     made[DOCS / "components.md"] = components_page()
     made[DOCS / "settings.md"] = settings_page()
+    made[DOCS / "coming_from.md"] = coming_from((DOCS / "coming_from.md").read_text(encoding="utf-8"))
     made[ROOT / "README.md"] = readme((ROOT / "README.md").read_text(encoding="utf-8"))
     return made
 
@@ -39,6 +41,7 @@ def method_page(method: Method) -> str:
         _configurations(method),
         _options(method),
         _recorded(method),
+        recipes_section(method),
         _figures(method),
         _published(method),
     ]
@@ -205,7 +208,7 @@ def _published(method: Method) -> str:
         head,
         "From [`docs/published.csv`](../published.csv). Sources differ in protocol, encoder and "
         "choice of the epoch: figures compare within one source, and with ours only where "
-        "`python main.py report RUNS --published docs/published.csv` finds the same protocol.",
+        "`python main.py report RUNS --published docs/published.csv` finds the same recipe.",
     ]
     for paper in dict.fromkeys(row["paper_or_repo"] for row in rows):
         mine = [row for row in rows if row["paper_or_repo"] == paper]
@@ -229,6 +232,12 @@ def _pivot(rows: list[dict[str, str]]) -> str:
         ["dataset", "direction", "measure", *(f"{one} bits" for one in bits)],
         [[*key, *(values.get(one, "–") for one in bits)] for key, values in lines.items()],
     )
+
+
+def coming_from(text: str) -> str:
+    """Return docs/coming_from.md with its table of releases and what all recipes share."""
+    text = replace_block(text, "releases", releases_table())
+    return replace_block(text, "shared", shared_deviations())
 
 
 def methods_index() -> str:

@@ -19,12 +19,10 @@ from runners.report.curves import POINTS, training_curves
 from runners.report.files import all_tables
 from runners.report.gallery import Thumbnails, gallery
 from runners.report.page import render, report_data
-from runners.report.published import compare, read_published
 from runners.report.study import Study
 from runners.results.leaderboard import collect, find_runs, summarize
 from runners.results.renderers import as_latex, as_markdown
 from runners.training.history import EpochRecord, read_history, write_history
-from utils.errors import UserError
 
 
 def study(root: Path) -> Study:
@@ -172,96 +170,6 @@ def test_nothing_leaves_the_data_element(data):
     assert json.loads(content)["root"] == "</script><script>alert(1)</script><!--"
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
     assert "@DATA@" not in page and "@POLICY@" not in page
-
-
-# ---- published numbers
-
-HEAD = "method,paper_or_repo,dataset,bits,direction,metric,value,source"
-
-
-def published(tmp_path: Path, *rows: str, head: str = HEAD):
-    (tmp_path / "published.csv").write_text("\n".join([head, *rows]) + "\n")
-    return read_published(tmp_path / "published.csv")
-
-
-@pytest.fixture
-def official(study_root, tmp_path) -> Path:
-    """Return runs that say to be of MIRFlickr-25K by MITH's protocol."""
-    root = tmp_path / "official"
-    shutil.copytree(study_root, root)
-    for folder in root.iterdir():
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        split = {"name": "mith", "seed": 1, "query": None, "train": None, "lists": None}
-        config["dataset"] = {"config": "flickr25k", "name": "flickr25k", "root": "", "split": split}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        metrics = json.loads((folder / "metrics.json").read_text())
-        metrics["run"]["dataset"] = "flickr25k"
-        rows = {"train": 9000, "val": 1000, "query": 2000, "database": 18015}
-        metrics["protocol"]["rows"] = rows
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-    return root
-
-
-def test_published_numbers_of_the_same_protocol(official, tmp_path):
-    rows = published(
-        tmp_path,
-        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8254,table 1",
-        "DCMHT,DCMHT (MM 2022) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8,other protocol",
-        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@5000,0.9,another cut",
-        "DCMHT,MITH (MM 2023) Table 1,NUS-WIDE,16,i2t,mAP@all,0.6,another dataset",
-        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,32,i2t,mAP@all,0.83,another length",
-        "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,improvement claimed,0.1,no mAP",
-    )  # fmt: skip
-    comparison = compare(study(official), rows)
-    (match,) = comparison.matches
-    metrics = json.loads(next(official.glob("*dcmht*/metrics.json")).read_text())
-    assert match.published.value == 0.8254 and match.protocol.name == "mith"
-    assert match.ours == metrics["directions"]["i2t"]["map"]["all"]["expected"]
-    assert sorted(comparison.left_out.values()) == [1, 1, 1]
-    assert any("another protocol than mith" in reason for reason in comparison.left_out)
-    assert any("mAP@5000 was not measured" in reason for reason in comparison.left_out)
-
-
-def test_the_file_may_name_the_protocol(official, tmp_path):
-    row = "DCMHT,someone,MIRFlickr25K,16,i2t,mAP,0.8,s"
-    head = f"{HEAD},protocol"
-    assert compare(study(official), published(tmp_path, f"{row},mith", head=head)).matches
-    assert not compare(study(official), published(tmp_path, f"{row},dcmht", head=head)).matches
-
-
-def test_other_counts_are_another_protocol(official, tmp_path):
-    for file in official.glob("*/metrics.json"):
-        file.write_text(file.read_text().replace('"query": 2000', '"query": 1999'))
-    row = "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8254,table 1"
-    comparison = compare(study(official), published(tmp_path, row))
-    assert not comparison.matches and list(comparison.left_out) == [
-        "1999 query rows, mith has 2000"
-    ]
-
-
-def test_own_data_has_no_published_protocol(study_root, tmp_path):
-    row = "DCMHT,MITH (MM 2023) Table 1,folder,16,i2t,mAP@all,0.8254,table 1"
-    comparison = compare(study(study_root), published(tmp_path, row))
-    assert not comparison.matches and list(comparison.left_out.values()) == [1]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("method,value\n", "lacks the column paper_or_repo"),
-        (f"{HEAD}\na,b,c,16,i2t,mAP,high,s\n", "line 2: value is 'high'"),
-        ("\0\xff", "lacks the column|cannot be read as CSV"),
-    ],
-)
-def test_files_that_are_no_published_numbers(tmp_path, text, message):
-    (tmp_path / "p.csv").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_published(tmp_path / "p.csv")
-
-
-def test_a_published_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="cannot be read as CSV"):
-        read_published(tmp_path / "gone.csv")
 
 
 # ---- tables
