@@ -1,14 +1,8 @@
-"""Random changes of training images, the same again for the same (seed, epoch, position)."""
+"""Random numbers of training rows, the same again for the same (seed, epoch, position)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
-from PIL import Image
-
-AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop_flip")
 
 
 def uniform(seed: int, epoch: int, positions: np.ndarray, draw: int) -> np.ndarray:
@@ -32,61 +26,16 @@ def uniform(seed: int, epoch: int, positions: np.ndarray, draw: int) -> np.ndarr
     return (state >> np.uint64(11)) * 2.0**-53
 
 
-def augment(
-    images: np.ndarray, kind: str, seed: int, epoch: int, positions: np.ndarray
-) -> np.ndarray:
-    """Change each image at random, by (seed, epoch, position).
+class Draws:
+    """The numbers of one batch, one stream of them per purpose, drawn when they are asked for."""
 
-    Args:
-        images: uint8 [B,S,S,3].
-        kind: ``none``; ``flip``: left to right, every other one; ``crop_flip``: also shifted by up
-            to S/8 px with black borders; ``resized_crop_flip``: a stretch of 8-100 % of the area,
-            aspect ratio 3/4-4/3, resized bilinearly (torchvision's defaults), and flipped.
-        seed: of the run.
-        epoch: counted from 0.
-        positions: int [B], position of each image in its split.
+    def __init__(self, seed: int, epoch: int, positions: np.ndarray) -> None:
+        """Take what decides them: the seed, the epoch, and the positions int [B] in the split."""
+        self._source = seed, epoch, positions
+        self._streams: dict[int, np.ndarray] = {}
 
-    Returns:
-        uint8 [B,S,S,3].
-    """
-
-    def draw(stream: int) -> np.ndarray:
-        return uniform(seed, epoch, positions, stream)
-
-    if kind == "none":
-        return images
-    size = images.shape[1]
-    changed = images.copy()
-    if kind == "crop_flip":
-        pad = size // 8
-        down, right = ((draw(s) * (2 * pad + 1)).astype(np.int64) - pad for s in (2, 3))
-        for i, (y, x) in enumerate(zip(down, right, strict=True)):
-            visible = images[i, max(-y, 0) : size - max(y, 0), max(-x, 0) : size - max(x, 0)]
-            changed[i] = 0
-            changed[i, max(y, 0) : size + min(y, 0), max(x, 0) : size + min(x, 0)] = visible
-    elif kind == "resized_crop_flip":
-        for i, (y, x, height, width) in enumerate(_random_boxes(size, len(images), draw)):
-            box = Image.fromarray(images[i, y : y + height, x : x + width])
-            changed[i] = box.resize((size, size), Image.Resampling.BILINEAR)
-    flipped = draw(1) < 0.5
-    changed[flipped] = changed[flipped, :, ::-1]
-    return changed
-
-
-def _random_boxes(size: int, n: int, draw: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Return (top, left, height, width) per image, int [n,4], as torchvision's RandomResizedCrop.
-
-    The first of ten draws of area and aspect ratio that fits is used, else the whole image.
-    """
-    chosen = np.tile([0, 0, size, size], (n, 1))
-    for attempt in reversed(range(10)):
-        area, log_ratio, y, x = (draw(4 + 4 * attempt + k) for k in range(4))
-        area = (0.08 + 0.92 * area) * size * size
-        ratio = np.exp(math.log(4 / 3) * (2 * log_ratio - 1))  # 3/4..4/3
-        width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
-        height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-        top = (y * (size - height + 1)).astype(np.int64)
-        left = (x * (size - width + 1)).astype(np.int64)
-        fits = (width >= 1) & (height >= 1) & (width <= size) & (height <= size)
-        chosen = np.where(fits[:, None], np.stack([top, left, height, width], axis=1), chosen)
-    return chosen
+    def number(self, item: int, stream: int) -> float:
+        """Return the number in [0, 1) of ``stream`` for the batch's ``item``."""
+        if stream not in self._streams:
+            self._streams[stream] = uniform(*self._source, stream)
+        return float(self._streams[stream][item])

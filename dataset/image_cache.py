@@ -1,27 +1,30 @@
 """The cache of decoded images: every image of a dataset is decoded only once.
 
-:class:`ImageCache` holds every image as uint8, resized, in one memory-mapped ``[N,size,size,3]``
-array per :class:`Geometry`; training epochs and evaluations read rows of it.
+:class:`ImageCache` holds every image as uint8 after the operations without chance that a
+:class:`~dataset.operation_lists.Geometry` lists: in one memory-mapped ``[N,size,size,3]`` array
+where they make squares, else one after the other (:class:`RaggedImages`). Training epochs and
+evaluations read rows of it. :class:`OriginalImages` decodes at every access, for operations that
+begin with a random one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import io
 import json
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from PIL import __version__ as pillow_version
 
 from common.storage.cache import cache_root, locked
 from dataset.base import ArrayImages, BadImageError, ImageSource
 from dataset.images import in_threads
+from dataset.operation_lists import Geometry
 from utils.errors import UserError
 from utils.files import atomic_path, digest
 
@@ -29,56 +32,63 @@ ON_BAD_IMAGE = ("error", "skip")
 _KIND = "images"
 
 
-@dataclasses.dataclass(frozen=True)
-class Geometry:
-    """How an image becomes ``size`` px square, by bicubic resampling.
+class RaggedImages:
+    """Images of different shapes, memory-mapped one after the other."""
 
-    Attributes:
-        mode: ``squash``: to exactly size × size, aspect ratio lost; ``crop``: the short side to
-            ``size``, then the middle is cut out (as torchvision's Resize and CenterCrop).
-        size: in pixels.
-    """
+    def __init__(self, data: np.ndarray, offsets: np.ndarray, shapes: np.ndarray) -> None:
+        """Take bytes uint8 [T]; of each image its first byte [N], and height and width [N,2]."""
+        self._data, self._offsets, self._shapes = data, offsets, shapes
 
-    mode: str
-    size: int
+    def __len__(self) -> int:
+        return len(self._offsets)
 
-    def __post_init__(self) -> None:
-        if self.mode not in ("squash", "crop") or self.size < 1:
-            raise UserError(
-                f"Image geometry '{self.mode}' of {self.size} px: the mode is squash or crop, the "
-                "size at least 1."
-            )
+    def __getitem__(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the images of ``rows``, int [m], each uint8 [H,W,3], read-only."""
+        return [self._image(int(row)) for row in rows]
 
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Return ``pixels`` (uint8 [H,W,3]) as uint8 [size,size,3]."""
-        image = Image.fromarray(pixels)
-        if self.mode == "squash":
-            return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
-        short = min(image.size)
-        width, height = (self.size * side // short for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+    def _image(self, row: int) -> np.ndarray:
+        height, width = self._shapes[row]
+        start = int(self._offsets[row])
+        return self._data[start : start + 3 * int(height) * int(width)].reshape(height, width, 3)
 
-    def fits(self, source: ImageSource) -> bool:
-        """Tell whether ``source`` already holds all its images in this geometry."""
-        shape = (len(source), self.size, self.size, 3)
-        return (
-            isinstance(source, ArrayImages)
-            and source.array.shape == shape
-            and source.array.dtype == np.uint8
-        )
+
+class OriginalImages:
+    """Images as their files hold them, decoded at every access."""
+
+    def __init__(self, source: ImageSource) -> None:
+        """Take where they come from."""
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the images of ``rows``, int [m], each uint8 [H,W,3].
+
+        Raises:
+            UserError: one cannot be read any more.
+        """
+        try:
+            return [self._source.decode(int(row)) for row in rows]
+        except BadImageError as error:
+            raise _bad_image_error(str(error)) from error
+
+
+Images = np.ndarray | RaggedImages | OriginalImages
+"""What ``images[rows]`` gives pictures of: uint8 [m,S,S,3], or a list of m pictures [H,W,3]."""
 
 
 class ImageCache:
-    """All images of a source, decoded and resized, as memory-mapped arrays.
+    """All images of a source, decoded and resized, memory-mapped.
 
     Attributes:
-        bad: row → why its image is unusable; such rows are black in the arrays.
+        bad: row → why its image is unusable; such rows are black.
     """
 
-    def __init__(self, arrays: dict[Geometry, np.ndarray], bad: dict[int, str]) -> None:
-        """Take arrays uint8 [N,size,size,3]; use :meth:`open` instead."""
+    def __init__(
+        self, arrays: dict[Geometry, np.ndarray | RaggedImages], bad: dict[int, str]
+    ) -> None:
+        """Take the images of each geometry; use :meth:`open` instead."""
         self._arrays = arrays
         self.bad = bad
 
@@ -92,16 +102,16 @@ class ImageCache:
         listed in :attr:`bad`, and the caller leaves their rows out.
 
         Raises:
-            UserError: a bad image under ``error``, bad images only, no image at all, a full disk,
-                or an unknown ``on_bad_image``.
+            UserError: a bad image under ``error``, bad images only, no image at all, one that does
+                not become a square, a full disk, or an unknown ``on_bad_image``.
         """
         if on_bad_image not in ON_BAD_IMAGE:
             raise UserError(f"data.on_bad_image={on_bad_image}: 'error' or 'skip' is needed.")
         if len(source) == 0:
             raise UserError("The dataset has no picture.")
-        arrays: dict[Geometry, np.ndarray] = {}
+        arrays: dict[Geometry, np.ndarray | RaggedImages] = {}
         requested = list(dict.fromkeys(geometries))
-        folders = {g: _folder(source, g) for g in requested if not g.fits(source)}
+        folders = {g: _folder(source, g) for g in requested if not _held(source, g)}
         if not all(folder.exists() for folder in folders.values()):
             with locked(cache_root() / _KIND / f"{source.fingerprint}.lock"):
                 missing = {g: path for g, path in folders.items() if not path.exists()}
@@ -109,7 +119,7 @@ class ImageCache:
                     _build(source, missing, on_bad_image)
         bad: dict[int, str] = {}
         for geometry, folder in folders.items():
-            arrays[geometry] = np.load(folder / "pixels.npy", mmap_mode="r")
+            arrays[geometry] = _load(folder, geometry)
             listed = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
             bad.update({int(row): reason for row, reason in listed.items()})
         for geometry in requested:
@@ -119,8 +129,8 @@ class ImageCache:
             raise _bad_image_error(bad[min(bad)])
         return cls(arrays, bad)
 
-    def array(self, geometry: Geometry) -> np.ndarray:
-        """Return the images in ``geometry``, uint8 [N,size,size,3], read-only.
+    def images(self, geometry: Geometry) -> np.ndarray | RaggedImages:
+        """Return the images in ``geometry``, read-only: uint8 [N,size,size,3] if they are squares.
 
         Raises:
             KeyError: the cache was opened without this geometry.
@@ -133,10 +143,27 @@ class ImageCache:
         return np.array(sorted(self.bad), dtype=np.int64)
 
 
+def _held(source: ImageSource, geometry: Geometry) -> bool:
+    """Tell whether ``source`` is an array of images that are in ``geometry`` already."""
+    return (
+        isinstance(source, ArrayImages)
+        and source.array.dtype == np.uint8
+        and geometry.keeps(source.array.shape[1:])
+    )
+
+
 def _folder(source: ImageSource, geometry: Geometry) -> Path:
     """Return the cache folder of ``source`` in ``geometry``."""
-    key = digest(source.fingerprint, geometry.mode, str(geometry.size), f"Pillow {pillow_version}")
+    form = "ragged" if geometry.size is None else "squares"
+    key = digest(source.fingerprint, str(geometry), form, f"Pillow {pillow_version}")
     return cache_root() / _KIND / key
+
+
+def _load(folder: Path, geometry: Geometry) -> np.ndarray | RaggedImages:
+    if geometry.size is not None:
+        return np.load(folder / "pixels.npy", mmap_mode="r")
+    data = np.memmap(folder / "pixels.bin", np.uint8, "r")
+    return RaggedImages(data, np.load(folder / "offsets.npy"), np.load(folder / "shapes.npy"))
 
 
 def _bad_image_error(reason: str) -> UserError:
@@ -149,14 +176,12 @@ def _bad_image_error(reason: str) -> UserError:
 def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str) -> None:
     """Decode every image once and write all ``folders``, each complete or not at all."""
     with contextlib.ExitStack() as stack:
-        files: dict[Geometry, int] = {}
         temporary = {g: stack.enter_context(atomic_path(path)) for g, path in folders.items()}
-        starts = {}
+        writers: dict[Geometry, _Squares | _Ragged] = {}
         for geometry, path in temporary.items():
             path.mkdir()
-            stream = stack.enter_context(open(path / "pixels.npy", "wb"))
-            starts[geometry] = _start_npy(stream, (len(source), geometry.size, geometry.size, 3))
-            files[geometry] = stream.fileno()
+            writer = _Ragged if geometry.size is None else _Squares
+            writers[geometry] = writer(path, len(source), geometry, stack)
 
         def write_row(row: int) -> str:
             """Return why the image is unusable, or nothing."""
@@ -166,17 +191,52 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
                 if on_bad_image == "error":
                     raise _bad_image_error(str(error)) from error
                 return str(error)
-            for geometry, file in files.items():
-                pixels = geometry.apply(image).tobytes()
-                _write_at(file, pixels, starts[geometry] + row * len(pixels))
+            for geometry, writer in writers.items():
+                writer.write(row, geometry.apply(image, source.name(row)))
             return ""
 
         problems = in_threads(write_row, len(source), "decoding pictures once")
         bad = {row: problem for row, problem in enumerate(problems) if problem}
         if len(bad) == len(source):
             raise UserError(f"None of the {len(source)} pictures can be read; the first: {bad[0]}")
-        for path in temporary.values():
+        for geometry, path in temporary.items():
+            writers[geometry].finish(path)
             (path / "bad.json").write_text(json.dumps(bad, indent=1), encoding="utf-8")
+
+
+class _Squares:
+    """Writes images of one size into ``pixels.npy``; threads may do so at once."""
+
+    def __init__(self, path: Path, n: int, geometry: Geometry, stack: contextlib.ExitStack) -> None:
+        stream = stack.enter_context((path / "pixels.npy").open("wb"))
+        self._start = _start_npy(stream, (n, geometry.size or 0, geometry.size or 0, 3))
+        self._file = stream.fileno()
+
+    def write(self, row: int, pixels: np.ndarray) -> None:
+        _write_at(self._file, pixels.tobytes(), self._start + row * pixels.size)
+
+    def finish(self, path: Path) -> None:
+        """Nothing else has to be stored."""
+
+
+class _Ragged:
+    """Appends images to ``pixels.bin``; threads may do so at once."""
+
+    def __init__(self, path: Path, n: int, geometry: Geometry, stack: contextlib.ExitStack) -> None:
+        self._file = stack.enter_context((path / "pixels.bin").open("wb")).fileno()
+        self._offsets, self._end = np.zeros(n, np.int64), 0
+        self._shapes = np.zeros((n, 2), np.int32)
+        self._lock = threading.Lock()
+
+    def write(self, row: int, pixels: np.ndarray) -> None:
+        with self._lock:
+            start, self._end = self._end, self._end + pixels.size
+        self._offsets[row], self._shapes[row] = start, pixels.shape[:2]
+        _write_at(self._file, pixels.tobytes(), start)
+
+    def finish(self, path: Path) -> None:
+        np.save(path / "offsets.npy", self._offsets)
+        np.save(path / "shapes.npy", self._shapes)
 
 
 def _start_npy(stream: io.BufferedWriter, shape: tuple[int, ...]) -> int:

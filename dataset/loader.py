@@ -1,6 +1,6 @@
 """Batches of chosen rows, fast and the same again when a run is resumed.
 
-Nothing here keeps a random state: which caption is drawn, how an image is augmented and in which
+Nothing here keeps a random state: which caption is drawn, how an image is changed and in which
 order rows come depend on (seed, epoch, position) only. So a run that is killed and resumed reads
 the same batches as one that was not, with any number of workers and processes.
 """
@@ -8,6 +8,7 @@ the same batches as one that was not, with any number of workers and processes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -15,14 +16,28 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from common.batch import Batch, Features
-from dataset.augmentation import AUGMENTATIONS, augment, uniform
+from dataset.augmentation import Draws, uniform
+from dataset.image_cache import OriginalImages
+from dataset.image_operations import Operation
+from dataset.images import thread_pool
+from dataset.operation_lists import apply_drawn
 from utils.errors import UserError, unknown_name
 
 CAPTIONS = ("first", "random")
 Array = np.ndarray | Tensor
+
+
+class RowImages(Protocol):
+    """Images that can be asked for rows: an array, or a store of :mod:`dataset.image_cache`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the images of ``rows``, int [m], each uint8 [H,W,3]."""
+        ...
 
 
 class ImagePreparation(Protocol):
@@ -60,8 +75,10 @@ class ViewInputs:
     memory-mapped.
 
     Attributes:
-        images: uint8 [N,S,S,3] with S = ``image_input.size``.
+        images: of N rows: uint8 [N,S,S,3] with S = ``image_input.size``, or images [H,W,3] that
+            ``operations`` make squares of S px.
         image_input: how the backbone wants them.
+        operations: what is done to an image at every access, drawn anew per image and epoch.
         tokens: token ids int64 [T,L] and padding mask bool [T,L] (True = hidden).
         image_features: cached features of images: (pooled [N,D], tokens [N,L,D] or None, mask [N,L]
             or None).
@@ -69,8 +86,9 @@ class ViewInputs:
         caption_offsets: int64 [N+1] as from :func:`flatten_captions`; None = one caption per row.
     """
 
-    images: np.ndarray | None = None
+    images: RowImages | None = None
     image_input: ImagePreparation | None = None
+    operations: tuple[Operation, ...] = ()
     tokens: tuple[Array, Array] | None = None
     image_features: Features | Sequence[Array | None] | None = None
     text_features: Features | Sequence[Array | None] | None = None
@@ -90,7 +108,6 @@ class SplitView(Dataset):
         labels: np.ndarray,
         inputs: ViewInputs | None = None,
         *,
-        augment: str = "none",
         captions: str = "first",
         caption_rows: np.ndarray | None = None,
         extras: Mapping[str, Array] | None = None,
@@ -103,27 +120,23 @@ class SplitView(Dataset):
             rows: int [n], row numbers in the dataset of N rows.
             labels: float [N,C].
             inputs: images and texts, or their features; None for neither.
-            augment: one of :data:`~dataset.augmentation.AUGMENTATIONS`, drawn anew per image and
-                epoch.
             captions: ``first``, or ``random``: one drawn per access.
             caption_rows: int [n], the row whose captions each position gets (see
                 :mod:`dataset.caption_noise`); None = its own.
             extras: further arrays [N,…] for ``Batch.extras``.
             auxiliary: views for ``Batch.auxiliary``, of n positions each.
-            seed: of captions and augmentation.
+            seed: of captions and of the operations on images.
 
         Raises:
-            UserError: an unknown ``augment`` or ``captions``.
+            UserError: an unknown ``captions``.
             ValueError: arrays whose shapes do not fit.
         """
-        if augment not in AUGMENTATIONS:
-            raise unknown_name("augmentation (data.augment)", augment, AUGMENTATIONS)
         if captions not in CAPTIONS:
             raise unknown_name("choice of captions (data.captions)", captions, CAPTIONS)
         self.inputs = ViewInputs() if inputs is None else inputs
         self.rows = np.asarray(rows, dtype=np.int64)
         self.labels = torch.from_numpy(np.asarray(labels[self.rows], dtype=np.float32))  # [n,C]
-        self.augment, self.captions, self.seed = augment, captions, seed
+        self.captions, self.seed = captions, seed
         self.extras, self.auxiliary = dict(extras or {}), dict(auxiliary or {})
         for name, view in self.auxiliary.items():
             if len(view) != len(self.rows):
@@ -135,14 +148,14 @@ class SplitView(Dataset):
         self._n_captions = offsets[captioned + 1] - self._first_caption
         self._epoch = torch.zeros((), dtype=torch.int64)
         if self.inputs.images is not None:
-            self._scale, self._shift = _scale_and_shift(self.inputs.images, self.inputs.image_input)
+            self._scale, self._shift = _scale_and_shift(self.inputs)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def epoch(self) -> int:
-        """The epoch that captions and augmentation are drawn for."""
+        """The epoch that captions and operations on images are drawn for."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
@@ -164,7 +177,7 @@ class SplitView(Dataset):
         index = torch.from_numpy(at)
         batch = Batch(label=self.labels[index], index=index)
         if inputs.images is not None:
-            batch.image = self._images(inputs.images[rows], at)
+            batch.image = self._images(inputs.images, rows, at)
         batch.image_features = _features(inputs.image_features, rows)
         if inputs.tokens is not None or inputs.text_features is not None:
             caption = self._caption(at)
@@ -183,30 +196,41 @@ class SplitView(Dataset):
         drawn = uniform(self.seed, self.epoch, at, 0) * self._n_captions[at]
         return first + drawn.astype(np.int64)
 
-    def _images(self, images: np.ndarray, at: np.ndarray) -> Tensor:
-        """Return images uint8 [B,S,S,3] as float [B,3,S,S], augmented and normalized."""
-        if self.augment != "none":
-            images = augment(images, self.augment, self.seed, self.epoch, at)
-        size = images.shape[1]
-        result = np.empty((len(images), 3, size, size), dtype=np.float32)
-        # Plane by plane everything stays in the processor's cache: five times as fast as whole
-        # batches in torch (128 images of 224 px: 33 ms against 180 ms on two shared cores).
-        for image, planes in zip(images, result, strict=True):
-            for c in range(3):
-                planes[c] = image[..., c]
-                planes[c] *= self._scale[c]
-                planes[c] += self._shift[c]
+    def _images(self, images: RowImages, rows: np.ndarray, at: np.ndarray) -> Tensor:
+        """Return the images of ``rows`` as float [B,3,S,S], changed by chance and normalised."""
+        assert self.inputs.image_input is not None
+        size = self.inputs.image_input.size
+        draws = Draws(self.seed, self.epoch, at)
+        result = np.empty((len(rows), 3, size, size), dtype=np.float32)
+
+        def prepare(item: int) -> None:
+            pixels = images[rows[item : item + 1]][0]
+            numbers = functools.partial(draws.number, item)
+            image = apply_drawn(self.inputs.operations, pixels, numbers)
+            # Plane by plane everything stays in the processor's cache: five times as fast as whole
+            # batches in torch (128 images of 224 px: 33 ms against 180 ms on two shared cores).
+            for c, plane in enumerate(result[item]):
+                plane[...] = image[..., c]
+                plane *= self._scale[c]
+                plane += self._shift[c]
+
+        if isinstance(images, OriginalImages) and get_worker_info() is None:
+            with thread_pool(1) as pool:  # decoding and resizing run beside each other
+                list(pool.map(prepare, range(len(rows))))
+        else:
+            for item in range(len(rows)):
+                prepare(item)
         return torch.from_numpy(result)
 
 
-def _scale_and_shift(
-    images: np.ndarray, image_input: ImagePreparation | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _scale_and_shift(inputs: ViewInputs) -> tuple[np.ndarray, np.ndarray]:
     """Return factor and summand of each channel, float32 [3], that normalise bytes."""
+    image_input = inputs.image_input
     if image_input is None:
         raise ValueError("pictures need an image_input: size, mean and std")
-    if images.shape[1:] != (image_input.size, image_input.size, 3):
-        raise ValueError(f"pictures {images.shape} do not have {image_input.size} px")
+    shape = getattr(inputs.images, "shape", None)
+    if not inputs.operations and shape and shape[1:] != (image_input.size, image_input.size, 3):
+        raise ValueError(f"pictures {shape} do not have {image_input.size} px")
     mean, std = np.array(image_input.mean), np.array(image_input.std)
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
@@ -331,6 +355,6 @@ def make_loader(
 
 
 def set_epoch(loader: DataLoader, epoch: int) -> None:
-    """Tell the order, the captions and the augmentation which epoch begins (0-based)."""
+    """Tell the order, the captions and the operations on images which epoch begins (0-based)."""
     loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
     loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]

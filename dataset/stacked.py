@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 
 from dataset.base import ImageSource
+from dataset.image_cache import Images
 from utils.files import digest
 
 
@@ -47,6 +48,27 @@ def sources_of(images: ImageSource) -> tuple[ImageSource, ...]:
     return images.parts if isinstance(images, StackedImages) else (images,)
 
 
+class StackedRows:
+    """Images of several stores as those of one, which gives each in its own shape."""
+
+    def __init__(self, stores: Sequence[Images]) -> None:
+        """Take the stores; at least one."""
+        self.stores = tuple(stores)
+        self._starts = np.cumsum([0, *(len(store) for store in stores)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the images of ``rows``, int [m], each uint8 [H,W,3]."""
+        images: list[np.ndarray] = [np.empty(0)] * len(rows)
+        for start, store in zip(self._starts, self.stores, strict=False):
+            here = np.flatnonzero((rows >= start) & (rows < start + len(store)))
+            for at, image in zip(here, store[rows[here] - start], strict=True):
+                images[at] = image
+        return images
+
+
 class _Stacked:
     """Arrays [n,…] of one kind as one [Σn,…] that can be asked for rows, and for nothing else."""
 
@@ -83,3 +105,13 @@ def stack(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
     if len({array.shape[1:] for array in present}) > 1:
         raise ValueError(f"rows of shapes {[array.shape[1:] for array in present]} do not stack")
     return cast(np.ndarray, _Stacked(present))
+
+
+def stack_images(stores: Sequence[Images]) -> Images | StackedRows:
+    """Return the images of several stores as one: as arrays where all are arrays of one shape."""
+    arrays = [store for store in stores if isinstance(store, (np.ndarray, _Stacked))]
+    if len(stores) == 1:
+        return stores[0]
+    if len(arrays) == len(stores):
+        return cast(np.ndarray, stack(arrays))
+    return StackedRows(stores)

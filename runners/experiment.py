@@ -23,6 +23,7 @@ from models.backbones.base import CachedBackbone
 from models.base import HashLoss, HashModel, TrainFeatures
 from runners.inputs import loading
 from runners.inputs.auxiliary import check_complete
+from runners.inputs.image_operations import check
 from runners.inputs.row_inputs import RowInputs, row_inputs
 from utils.errors import UserError
 from utils.heartbeat import heartbeat
@@ -60,6 +61,7 @@ class Experiment:
         Raises:
             UserError: parts that do not fit together, missing files, bad data.
         """
+        check(config.data)  # before anything is loaded
         target = loading.choose_device(config, device)
         dataset = loading.add_generated(config, loading.load_dataset(config))
         request = loading.input_request(config, dataset)
@@ -104,7 +106,7 @@ class Experiment:
         )
 
     def view(self, part: str, train: bool = False, noise: bool | None = None) -> SplitView:
-        """Return the rows of ``part``; with ``train``, augmented and with drawn captions.
+        """Return the rows of ``part``; with ``train``, images and captions as in training.
 
         ``noise``: whether captions are shuffled as ``data.caption_noise`` says; for training only,
         unless given.
@@ -118,7 +120,6 @@ class Experiment:
             rows,
             labels,
             inputs,
-            augment=data.augment if train and inputs.images is not None else "none",
             captions=data.captions if train else "first",
             caption_rows=shuffled,
             extras=self.dataset.extras,

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from common import registry
+from common.config.former_keys import present_image_keys
 from utils.errors import UserError, unknown_name
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -141,7 +142,7 @@ def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
         UserError: nothing is chosen for a section, an unknown name, or plugins that do not load.
     """
     base = read_layer(CONFIGS / "base.yaml")
-    base, *top = [_with_plugins(layer) for layer in (base, *top)]
+    base, *top = [_with_plugins(with_present_keys(layer)) for layer in (base, *top)]
     names: dict[str, str | None] = {}
     chosen: dict[str, Layer] = {}
     for group in ("method", "dataset", "backbone"):
@@ -175,7 +176,7 @@ def _layer_of(group: str, name: str) -> Layer:
         if name not in _REGISTERED[group]:
             raise unknown_name(group, name, known.union(_REGISTERED[group].names()))
         return Layer(f"{group}={name}", {group: {"config": name, "name": name}})
-    layer = _with_plugins(read_layer(config_file(group, name)))
+    layer = _with_plugins(with_present_keys(read_layer(config_file(group, name))))
     section = layer.values.get(group)
     if group == "method":
         section = short_name(name)
@@ -183,6 +184,15 @@ def _layer_of(group: str, name: str) -> Layer:
         section = {"name": section} if isinstance(section, str) else section
         section = {"config": name, **(section if isinstance(section, dict) else {})}
     return dataclasses.replace(layer, values={**layer.values, group: section})
+
+
+def with_present_keys(layer: Layer) -> Layer:
+    """Return the layer of a run folder with former keys translated; refuse them elsewhere."""
+    data = layer.values.get("data")
+    if not isinstance(data, Mapping):
+        return layer
+    present = present_image_keys(data, None if layer.is_complete else layer.source)
+    return dataclasses.replace(layer, values={**layer.values, "data": present})
 
 
 def _selected(layer: Layer, group: str) -> str | None:

@@ -43,11 +43,10 @@ NOT_IDENTITY = (
 class DataConfig:
     """Section ``data``: how rows reach the model."""
 
-    augment: Literal["none", "flip", "crop_flip", "resized_crop_flip"] = "none"  # of training
-    train_geometry: Literal["squash", "crop"] = "squash"  # crop: short side, then centre crop
-    eval_geometry: Literal["squash", "crop"] = "squash"  # how a picture becomes square
-    train_image: list[str] | None = None  # operations on a training picture; None: by the encoder
-    eval_image: list[str] | None = None  # the same of query and database pictures
+    train_image: list[str] | None = (
+        None  # operations on training pictures; None: [squash 224 bicubic]
+    )
+    eval_image: list[str] | None = None  # the same of query and database pictures, without chance
     captions: Literal["random", "first"] = "random"  # drawn at each training access, or fixed
     eval_captions: Literal["random", "first"] = "first"  # of query and database texts
     on_bad_image: Literal["error", "skip"] = "error"  # one that cannot be read

@@ -24,9 +24,9 @@ from dataset.auxiliary.pseudo_images import (
     row_name,
 )
 from dataset.base import HashDataset
-from dataset.image_cache import Geometry
 from dataset.images import FileImages
 from runners.inputs.features import FeatureCache, encoder_mark
+from runners.inputs.image_operations import eval_geometry
 from runners.inputs.loading import load_backbone
 from utils.errors import UserError
 from utils.files import atomic_path
@@ -50,12 +50,12 @@ class Encoder:
         self.backbone = load_backbone(config, ("image",))
         if self.backbone.image_input is None:
             raise UserError(f"Backbone '{config.backbone.name}' encodes no pictures; give another.")
-        self.geometry = Geometry(config.data.eval_geometry, self.backbone.image_input.size)
+        self.geometry = eval_geometry(config.data, self.backbone.image_input.size)
         self.name = str(config.resolved["backbone"].get("config", config.backbone.name))
         self.batch_size = config.data.eval_batch_size
         self.identity = {
             "backbone": self.name, "fingerprint": self.backbone.fingerprint,
-            "geometry": self.geometry.mode,
+            "geometry": str(self.geometry),
         }  # fmt: skip
 
 

@@ -14,8 +14,9 @@ import torch
 
 from common.batch import Features
 from dataset.base import WITHOUT_QUERIES, AuxiliaryInputs, HashDataset
-from dataset.image_cache import Geometry, ImageCache
+from dataset.image_cache import ImageCache
 from dataset.loader import SplitView, ViewInputs
+from dataset.operation_lists import Geometry
 from dataset.splits import SplitManifest
 from runners.inputs.features import FeatureCache, encoder_mark
 from utils.errors import UserError
@@ -78,7 +79,7 @@ def from_raw_rows(
         image_features = _image_features(inputs, cache, geometry)
         read = dataclasses.replace(read, image_features=image_features)
     elif inputs.images is not None and geometry is not None:
-        images = ImageCache.open(inputs.images, (geometry,)).array(geometry)
+        images = ImageCache.open(inputs.images, (geometry,)).images(geometry)
         read = dataclasses.replace(read, images=images, image_input=backbone.image_input)
     return AuxiliaryRows(inputs, read)
 

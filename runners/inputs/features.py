@@ -1,8 +1,8 @@
 """Features of a frozen encoder, computed once for a whole dataset and kept in HDF5.
 
 The key covers all that the features depend on: the encoder's weights and settings, the image
-sources or captions, the geometry of the images, and whether token features are kept. Rows are those
-of the dataset, so one file serves every split, seed, code length and method.
+sources or captions, the operations on the images, and whether token features are kept. Rows are
+those of the dataset, so one file serves every split, seed, code length and method.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import torch
 from common.batch import Batch, Features
 from common.storage.cache import cached
 from dataset.base import ImageSource
-from dataset.image_cache import Geometry, ImageCache
+from dataset.image_cache import ImageCache
 from dataset.loader import SplitView, ViewInputs, make_loader
+from dataset.operation_lists import Geometry
 from dataset.stacked import StackedImages, stack
 from models.base import Backbone
 from utils.files import digest
 from utils.progress import progress_bar
 
 log = logging.getLogger("hashing")
-VERSION = "1"  # part of every key: raise it when what is computed changes
+VERSION = "2"  # part of every key: raise it when what is computed changes
 NAMES = ("pooled", "tokens", "mask")
 
 
@@ -46,7 +47,7 @@ class FeatureBank:
 
 def encoder_mark(backbone: Backbone, geometry: Geometry | None) -> str:
     """Return a hash of all that decides the pooled features of given images."""
-    return digest(VERSION, backbone.fingerprint, repr(geometry))
+    return digest(VERSION, backbone.fingerprint, str(geometry))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +69,13 @@ class FeatureCache:
         if isinstance(images, StackedImages):
             return _stacked([self.images(part, geometry, on_bad_image) for part in images.parts])
         key = digest(
-            VERSION, "image", self.backbone.fingerprint, images.fingerprint, repr(geometry),
+            VERSION, "image", self.backbone.fingerprint, images.fingerprint, str(geometry),
             str(self.tokens), on_bad_image,
         )  # fmt: skip
 
         def build(path: Path) -> None:
             cache = ImageCache.open(images, (geometry,), on_bad_image)
-            inputs = ViewInputs(cache.array(geometry), self.backbone.image_input)
+            inputs = ViewInputs(cache.images(geometry), self.backbone.image_input)
             view = SplitView(np.arange(len(images)), np.zeros((len(images), 1)), inputs)
             batches = make_loader(view, self.batch_size)
             self._write(path, batches, len(images), "image", cache.bad_rows)

@@ -11,14 +11,17 @@ import torch
 
 from common.config.run_config import RunConfig
 from dataset.base import HashDataset, ImageSource
-from dataset.image_cache import Geometry, ImageCache
+from dataset.image_cache import ImageCache, Images, OriginalImages
+from dataset.image_operations import Operation
 from dataset.loader import ViewInputs, flatten_captions
-from dataset.stacked import sources_of, stack
+from dataset.operation_lists import Geometry
+from dataset.stacked import StackedRows, sources_of, stack_images
 from models.backbones.base import CachedBackbone
 from models.base import Backbone, InputRequest
 from runners.inputs import auxiliary
 from runners.inputs.auxiliary import AuxiliaryRows
 from runners.inputs.features import FeatureCache
+from runners.inputs.image_operations import operations_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +29,8 @@ class RowInputs:
     """What the views of a run read.
 
     Attributes:
-        train, evaluation: of the dataset's rows; in training images may have another geometry.
+        train, evaluation: of the dataset's rows; images come by ``data.train_image`` or
+            ``data.eval_image``.
         auxiliary: name → auxiliary inputs that the model reads.
         encoder: the encoder, or what stands in for it where its features are cached.
         unreadable: int64 [n], rows whose image could not be read.
@@ -43,7 +47,7 @@ def row_inputs(
     config: RunConfig, dataset: HashDataset, backbone: Backbone, request: InputRequest,
     device: torch.device,
 ) -> RowInputs:  # fmt: skip
-    """Return what views read; features are cached where no step and no augmentation changes them.
+    """Return what views read; features are cached where neither a step nor chance changes them.
 
     Raises:
         UserError: an image that cannot be read, or features of another encoder.
@@ -51,16 +55,16 @@ def row_inputs(
     data = config.data
     cache = FeatureCache(backbone, request.tokens, data.eval_batch_size, device)
     is_frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
-    cached = is_frozen and data.feature_cache == "auto" and data.augment == "none"
     train = evaluation = ViewInputs()
     geometry, unreadable = None, np.empty(0, np.int64)
+    cached = is_frozen and data.feature_cache == "auto"
     if backbone.image_input is not None and "image" in backbone.modalities:
-        size = backbone.image_input.size
-        geometry = Geometry(data.eval_geometry, size)
-        geometries = (Geometry(data.train_geometry, size), geometry)
+        train_image, eval_image = operations_of(data, backbone.image_input.size)
+        cached = cached and not train_image.is_random
+        geometry, _ = eval_image.split()
         images = images_from_features if cached else images_from_raw_rows
         (train, evaluation), unreadable = images(
-            dataset.images, geometries, cache, data.on_bad_image
+            dataset.images, (train_image.split(), eval_image.split()), cache, data.on_bad_image
         )
     if "text" in backbone.modalities and dataset.texts is not None:
         captions, offsets = flatten_captions(dataset.texts)
@@ -79,24 +83,38 @@ def row_inputs(
     return RowInputs(train, evaluation, rows, encoder, unreadable)
 
 
+Parts = tuple[Geometry, tuple[Operation, ...]]
+"""What is done to an image once, and what at every access."""
+
+
 def images_from_features(
-    images: ImageSource, geometries: Sequence[Geometry], cache: FeatureCache, on_bad_image: str
+    images: ImageSource, operations: Sequence[Parts], cache: FeatureCache, on_bad_image: str
 ) -> tuple[list[ViewInputs], np.ndarray]:
-    """Return for each geometry the cached features of all images, and the unreadable rows."""
-    banks = [cache.images(images, geometry, on_bad_image) for geometry in geometries]
+    """Return for each of ``operations`` the cached features of all images; and unreadable rows."""
+    banks = [cache.images(images, geometry, on_bad_image) for geometry, _ in operations]
     views = [ViewInputs(image_features=bank.features) for bank in banks]
     return views, np.union1d(*(bank.bad_rows for bank in banks))
 
 
 def images_from_raw_rows(
-    images: ImageSource, geometries: Sequence[Geometry], cache: FeatureCache, on_bad_image: str
+    images: ImageSource, operations: Sequence[Parts], cache: FeatureCache, on_bad_image: str
 ) -> tuple[list[ViewInputs], np.ndarray]:
-    """Return for each geometry all images, decoded once and cached, and the unreadable rows."""
+    """Return for each of ``operations`` all images, and the unreadable rows.
+
+    Images are decoded once and cached; where chance comes first, they are decoded at every access.
+    """
     parts = sources_of(images)
-    decoded = [ImageCache.open(part, geometries, on_bad_image) for part in parts]
+    once = [geometry for geometry, _ in operations if geometry.operations]
+    decoded = [ImageCache.open(part, once, on_bad_image) for part in parts]
+
+    def stored(geometry: Geometry) -> Images | StackedRows:
+        if not geometry.operations:
+            return OriginalImages(images)
+        return stack_images([part.images(geometry) for part in decoded])
+
     views = [
-        ViewInputs(stack([part.array(geometry) for part in decoded]), cache.backbone.image_input)
-        for geometry in geometries
+        ViewInputs(stored(geometry), cache.backbone.image_input, at_access)
+        for geometry, at_access in operations
     ]
     starts = np.cumsum([0, *(len(part) for part in parts)])
     bad_rows = [part.bad_rows + start for part, start in zip(decoded, starts, strict=False)]

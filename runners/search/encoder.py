@@ -16,7 +16,6 @@ from common.seeding import make_deterministic, seed_everything
 from common.storage import checkpoint
 from common.storage.run_folder import RunFolder
 from dataset.base import BadImageError, ImageSource
-from dataset.image_cache import Geometry
 from dataset.loader import SplitView, ViewInputs
 from dataset.splits import SplitManifest
 from models.backbones.base import CachedBackbone
@@ -24,6 +23,7 @@ from models.base import HashModel
 from runners.evaluation.measure import encode
 from runners.experiment import Experiment, problem_of
 from runners.inputs import loading
+from runners.inputs.image_operations import eval_geometry
 from utils.errors import UserError
 from utils.files import digest
 from utils.progress import progress_bar
@@ -97,11 +97,11 @@ class Encoder:
     ) -> Iterator[Batch]:
         image_input = self.model.backbone.image_input
         assert image_input is not None
-        geometry = Geometry(self.config.data.eval_geometry, image_input.size)
+        geometry = eval_geometry(self.config.data, image_input.size)
 
         def read(row: int) -> np.ndarray | str:
             try:
-                return geometry.apply(source.decode(row))
+                return geometry.apply(source.decode(row), source.name(row))
             except BadImageError as error:
                 return str(error)
 
