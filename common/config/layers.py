@@ -3,8 +3,10 @@
 Layers, later ones win: ``configs/base.yaml`` < dataset < backbone < method < ``--config FILE`` <
 command line. ``method``, ``dataset`` and ``backbone`` take the name of a file below ``configs/`` or
 a path, the latter two also a registered name that has no file; ``dataset.root=…`` then overrides a
-key of what was chosen. When a layer gives a section another ``name`` (``loss.name=dsph``), the keys
-that belonged to the previous one are dropped. ``plugins`` of all layers add up.
+key of what was chosen. The backbone is the user's choice, else the one that the dataset's file
+names, else the method's; keys that a file gives beside its choice hold for that choice alone.
+When a layer gives a section another ``name`` (``loss.name=dsph``), the keys that belonged to the
+previous one are dropped. ``plugins`` of all layers add up.
 
 A complete layer, such as ``config.yaml`` of a run folder, needs none of the files that it names:
 moving, changing or deleting a method's YAML does not change existing runs.
@@ -146,9 +148,9 @@ def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
     names: dict[str, str | None] = {}
     chosen: dict[str, Layer] = {}
     for group in ("method", "dataset", "backbone"):
-        # the dataset and the method may each recommend a backbone; the user's choice wins
-        recommending = [chosen["dataset"], chosen["method"]] if group == "backbone" else []
-        names[group], chosen[group] = _choose(group, [base, *recommending, *top])
+        # the method has an encoder, a dataset may have another; the user's choice wins
+        files = [chosen["method"], chosen["dataset"]] if group == "backbone" else []
+        names[group], chosen[group] = _choose(group, [base, *files, *top])
     other_names = {group: {g: names[g] for g in names if g != group} for group in _SELECTED}
     return [
         _without_choices(base, names),
@@ -165,8 +167,16 @@ def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
             return name, Layer(layer.source, {})
         if name is not None:
             return name, _layer_of(group, name)
+    sections = [layer.values.get(group) for layer in sources]
+    if any(isinstance(section, Mapping) and "name" in section for section in sections):
+        return None, Layer("", {})  # a component is named, without a file
+    known = ", ".join(config_names(group))
+    if group != "backbone":
+        raise UserError(f"No {group} is chosen; give {group}=NAME, one of: {known}.")
+    files = " nor ".join(f"'{layer.source}'" for layer in sources if layer.file)
     raise UserError(
-        f"No {group} is chosen; give {group}=NAME, one of: {', '.join(config_names(group))}."
+        f"No encoder is chosen, for neither {files} names one; give backbone=NAME, one of: {known} "
+        "('pixels' needs no weights), or write 'backbone: NAME' into the method's file."
     )
 
 
@@ -183,7 +193,14 @@ def _layer_of(group: str, name: str) -> Layer:
     else:
         section = {"name": section} if isinstance(section, str) else section
         section = {"config": name, **(section if isinstance(section, dict) else {})}
-    return dataclasses.replace(layer, values={**layer.values, group: section})
+    values = {**layer.values, group: section}
+    encoder = values.get("backbone")
+    if group != "backbone" and isinstance(encoder, Mapping) and "name" in encoder:
+        values["backbone"] = {
+            "config": encoder["name"],
+            **encoder,
+        }  # a choice, as by its name alone
+    return dataclasses.replace(layer, values=values)
 
 
 def with_present_keys(layer: Layer) -> Layer:

@@ -33,6 +33,7 @@ from utils.errors import UserError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 TEXT_PREFIXES = ("text_encoder.", "text_model.")
+DEFAULT_TAG = "Salesforce/blip-itm-base-coco"
 BASE_SIZE = 224  # px of the released base model
 _OLD_NAMES = (  # of the authors' files → transformers'
     (r"^visual_encoder\.", ""), (r"^blocks\.", "encoder.layers."), (r"\.attn\.", ".self_attn."),
@@ -119,10 +120,9 @@ def blip_backbone(config: BlipConfig, modalities: tuple[str, ...]) -> Backbone:
     Raises:
         UserError: absent, unfitting or other weights; a text tower where the weights hold none.
     """
-    source = "BLIP's weights, e.g. Salesforce/blip-itm-base-coco (huggingface.co)"
-    weights = config.weights
+    published, weights = published_weights(config), config.weights
     if weights is None:
-        raise files.needs_weights("Backbone blip", source, "backbone.weights is not set")
+        raise files.needs_weights("Backbone blip", published, "backbone.weights is not set")
     with_text = "text" in modalities
     settings: dict[str, Any] = {"backbone": "blip", "random": weights == files.RANDOM}
     if weights == files.RANDOM:
@@ -133,25 +133,43 @@ def blip_backbone(config: BlipConfig, modalities: tuple[str, ...]) -> Backbone:
     folder = Path(weights).expanduser()
     if folder.is_dir():
         return _from_folder(folder, config, with_text, settings)
-    tag = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", weights, re.ASCII)
-    if folder.is_file() or not tag or weights.lower().endswith(files.FILE_SUFFIXES):
+    if not _is_tag(weights):
         if with_text:
             raise UserError(
                 f"backbone.weights='{weights}' is a single file, of which pictures' features alone "
                 "are taken; give a folder of transformers with a tokenizer, or model.caption=false."
             )
-        state, _ = files.load_state(weights, "Backbone blip", source)
+        state, _ = files.load_state(weights, "Backbone blip", published)
         return BlipBackbone(_of_authors(state, weights), None, config, None, settings)
-    return _from_folder(_fetched(weights, source, with_text), config, with_text, settings)
+    return _from_folder(_fetched(weights, published, with_text), config, with_text, settings)
 
 
-def _fetched(tag: str, source: str, with_text: bool) -> Path:
+def published_weights(config: BlipConfig) -> files.Published:
+    """Return what the weights of ``config.weights`` are, or those of BLIP's base model.
+
+    No hash of BLIP's files is recorded.
+    """
+    tag = str(config.weights) if config.weights and _is_tag(config.weights) else DEFAULT_TAG
+    tag = DEFAULT_TAG if tag == files.RANDOM else tag
+    return files.Published(
+        f"BLIP's {WEIGHT_FILES[0]} and config.json in one folder", f"huggingface.co/{tag}"
+    )
+
+
+def _is_tag(weights: str) -> bool:
+    """Return whether ``weights`` has the form of a tag of the model hub, and is no file."""
+    tag = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", weights, re.ASCII)
+    is_file = Path(weights).expanduser().is_file()
+    return bool(tag) and not is_file and not weights.lower().endswith(files.FILE_SUFFIXES)
+
+
+def _fetched(tag: str, published: files.Published, with_text: bool) -> Path:
     """Return the folder of a tag's files, from the cache or the hub."""
     config_file = files.hub_file(tag, ("config.json",))
     weights = files.hub_file(tag, WEIGHT_FILES) if config_file else None
     if config_file is None or weights is None:
-        because = f"'{tag}' is no folder here, and the model hub does not give it"
-        raise files.needs_weights("Backbone blip", source, because)
+        because = f"'{tag}' is no folder here, and {files.not_in_hub()}"
+        raise files.needs_weights("Backbone blip", published, because)
     if with_text:
         for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"):
             files.hub_file(tag, (name,))
@@ -178,7 +196,7 @@ def _from_folder(
             f"backbone.weights: '{folder}' holds a model of type '{kind}'; one of type blip or "
             "blip_vision_model is needed."
         )
-    state, _ = files.load_state(str(weights), "Backbone blip", str(weights))
+    state, _ = files.load_state(str(weights), "Backbone blip", published_weights(config))
     vision = description if kind == "blip_vision_model" else description.get("vision_config") or {}
     visual, text = _networks(
         {"vision_config": vision, "text_config": description.get("text_config") or {}}, with_text

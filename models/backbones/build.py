@@ -21,7 +21,7 @@ def build_backbone(name: str, config: Any, modalities: tuple[str, ...] = MODALIT
     if lacking:
         raise UserError(
             f"Backbone '{name}' encodes {' and '.join(backbone.modalities)}, but {lacking[0]} is "
-            "needed too; choose a dual encoder, e.g. backbone=clip_mini."
+            "needed too; choose a dual encoder, e.g. backbone=clip_vit_b32."
         )
     return backbone
 

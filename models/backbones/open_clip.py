@@ -130,12 +130,12 @@ def open_clip_backbone(config: OpenCLIPConfig, modalities: tuple[str, ...]) -> B
 
     what = f"Backbone open_clip ({config.model})"
     architecture, preprocess, home = _architecture(config.model)
-    source = _source(config, home)
+    published = _published(config, home)
     if config.max_words < 3:
         raise UserError(f"backbone.max_words={config.max_words} leaves no word beside SOS and EOS.")
     if config.weights is None:
-        raise files.needs_weights(what, source, "backbone.weights is not set")
-    state, weight_settings = _fetch(config, what, source)
+        raise files.needs_weights(what, published, "backbone.weights is not set")
+    state, weight_settings = _fetch(config, what, published)
     preprocess = {**weight_settings, **preprocess}
     if config.quick_gelu is not None:
         architecture["quick_gelu"] = config.quick_gelu
@@ -144,7 +144,7 @@ def open_clip_backbone(config: OpenCLIPConfig, modalities: tuple[str, ...]) -> B
     if config.image_size is not None:
         architecture["vision_cfg"]["image_size"] = config.image_size
     _require_local(architecture["text_cfg"].get("hf_model_name"), what)
-    with files.library_errors(what, source):
+    with files.library_errors(what, published):
         network = with_lean_blocks(
             open_clip.CustomTextCLIP(
                 architecture["embed_dim"],
@@ -251,30 +251,44 @@ def _without_download(architecture: dict[str, Any]) -> dict[str, Any]:
 def _require_local(name: str | None, what: str) -> None:
     """Refuse a Hugging Face text encoder whose config is neither here nor to be had."""
     if name and not Path(name).is_dir() and files.hub_file(name, ("config.json",)) is None:
-        source = f"the directory of '{name}' (huggingface.co/{name})"
-        because = f"the description of its text encoder '{name}' cannot be downloaded"
-        raise files.needs_weights(what, source, because)
+        needed = files.Published(f"the folder of '{name}'", f"huggingface.co/{name}")
+        because = f"the description of its text encoder is not here: {files.not_in_hub()}"
+        raise files.needs_weights(what, needed, because)
 
 
-def _source(config: OpenCLIPConfig, home: Path | None) -> str:
-    """Say where weights for ``config.model`` come from."""
-    import open_clip
+def published_weights(config: OpenCLIPConfig) -> files.Published:
+    """Return the published file of ``config.weights``; for a file or none, OpenAI's if it has one.
+
+    Raises:
+        UserError: unknown architecture.
+    """
+    return _published(config, _architecture(config.model)[2])
+
+
+def _published(config: OpenCLIPConfig, home: Path | None) -> files.Published:
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     if home is not None:
-        return f"the .safetensors file that belongs to '{config.model}'"
-    tags = open_clip.list_pretrained_tags_by_model(config.model)
-    if "openai" in tags:
-        from open_clip.pretrained import get_pretrained_url
-
-        name = get_pretrained_url(config.model, "openai").rsplit("/", 1)[-1]
-        return f"OpenAI's archive {name} (openaipublic.azureedge.net; tag 'openai' in open_clip)"
-    if tags:
-        return f"open_clip's weights for it (huggingface.co; tags {', '.join(tags[:4])})"
-    return "a checkpoint in open_clip's parameter names"
+        name = Path(config.model).with_suffix(".safetensors").name
+        return files.Published(name, f"beside '{config.model}'")
+    tags = list_pretrained_tags_by_model(config.model)
+    if not tags:
+        return files.Published("a checkpoint in open_clip's parameter names", "no published one")
+    known = {tag: get_pretrained_cfg(config.model, tag) for tag in tags}
+    by_tag = config.weights in known
+    tag = str(config.weights) if by_tag else "openai" if "openai" in known else tags[0]
+    url, hub = known[tag].get("url", ""), known[tag].get("hf_hub", "")
+    if not url:
+        return files.Published(f"open_clip's weights '{tag}'", f"huggingface.co/{hub}".rstrip("/"))
+    folder = Path("~/.cache/clip").expanduser()  # open_clip's
+    publisher = "OpenAI" if tag == "openai" else ""
+    file = files.Published.at(url, folder, publisher)
+    others = () if by_tag else tuple(entry.get("url", "") for entry in known.values())
+    return dataclasses.replace(file, hashes=files.hashes_in([url, *others]))
 
 
 def _fetch(
-    config: OpenCLIPConfig, what: str, source: str
+    config: OpenCLIPConfig, what: str, published: files.Published
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
     """Return the weights (None for random) and what goes with them: mean, std, quick_gelu."""
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -283,7 +297,7 @@ def _fetch(
     if weights == files.RANDOM:
         return None, {}
     if files.looks_like_file(weights):
-        state, openai = files.load_state(weights, what, source)
+        state, openai = files.load_state(weights, what, published)
         return state, {"quick_gelu": openai}
     known = get_pretrained_cfg(config.model, weights)
     if not known:
@@ -292,30 +306,25 @@ def _fetch(
             f"backbone.weights='{weights}' is neither a file nor a tag of open_clip for "
             f"{config.model}; tags: {', '.join(tags)}."
         )
-    state, openai = files.load_state(_download(known, what, source), what, source)
+    file = _of_hub(known, what, published) or files.url_file(what, published)
+    if Path(file) != published.place:  # the hub's copy is of another format
+        published = dataclasses.replace(published, hashes=())
+    state, openai = files.load_state(file, what, published)
     known = {k: v for k, v in known.items() if k in ("mean", "std", "quick_gelu")}
     return state, {**known, "quick_gelu": openai or known.get("quick_gelu", False)}
 
 
-def _download(known: Mapping[str, Any], what: str, source: str) -> str:
-    """Return the file of a tag: from the caches of open_clip and Hugging Face, or downloaded."""
-    from open_clip.pretrained import download_pretrained_from_url
-
-    url, hub = known.get("url", ""), known.get("hf_hub", "")
-    cached = Path("~/.cache/clip").expanduser() / url.rsplit("/", 1)[-1]
-    if url and cached.is_file():
-        with files.library_errors(what, source):
-            return download_pretrained_from_url(url)
-    if hub:
-        repository, name = hub.rsplit("/", 1)
-        names = (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-        file = files.hub_file(repository, names)
-        if file:
-            return file
-    if url and files.reachable(url):
-        with files.library_errors(what, source):
-            return download_pretrained_from_url(url)
-    raise files.needs_weights(what, source, "they are not here and cannot be downloaded")
+def _of_hub(known: Mapping[str, Any], what: str, published: files.Published) -> str | None:
+    """Return the file of a tag on the model hub; None where the published one is to be taken."""
+    hub = known.get("hf_hub", "")
+    if not hub or (published.place is not None and published.place.is_file()):
+        return None
+    repository, name = hub.rsplit("/", 1)
+    names = (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    file = files.hub_file(repository, names)
+    if file is None and not published.url:
+        raise files.needs_weights(what, published, files.not_in_hub())
+    return file
 
 
 def _load(network: Any, state: dict[str, Tensor], what: str, source: str) -> None:
@@ -342,7 +351,8 @@ def _tokenizer(model: str, text_cfg: Mapping[str, Any], home: Path | None, lengt
     name = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
     if name is None and (home is not None or "siglip" not in model.lower()):
         return clip_tokenize(length)
-    with files.library_errors(what, f"the tokeniser files of '{name}' (huggingface.co)"):
+    needed = files.Published(f"the tokeniser files of '{name or model}'", "huggingface.co")
+    with files.library_errors(what, needed):
         if name is None:
             tokenizer = open_clip.get_tokenizer(model, context_length=length)
         else:

@@ -6,8 +6,10 @@ Weights are a file, or ``pretrained`` (timm's default ones) or a tag of timm (``
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from common.batch import Features
@@ -71,21 +73,21 @@ def timm_backbone(config: TimmConfig, modalities: tuple[str, ...]) -> Backbone:
     what = f"Backbone timm ({config.model})"
     if not timm.is_model(config.model):
         raise files.unknown_model("timm", config.model, timm.list_models())
-    source = f"timm's weights '{config.model}' (huggingface.co/timm)"
+    published = published_weights(config)
     if config.weights in (None, False):
-        raise files.needs_weights(what, source, "backbone.weights is not set")
+        raise files.needs_weights(what, published, "backbone.weights is not set")
     options: dict[str, Any] = {}
-    published = timm.get_pretrained_cfg(config.model)
-    if config.image_size is not None and published and published.fixed_input_size:
+    known = timm.get_pretrained_cfg(config.model)
+    if config.image_size is not None and known and known.fixed_input_size:
         options["img_size"] = config.image_size  # parameters depend on the size of the picture
     if config.weights == files.RANDOM:
         files.warn_random(what)
         network = timm.create_model(config.model, num_classes=0, **options)
     elif isinstance(config.weights, str) and files.looks_like_file(config.weights):
-        state, _ = files.load_state(config.weights, what, source)
+        state, _ = files.load_state(config.weights, what, published)
         network = _with_state(config.model, state, what, config.weights, options)
     else:
-        network = _from_tag(config, what, source, options)
+        network = _from_tag(config, what, published, options)
     data = timm.data.resolve_model_data_config(network)
     image_input = image_settings(
         config.image_size or data["input_size"][-1],
@@ -128,27 +130,55 @@ def _with_state(
     return full
 
 
-def _from_tag(config: TimmConfig, what: str, source: str, options: dict[str, Any]) -> Any:
-    """Load weights that timm knows by name: cached, or downloaded."""
+def published_weights(config: TimmConfig) -> files.Published:
+    """Return what timm's weights of ``config.weights`` are, or its default ones.
+
+    Raises:
+        UserError: ``config.weights`` is a tag that timm has not for this network.
+    """
+    known = _known(config)
+    if known is None or not known.hf_hub_id:
+        url = str(known.url or "") if known is not None else ""
+        if url:
+            return files.Published.at(url, Path(torch.hub.get_dir()) / "checkpoints")
+        return files.Published(f"weights of timm's '{config.model}'", "timm knows none")
+    name = known.hf_hub_filename or "model.safetensors"
+    return files.Published(name, f"huggingface.co/{known.hf_hub_id}")
+
+
+def _known(config: TimmConfig) -> Any:
+    """Return timm's description of the weights of ``config``, or None."""
     import timm
 
-    name, base = config.model, config.model.split(".")[0]
-    if config.weights not in (True, PRETRAINED):
-        name = f"{base}.{config.weights}"
+    name, base, weights = config.model, config.model.split(".")[0], config.weights
+    by_tag = isinstance(weights, str) and weights not in (PRETRAINED, files.RANDOM)
+    if by_tag and not files.looks_like_file(str(weights)):
+        name = f"{base}.{weights}"
         if not timm.models.is_model_pretrained(name):
             tags = [tag.split(".", 1)[-1] for tag in timm.list_pretrained(f"{base}.*")]
             raise UserError(
-                f"backbone.weights='{config.weights}' is neither a file nor a tag of timm for "
+                f"backbone.weights='{weights}' is neither a file nor a tag of timm for "
                 f"{base}; tags: {', '.join([PRETRAINED, *tags])}."
             )
-    known = timm.get_pretrained_cfg(name)
+    return timm.get_pretrained_cfg(name)
+
+
+def _from_tag(
+    config: TimmConfig, what: str, published: files.Published, options: dict[str, Any]
+) -> Any:
+    """Load weights that timm knows by name: cached, or downloaded."""
+    import timm
+
+    known = _known(config)
+    by_tag = config.weights not in (True, PRETRAINED)
+    name = f"{config.model.split('.')[0]}.{config.weights}" if by_tag else config.model
     if known is not None and known.hf_hub_id:
         names = (known.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
         file = files.hub_file(known.hf_hub_id, names)
         if file:
-            state, _ = files.load_state(file, what, source)
+            state, _ = files.load_state(file, what, published)
             return _with_state(name, state, what, file, options)
     if known is not None and known.url and files.reachable(str(known.url)):
-        with files.library_errors(what, source):
+        with files.library_errors(what, published):
             return timm.create_model(name, pretrained=True, num_classes=0, **options)
-    raise files.needs_weights(what, source, "they are not here and cannot be downloaded")
+    raise files.needs_weights(what, published, files.not_in_hub())

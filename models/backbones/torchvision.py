@@ -7,8 +7,10 @@ deep hashing; ResNets give the mean over the last map, ViTs the class token.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from common.batch import Features
@@ -26,6 +28,11 @@ from utils.errors import UserError
 
 HEADS = ("fc", "heads.head", "classifier")
 MAPS = ("layer4", "encoder", "features")
+EVALUATED: dict[str, tuple[type[nn.Module], ...]] = {
+    "eval": (nn.modules.batchnorm._BatchNorm,), "off": (nn.modules.dropout._DropoutNd,),
+    "train": (), "model": (),
+}  # fmt: skip
+"""Value of ``batch_norm`` or ``dropout`` → layers that are always in evaluation mode."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +43,9 @@ class TorchvisionConfig:
         model: torchvision's name, e.g. ``alexnet``, ``resnet50``, ``vgg16``, ``vit_b_16``.
         weights: a file, a name such as ``IMAGENET1K_V2``, or ``random``; null is refused.
         freeze: ``all`` (or ``image``) keeps the network as it is, batch-norm statistics included.
+        batch_norm: ``eval``: its batch norms use their running statistics in training too, scale
+            and shift are trained all the same; as PIXEL and FIRe have it.
+        dropout: ``off``: none in training either, as FIRe trains AlexNet.
         image_size: side in pixels; null takes the model's.
         image_mean, image_std: three numbers each; null takes ImageNet's.
     """
@@ -43,6 +53,8 @@ class TorchvisionConfig:
     model: str = "resnet50"
     weights: str | None = None
     freeze: Literal["none", "image", "all"] = "none"
+    batch_norm: Literal["train", "eval"] = "train"
+    dropout: Literal["model", "off"] = "model"
     image_size: int | None = None
     image_mean: tuple[float, ...] | None = None
     image_std: tuple[float, ...] | None = None
@@ -55,9 +67,18 @@ class TorchvisionBackbone(PictureNetwork):
         self, network: nn.Module, config: TorchvisionConfig, image_input: ImageInput
     ) -> None:
         super().__init__(network, "torchvision", config, image_input)
+        self._in_evaluation = (*EVALUATED[config.batch_norm], *EVALUATED[config.dropout])
         self.widths = {"image": _remove_classifier(network)}
         self._map_name = next(name for name in MAPS if hasattr(network, name))
         self.token_widths = {"image": _map_width(network, self._map_name)}
+
+    def train(self, mode: bool = True) -> TorchvisionBackbone:
+        """Switch to training or evaluation; layers that the config excepts stay in evaluation."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, self._in_evaluation):
+                layer.eval()
+        return self
 
     def encode_image(self, image: Tensor, tokens: bool = False) -> Features:
         """Encode pictures [B,3,H,W] to pooled [B,D] and, on request, tokens [B,L,W]."""
@@ -127,41 +148,55 @@ def torchvision_backbone(config: TorchvisionConfig, modalities: tuple[str, ...])
     known = models.list_models(module=models)
     if config.model not in known:
         raise files.unknown_model("torchvision", config.model, known)
-    published = models.get_model_weights(config.model)
-    default = published.DEFAULT
-    source = f"{default.url.rsplit('/', 1)[-1]} (download.pytorch.org)"
+    published = published_weights(config)
     if config.weights is None:
-        raise files.needs_weights(what, source, "backbone.weights is not set")
+        raise files.needs_weights(what, published, "backbone.weights is not set")
+    default = models.get_model_weights(config.model).DEFAULT
     crop = getattr(default.transforms(), "crop_size", [224])[0]
     size = config.image_size or crop
     options = {"image_size": size} if config.model.startswith("vit_") else {}
     network = models.get_model(config.model, weights=None, **options)
     if not any(hasattr(network, name) for name in MAPS) or "swin" in config.model:
         raise UserError(f"backbone.model={config.model} is not supported here; use backbone=timm.")
-    _load(network, config, published, what, source)
+    _load(network, config, published, what)
     image_input = image_settings(size, IMAGENET_MEAN, IMAGENET_STD, config)
     return TorchvisionBackbone(network, config, image_input)
 
 
+def published_weights(config: TorchvisionConfig) -> files.Published:
+    """Return torchvision's file for ``config.weights``; for a file, or none, the oldest one's.
+
+    Raises:
+        UserError: ``config.weights`` is a name that torchvision has not for this network.
+    """
+    import torchvision
+
+    entries = torchvision.models.get_model_weights(config.model)
+    weights, names = config.weights, [entry.name for entry in entries]
+    if weights is None or weights == files.RANDOM or files.looks_like_file(weights):
+        chosen, others = next(iter(entries)), list(entries)  # V1; a file may be any of them
+    elif weights in (*names, "DEFAULT"):
+        chosen, others = entries[weights] if weights in names else entries.DEFAULT, []
+    else:
+        raise UserError(
+            f"backbone.weights='{weights}' is neither a file nor a name of torchvision for "
+            f"{config.model}; names: {', '.join(names)}."
+        )
+    file = files.Published.at(chosen.url, Path(torch.hub.get_dir()) / "checkpoints")
+    hashes = files.hashes_in([chosen.url, *(entry.url for entry in others)])
+    return dataclasses.replace(file, hashes=hashes)
+
+
 def _load(
-    network: nn.Module, config: TorchvisionConfig, published: Any, what: str, source: str
+    network: nn.Module, config: TorchvisionConfig, published: files.Published, what: str
 ) -> None:
     weights = str(config.weights)
     if weights == files.RANDOM:
         files.warn_random(what)
         return
-    if files.looks_like_file(weights):
-        state, _ = files.load_state(weights, what, source)
-    else:
-        names = [entry.name for entry in published]
-        if weights not in (*names, "DEFAULT"):
-            raise UserError(
-                f"backbone.weights='{weights}' is neither a file nor a name of torchvision for "
-                f"{config.model}; names: {', '.join(names)}."
-            )
-        chosen = published[weights] if weights != "DEFAULT" else published.DEFAULT
-        with files.library_errors(what, source):
-            state = chosen.get_state_dict(progress=True, check_hash=True)
+    named = not files.looks_like_file(weights)
+    file = files.url_file(what, published) if named else weights
+    state, _ = files.load_state(file, what, published)
     head, _ = _classifier(network)
     state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     files.load_into(network, state, what, weights, optional=f"{head}.")

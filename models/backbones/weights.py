@@ -9,10 +9,13 @@ sentence, which says what to do next.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import os
+import re
 import socket
 import warnings
 import zipfile
@@ -25,13 +28,17 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError, nearest
+from utils.files import file_digest
 
 RANDOM = "random"
 """Value of ``backbone.weights`` for an untrained network."""
 
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".tar")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-WITHOUT = "or run without any download with backbone=clip_mini"
+WITHOUT = (
+    "without it, choose another encoder by name (backbone=NAME; 'python main.py list backbones' "
+    "has them) or backbone=pixels, which needs none"
+)
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 log = logging.getLogger("hashing")
@@ -52,11 +59,49 @@ def locate(path: str) -> Path:
     return below_root if below_root.exists() else file
 
 
-def needs_weights(what: str, source: str, because: str) -> UserError:
-    """Return the sentence for absent weights of ``what``, which come from ``source``."""
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A file of weights as those who trained it give it away.
+
+    Attributes:
+        file: its name, or what it is.
+        source: where it comes from.
+        place: where it is looked for before it is downloaded; None: no one place.
+        url: its address, or "".
+        hashes: first hex digits of the SHA-256 of the file and of other official ones of the same
+            network; empty where none is recorded.
+    """
+
+    file: str
+    source: str
+    place: Path | None = None
+    url: str = ""
+    hashes: tuple[str, ...] = ()
+
+    @classmethod
+    def at(cls, url: str, folder: Path, publisher: str = "") -> Published:
+        """Return what is known of a file by its address, which often names its hash."""
+        name = url.rsplit("/", 1)[-1]
+        source = f"{publisher}, {url}" if publisher else url
+        return cls(name, source, folder / name, url, hashes_in([url]))
+
+
+def hashes_in(urls: Iterable[str]) -> tuple[str, ...]:
+    """Return the hashes that addresses or file names hold.
+
+    >>> hashes_in(["https://x.org/resnet34-b627a593.pth", "https://x.org/plain.pth"])
+    ('b627a593',)
+    """
+    found = (re.search(r"/([0-9a-f]{64})/[^/]+$|-([0-9a-f]{8,64})\.\w+$", url) for url in urls)
+    return tuple(match[1] or match[2] for match in found if match)
+
+
+def needs_weights(what: str, published: Published, because: str) -> UserError:
+    """Return the sentence for absent weights of ``what``: file, source, place, and ways on."""
+    place = f"put it at '{published.place}', or elsewhere with" if published.place else "give"
     return UserError(
-        f"{what} needs pretrained weights, but {because}: get {source}, put the file anywhere and "
-        f"set backbone.weights=PATH ('{RANDOM}' asks for an untrained network), {WITHOUT}."
+        f"{what} needs {published.file} ({published.source}), but {because}: {place} "
+        f"backbone.weights=PATH; {WITHOUT} (backbone.weights={RANDOM}: an untrained network)."
     )
 
 
@@ -70,13 +115,13 @@ def unknown_model(library: str, name: str, known: Iterable[str]) -> UserError:
     )
 
 
-def load_state(path: str, what: str, source: str) -> tuple[dict[str, Tensor], bool]:
-    """Read a weight file safely.
+def load_state(path: str, what: str, published: Published) -> tuple[dict[str, Tensor], bool]:
+    """Read a weight file safely; a hash other than the official file's is told.
 
     Args:
         path: a file, absolute or relative to the working directory or the project's root.
         what: the network, for messages ("Backbone open_clip (ViT-B-32)").
-        source: where such a file comes from, for the message when it is missing.
+        published: the official file, for the message when this one is missing or another one.
 
     Returns:
         The tensors by name (wrappers ``state_dict``, ``model`` and the prefix ``module.`` removed),
@@ -87,7 +132,10 @@ def load_state(path: str, what: str, source: str) -> tuple[dict[str, Tensor], bo
     """
     file = locate(path)
     if not file.is_file():
-        raise needs_weights(what, source, f"'{path}' does not exist")
+        raise needs_weights(what, published, f"'{path}' does not exist")
+    if published.hashes:
+        stat = file.stat()
+        _warn_of_another_hash(file, published, (stat.st_mtime_ns, stat.st_size))
     if file.suffix == ".safetensors":
         return _read_safetensors(file), False
     if _is_torchscript(file):
@@ -96,6 +144,17 @@ def load_state(path: str, what: str, source: str) -> tuple[dict[str, Tensor], bo
     state = _unwrap(_read_state_dict(file), file)
     openai = all(name in state for name in _OPENAI_EXTRAS)
     return {k: v for k, v in state.items() if k not in _OPENAI_EXTRAS}, openai
+
+
+@functools.lru_cache(maxsize=64)  # once in a process, not once for each run of a sweep
+def _warn_of_another_hash(file: Path, published: Published, _version: tuple[int, int]) -> None:
+    found = file_digest(file)
+    if not any(found.startswith(official[:16]) for official in published.hashes):
+        log.warning(
+            "'%s' has SHA-256 %s, the official %s %s: other weights than the published ones, or "
+            "these in another format; numbers may differ from published ones.",
+            file, found, published.file, published.hashes[0][:16],
+        )  # fmt: skip
 
 
 def _refused(file: Path, why: str) -> UserError:
@@ -241,14 +300,40 @@ def hub_file(repository: str, names: tuple[str, ...]) -> str | None:
     return None
 
 
+def not_in_hub() -> str:
+    """Return the words for a file that :func:`hub_file` does not give."""
+    from huggingface_hub import constants
+
+    return f"it is neither in '{constants.HF_HUB_CACHE}' nor to be downloaded"
+
+
+def url_file(what: str, published: Published) -> str:
+    """Return the file at ``published.place``, downloaded from its address where it is missing.
+
+    Raises:
+        UserError: it is neither there nor to be downloaded.
+    """
+    place = published.place
+    assert place is not None and published.url
+    if not place.is_file():
+        if not reachable(published.url):
+            raise needs_weights(what, published, "it is not here and cannot be downloaded")
+        with library_errors(what, published):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            expected = published.hashes[0] if published.hashes else None
+            torch.hub.download_url_to_file(published.url, str(place), hash_prefix=expected)
+    return str(place)
+
+
 @contextlib.contextmanager
-def library_errors(what: str, source: str) -> Iterator[None]:
+def library_errors(what: str, published: Published) -> Iterator[None]:
     """Turn a library's failure to fetch or build something into one sentence."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise needs_weights(what, source, f"that failed ({lines[0].rstrip('.')})") from error
+        because = f"that failed ({lines[0].rstrip('.')})"
+        raise needs_weights(what, published, because) from error
 
 
 def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:

@@ -68,6 +68,7 @@ from models.base import (
     Batch,
     Features,
     HashModel,
+    InputRequest,
     Outputs,
     Problem,
     Progress,
@@ -208,6 +209,11 @@ class VTPH(HashModel):
         width = common_width(backbone, "VTPH")
         self.prompts = Prompts(width, config)
         self.head = ConceptHead(width, problem.bits, self.modalities, config)
+
+    @classmethod
+    def input_request(cls, config: Any, modalities: tuple[str, ...]) -> InputRequest:
+        """Return what is read, of an encoder that is frozen, whichever it is."""
+        return dataclasses.replace(super().input_request(config, modalities), frozen=modalities)
 
     def forward(self, batch: Batch) -> Outputs:
         """Return codes of both modalities and what the contrast and the triplet compare.

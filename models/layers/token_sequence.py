@@ -26,7 +26,7 @@ def token_sequence(backbone: Backbone, batch: Batch, modality: str) -> Tensor:
     if features.tokens is None:
         raise UserError(
             f"The encoder gives no token features of the {modality}, and this model reads them; "
-            "choose another backbone, e.g. backbone=clip_mini."
+            "choose another backbone, e.g. backbone=clip_vit_b32."
         )
     if not _starts_with_pooled(backbone, modality):
         return features.tokens
@@ -43,7 +43,7 @@ def token_count(backbone: Backbone, modality: str) -> int:
     if count is None:
         raise UserError(
             f"The encoder does not tell how many {modality} tokens it gives, and this model has a "
-            "layer of that size; choose another backbone, e.g. backbone=clip_mini."
+            "layer of that size; choose another backbone, e.g. backbone=clip_vit_b32."
         )
     return count + _starts_with_pooled(backbone, modality)
 

@@ -39,7 +39,8 @@ def write_own_method(folder, name):
     write_own(folder, name)
     file = folder / f"{name}.yaml"
     file.write_text(
-        f"plugins: [{name}.py]\nmodel: {{name: image_hash}}\nloss: {{name: {name}}}\n"
+        f"plugins: [{name}.py]\nbackbone: pixels\nmodel: {{name: image_hash}}\n"
+        f"loss: {{name: {name}}}\n"
         "optim: {name: adam, lr: 1, beta1: 0.5}\n"
     )
     return file
@@ -67,7 +68,8 @@ def test_a_run_of_an_own_method_needs_none_of_its_files(restored, tmp_path):
 
 def test_a_run_of_an_own_method_called_as_one_of_ours(tmp_path):
     (tmp_path / "csq.yaml").write_text(
-        "model: image_hash\nloss: {name: hashnet}\noptim: {name: rmsprop, lr: 1}\n"
+        "backbone: pixels\nmodel: image_hash\nloss: {name: hashnet}\n"
+        "optim: {name: rmsprop, lr: 1}\n"
     )
     config = compose([f"method={tmp_path / 'csq.yaml'}", "dataset=folder", "bits=8"])
     assert (config.method, config.loss.name) == ("csq", "hashnet")
@@ -76,7 +78,7 @@ def test_a_run_of_an_own_method_called_as_one_of_ours(tmp_path):
 
 
 def test_a_name_with_a_dot(tmp_path):
-    (tmp_path / "a.v2.yaml").write_text("model: image_hash\nloss: csq\n")
+    (tmp_path / "a.v2.yaml").write_text("backbone: pixels\nmodel: image_hash\nloss: csq\n")
     (tmp_path / "b.v3.yaml").write_text("dataset: {name: folder, root: x}\n")
     config = compose([f"method={tmp_path / 'a.v2.yaml'}", f"dataset={tmp_path / 'b.v3.yaml'}"])
     assert (config.method, config.dataset_name) == ("a.v2", "b.v3")

@@ -234,7 +234,7 @@ def test_slips_in_a_method_file(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("model: image_hash\nloss:\n  name: csq\n  lamda_quant: 1\noptim: {lr: 1}\n")
     with pytest.raises(UserError) as caught:
-        compose([f"method={file}", "dataset=folder"])
+        compose([f"method={file}", "dataset=folder", "backbone=pixels"])
     message = f"{file}:4: key 'loss.lamda_quant' is not known. Did you mean 'lambda_quant'?"
     assert str(caught.value).startswith(message)
 

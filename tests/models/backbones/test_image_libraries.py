@@ -119,10 +119,10 @@ def test_torchvision_file_with_and_without_a_classifier(tmp_path, classes):
 @pytest.mark.parametrize(
     ("name", "config", "words"),
     [
-        ("timm", TimmConfig(model="resnet18"), ("huggingface.co/timm", "clip_mini")),
+        ("timm", TimmConfig(model="resnet18"), ("huggingface.co/timm", "backbone=pixels")),
         ("timm", TimmConfig(model="resnet81"), ("Did you mean 'resnet18'?",)),
         ("timm", TimmConfig(model="resnet18", weights="a9_in1k"), ("a1_in1k",)),
-        ("torchvision", TorchvisionConfig(), ("resnet50-11ad3fa6.pth", "download.pytorch.org")),
+        ("torchvision", TorchvisionConfig(), ("resnet50-0676ba61.pth", "download.pytorch.org")),
         ("torchvision", TorchvisionConfig(model="resnet5"), ("Did you mean 'resnet50'?",)),
         ("torchvision", TorchvisionConfig(weights="V9"), ("IMAGENET1K_V1, IMAGENET1K_V2",)),
         ("torchvision", TorchvisionConfig(model="swin_t", weights="random"), ("backbone=timm",)),
@@ -146,5 +146,5 @@ def test_names_timm_knows_are_not_fetched_in_vain(monkeypatch):
     monkeypatch.setattr("models.backbones.weights.reachable", lambda url: False)
     monkeypatch.setattr("models.backbones.weights.hub_file", lambda repository, names: None)
     for weights in ("pretrained", True, "a1_in1k"):
-        with pytest.raises(UserError, match="cannot be downloaded"):
+        with pytest.raises(UserError, match="nor to be downloaded"):
             build_backbone("timm", TimmConfig(model="resnet18", weights=weights), IMAGE)

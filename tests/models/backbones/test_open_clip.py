@@ -145,7 +145,7 @@ def test_random_start_is_said_in_the_log_and_depends_on_the_seed(tiny_json, capl
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weights": None}, ("needs pretrained weights", "backbone.weights=PATH", "clip_mini")),
+        ({"weights": None}, ("backbone.weights is not set", "backbone.weights=PATH", "backbone=pixels")),
         ({"weights": "nowhere/x.safetensors"}, ("'nowhere/x.safetensors' does not exist",)),
         ({"model": "ViT-B-32-quickgelu", "weights": None}, ("ViT-B-32.pt", "openaipublic")),
         ({"model": "ViT-B-23"}, ("Did you mean 'ViT-B-32'?",)),
@@ -168,8 +168,10 @@ def test_a_tag_that_cannot_be_downloaded_is_told_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("models.backbones.weights.reachable", lambda url: False)
     monkeypatch.setattr("models.backbones.weights.hub_file", lambda repository, names: None)
-    with pytest.raises(UserError, match=r"cannot be downloaded: get OpenAI's archive ViT-B-32\.pt"):
+    with pytest.raises(UserError, match=r"needs ViT-B-32\.pt \(OpenAI, https://open") as caught:
         build_backbone("open_clip", OpenCLIPConfig(model="ViT-B-32", weights="openai"), BOTH)
+    place = tmp_path / ".cache" / "clip" / "ViT-B-32.pt"
+    assert f"cannot be downloaded: put it at '{place}'" in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.backbones.weights import (
+    Published,
     load_into,
     load_state,
     locate,
@@ -19,6 +20,9 @@ from models.backbones.weights import (
     state_fingerprint,
 )
 from utils.errors import UserError
+
+
+SOMEWHERE = Published("weights.pt", "example.org")
 
 
 class Trap:
@@ -45,7 +49,7 @@ def test_pickles_are_refused_and_not_executed(tmp_path, suffix, writer):
             _use_new_zipfile_serialization=writer == "torch",
         )
     with pytest.raises(UserError, match=r"never unpickled: convert it to \.safetensors"):
-        load_state(str(file), "A network", "somewhere")
+        load_state(str(file), "A network", SOMEWHERE)
     assert not sprung.exists()
 
 
@@ -55,7 +59,7 @@ def test_rubbish_is_refused(tmp_path, content, suffix):
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        load_state(str(file), "A network", "somewhere")
+        load_state(str(file), "A network", SOMEWHERE)
     assert str(file) in str(caught.value)
 
 
@@ -64,7 +68,7 @@ def test_a_file_without_tensors_by_name_is_refused(tmp_path, content):
     file = tmp_path / "weights.pt"
     torch.save(content, file)
     with pytest.raises(UserError, match="holds"):
-        load_state(str(file), "A network", "somewhere")
+        load_state(str(file), "A network", SOMEWHERE)
 
 
 def test_safe_files_are_read(tmp_path):
@@ -73,7 +77,7 @@ def test_safe_files_are_read(tmp_path):
     torch.save(state, tmp_path / "x.pt")
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "y.pth")
     for name in ("x.safetensors", "x.pt", "y.pth"):
-        found, openai = load_state(str(tmp_path / name), "A network", "somewhere")
+        found, openai = load_state(str(tmp_path / name), "A network", SOMEWHERE)
         assert not openai and found.keys() == state.keys()
         assert all(torch.equal(found[k], state[k]) for k in state)
 
@@ -92,7 +96,7 @@ def test_torchscript_archives_are_read_as_openais(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(network, torch.ones(1, 2)).save(str(tmp_path / "clip.pt"))
-    state, openai = load_state(str(tmp_path / "clip.pt"), "A network", "somewhere")
+    state, openai = load_state(str(tmp_path / "clip.pt"), "A network", SOMEWHERE)
     assert openai and set(state) == {"layer.weight", "layer.bias"}
 
 
