@@ -107,7 +107,8 @@ class TensorBoardWriter:
         if record.measured is not None:
             on = record.measured.on
             scalars[f"map/{on}"] = record.measured.score
-            scalars |= {f"map/{on}/{name}": value for name, value in record.measured.map.items()}
+            parts = {**record.measured.map, **record.measured.cuts}
+            scalars |= {f"map/{on}/{name}": value for name, value in parts.items()}
         for tag, value in scalars.items():
             self.events.add_scalar(tag, value, record.epoch)
         self.events.flush()  # before the checkpoint says that the epoch is done
