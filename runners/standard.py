@@ -296,7 +296,7 @@ class StandardRunner(Runner):
         if RUN in improved and self.is_main:
             with self.train_clock.phase("write_s"):
                 checkpoint.save(self._saved("best"), self.modules())
-        if improved - {RUN}:
+        if improved != [RUN] and improved:
             if evaluation.select == "val":
                 query, database = self.code_set("query"), self.code_set("database")
             if self.is_main:

@@ -75,15 +75,12 @@ class Selection:
         if self.per == RUN:
             return f"the best epoch by the mean over directions of {self.by} on {rows}"
         own = ", ".join(f"{name} {epoch}" for name, epoch in self.epochs.items())
-        what = (
-            f"each direction at its own best epoch by {self.by}"
-            if self.per == "direction"
-            else "each cut at its own best epoch by itself, mean over directions,"
-        )
-        return (
-            f"{what} on {rows} ({own}); codes.h5 and all else are of epoch {self.epoch}, the best "
-            f"by the mean over directions of {self.by}"
-        )
+        run = f"epoch {self.epoch}, the best by the mean over directions of {self.by}"
+        if self.per == "direction":
+            each = f"each direction at its own best epoch by {self.by} on {rows}"
+            return f"{each} ({own}); codes.h5 is of {run}"
+        each = f"each cut at its own best epoch, by its mean over directions on {rows}"
+        return f"{each} ({own}); codes.h5 and everything that is no cut are of {run}"
 
 
 def chosen_on(selected: Mapping[str, Any]) -> str:
@@ -107,7 +104,7 @@ def measure_epoch(
     query: CodeSet, database: CodeSet, directions: Sequence[str], evaluation: EvalConfig, *,
     device: torch.device | str | None = None,
 ) -> tuple[Measurement, dict[str, float]]:  # fmt: skip
-    """Return an epoch's record, and the values of whatever has a best epoch (:func:`contestants`)."""
+    """Return the record of an epoch, and the values that :func:`contestants` gives."""
     names = criteria(evaluation)
     values = score_directions(
         query, database, directions, names, no_relevant=evaluation.no_relevant, device=device
@@ -118,9 +115,9 @@ def measure_epoch(
     return Measurement(evaluation.select, scores[RUN], by_direction, names[0], cuts), scores
 
 
-def improve(best: Best, epoch: int, scores: Mapping[str, float]) -> set[str]:
+def improve(best: Best, epoch: int, scores: Mapping[str, float]) -> list[str]:
     """Enter the values of an epoch where they are above those so far; return their names."""
-    better = {n for n, score in scores.items() if n not in best or score > best[n][1]}
+    better = [n for n, score in scores.items() if n not in best or score > best[n][1]]
     best.update({name: [epoch, scores[name]] for name in better})
     return better
 

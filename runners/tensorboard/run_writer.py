@@ -210,6 +210,10 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
         for direction, report in reports.items()
         for cut, band in report["map"].items()
     }
+    for direction, report in reports.items():
+        for name, value in report.get("compat", {}).items():
+            if value is not None:
+                figures[f"final/{name}/{direction}"] = value
     if all("all" in report["map"] for report in reports.values()):
         figures["final/map@all/mean"] = mean_map(reports)
     for direction, measures in (metrics.get("zero_shot") or {}).get("directions", {}).items():
