@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import shutil
 import time
@@ -15,16 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.code_files.run_codes import CodeSet, write_codes
+from common.code_files.run_codes import CodeSet, read_codes, write_codes
 from common.config.run_config import RunConfig
 from common.directions import sides, usual_directions
 from common.distributed import rank_and_world
 from common.seeding import make_deterministic, seed_everything
 from common.storage.leases import Lease, LeaseLostError
 from common.storage.run_folder import RunFolder, now, surroundings
-from runners.evaluation.measure import count_directions, encode, report_counted
-from runners.evaluation.query_ap import query_ap, write_query_ap
-from runners.evaluation.zero_shot import headline, zero_shot_report
+from runners.evaluation.measure import encode
+from runners.evaluation.query_ap import write_query_ap
+from runners.evaluation.run_report import measure_words, report_run
+from runners.evaluation.selection import Selection
+from runners.evaluation.zero_shot import headline
 from runners.experiment import Experiment
 from runners.inputs.loading import choose_device
 from runners.training.costs import Clock, PeakMemory
@@ -34,21 +35,6 @@ from utils.heartbeat import watchdog
 from utils.logs import logging_to
 
 log = logging.getLogger("hashing")
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """The state of the model that the results are of.
-
-    Attributes:
-        on: ``val``, ``query``, ``last`` or ``fit`` (no training).
-        epoch: 1-based epoch, or None where there are none.
-        score: mean mAP@all on what was selected on, or None.
-    """
-
-    on: str
-    epoch: int | None = None
-    score: float | None = None
 
 
 class Runner(ABC):
@@ -165,29 +151,31 @@ class Runner(ABC):
         clock, split = Clock(), experiment.split
         with clock.phase("encode_s"):
             query, database = self.code_set("query"), self.code_set("database")
-        directions, no_relevant = self.directions(), config.eval.no_relevant
+
+        def codes_of(epoch: int | None) -> tuple[CodeSet, CodeSet]:
+            if epoch is None or epoch == selection.epoch:
+                return query, database
+            return read_codes(self.folder.codes_of_epoch(epoch))[:2]
+
         with clock.phase("time_s"):
-            counted = count_directions(query, database, directions, device=self.device)
-            reports = report_counted(counted, at=config.eval.at, no_relevant=no_relevant)
-            per_query = query_ap(counted, no_relevant=no_relevant)
-            zero_shot = zero_shot_report(
-                query, database, directions, seen_classes=_seen_classes(experiment),
-                trained_rows=np.concatenate([split.train, split.val]), at=config.eval.at,
-                no_relevant=no_relevant, device=self.device,
+            found = report_run(
+                codes_of, selection, self.directions(), config.eval,
+                seen_classes=_seen_classes(experiment),
+                trained_rows=np.concatenate([split.train, split.val]), device=self.device,
             )  # fmt: skip
         if not self.is_main:
             return
         with clock.phase("write_s"):
             split.save(self.folder.path / "split.npz")
             write_codes(self.folder.codes_file, query, database, split.hash)
-            write_query_ap(self.folder.path, per_query)
+            write_query_ap(self.folder.path, found.per_query)
         metrics = {
             "run": {k: config.resolved[k] for k in ("method", "bits", "seed")}
             | {"dataset": config.dataset_name, "backbone": experiment.backbone_name},
             "protocol": self._protocol(selection),
             "split_hash": split.hash,
-            "directions": reports,
-            **({"zero_shot": zero_shot} if zero_shot else {}),
+            "directions": found.directions,
+            **({"zero_shot": found.zero_shot} if found.zero_shot else {}),
             "timing": timing
             | self.timing_notes()
             | clock.seconds
@@ -195,23 +183,24 @@ class Runner(ABC):
             "memory": self.peak.read(),
         }
         write_json(self.folder.metrics_file, metrics)
-        for direction, report in reports.items():
+        for direction, report in found.directions.items():
             at, value = next(iter(report["map"].items()))
             log.info("%s mAP@%s %.4f", direction, at, value["expected"])
-        if zero_shot:
-            log.info("%s", headline(zero_shot))
+        if found.zero_shot:
+            log.info("%s", headline(found.zero_shot))
         self.after_results()
 
     def _protocol(self, selection: Selection) -> dict[str, Any]:
-        split = self.experiment.split
+        split, measures = self.experiment.split, measure_words(self.config.eval)
         auxiliary = self.experiment.auxiliary_sources
         return {
             "metric": "mAP over all orders of equal distances, in expectation",
             "relevance": "share at least one label",
             "queries_without_relevant": self.config.eval.no_relevant,
+            **({"measures": measures} if measures else {}),
             "split": split.rule,
             "rows": {p: len(getattr(split, p)) for p in ("train", "val", "query", "database")},
-            "selected": dataclasses.asdict(selection),
+            "selected": selection.as_json(),
             "captions": "first" if self.experiment.dataset.texts is not None else None,
             "skipped_images": len(self.experiment.inputs.unreadable),
             **({"other_inputs": auxiliary} if auxiliary else {}),

@@ -6,7 +6,8 @@ import dataclasses
 import typing
 
 from common.registry import RUNNERS
-from runners.base import Runner, Selection
+from runners.base import Runner
+from runners.evaluation.selection import Selection
 from runners.standard import StandardConfig
 
 

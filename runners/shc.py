@@ -31,7 +31,8 @@ from models.centers.semantic import (
 )
 from models.image.image_hash import ImageHashConfig
 from models.image.shc import Classifier, ClassifierLoss, SHCLoss
-from runners.base import Selection, not_accepted
+from runners.base import not_accepted
+from runners.evaluation.selection import Selection
 from runners.experiment import Experiment
 from runners.staged import (
     Report,
@@ -241,7 +242,7 @@ class SHCRunner(StagedRunner):
         return dataclasses.replace(
             self.config, resolved=resolved, optim=optim,
             runner=Component(self.config.runner.entry, settings),
-            eval=dataclasses.replace(self.config.eval, select="last"),
+            eval=dataclasses.replace(self.config.eval, select="last", epoch_per="run"),
         )  # fmt: skip
 
     @property

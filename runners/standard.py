@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import shutil
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from common.code_files.run_codes import read_codes, write_codes
 from common.config.run_config import RunConfig
 from common.registry import RUNNERS
 from common.seeding import rng_state, set_rng_state
 from common.storage import checkpoint
 from dataset.loader import make_loader, set_epoch
 from models.base import Batch, Progress, Terms
-from runners.base import Runner, Selection, not_accepted
-from runners.evaluation.measure import map_directions, mean_map
+from runners.base import Runner, not_accepted
+from runners.evaluation.selection import (
+    RUN,
+    Best,
+    Selection,
+    check_answered,
+    improve,
+    measure_epoch,
+    own_epochs,
+    selection_of,
+)
 from runners.inputs.loading import choose_device
 from runners.tensorboard.run_writer import (
     EpochCodes,
@@ -74,8 +84,7 @@ class _State:
     """What a checkpoint restores, beside tensors."""
 
     epoch: int = 0  # epochs finished
-    best_epoch: int | None = None
-    best_score: float | None = None
+    best: Best = dataclasses.field(default_factory=dict)
     micro_batch: int | None = None  # rows in the model at a time, where memory did not suffice
 
 
@@ -119,6 +128,7 @@ class StandardRunner(Runner):
         """Run the remaining epochs, then load the selected state."""
         experiment = self.experiment
         assert experiment.loss is not None
+        self._check_selection()
         self.optimization = Optimization.build(self.config.optim, experiment.model, experiment.loss)
         self._resume()
         module = TrainingModule(experiment.model, experiment.loss)
@@ -129,8 +139,17 @@ class StandardRunner(Runner):
         self._train_epochs()
         selection = self._selected()
         if self.is_main:
-            shutil.rmtree(self.folder.checkpoints / "previous", ignore_errors=True)
+            shutil.rmtree(self._saved("previous"), ignore_errors=True)
+            self.folder.drop_epoch_codes(set(selection.epochs.values()) - {selection.epoch})
         return selection
+
+    def _check_selection(self) -> None:
+        """Refuse a measure that cannot choose an epoch."""
+        select = self.config.eval.select
+        if select != "last":
+            part = "train" if select == "val" else "database"
+            views = (self.experiment.view(name) for name in (select, part))
+            check_answered(self.config.eval, *(view.labels for view in views))
 
     def _train_epochs(self) -> None:
         settings, accelerator, state = self.settings, self.accelerator, self.state
@@ -193,7 +212,7 @@ class StandardRunner(Runner):
     def _step(self, batch: Batch, progress: Progress, share: int, step_now: bool) -> Terms:
         """Add one batch's gradient, as one of ``share``; step the optimisers if it is the last."""
         accelerator = self.accelerator
-        with nullcontext() if step_now else accelerator.no_sync(self.module):
+        with contextlib.nullcontext() if step_now else accelerator.no_sync(self.module):
             terms = self._gradients(batch, progress, share)
         if step_now:
             if self.settings.clip_norm > 0:
@@ -266,43 +285,50 @@ class StandardRunner(Runner):
             return None
         part = "train" if evaluation.select == "val" else "database"
         query, database = self.code_set(evaluation.select), self.code_set(part)
-        reports = map_directions(
-            query, database, self.directions(),
-            no_relevant=evaluation.no_relevant, device=self.device,
-        )  # fmt: skip
-        values = {name: report["map"]["all"]["expected"] for name, report in reports.items()}
-        measured = Measurement(evaluation.select, mean_map(reports), values)
+        directions = self.directions()
+        measured, scores = measure_epoch(
+            query, database, directions, evaluation, device=self.device
+        )
         with self.train_clock.phase("board_s"):
-            codes = EpochCodes(evaluation.select, part, tuple(reports), query, database)
+            codes = EpochCodes(evaluation.select, part, tuple(directions), query, database)
             self.tensorboard_writer.draw_codes(state.epoch, codes)
-        if state.best_score is None or measured.score > state.best_score:
-            state.best_epoch, state.best_score = state.epoch, measured.score
+        improved = improve(state.best, state.epoch, scores)
+        if RUN in improved and self.is_main:
+            with self.train_clock.phase("write_s"):
+                checkpoint.save(self._saved("best"), self.modules())
+        if improved != [RUN] and improved:
+            if evaluation.select == "val":
+                query, database = self.code_set("query"), self.code_set("database")
             if self.is_main:
                 with self.train_clock.phase("write_s"):
-                    checkpoint.save(self.folder.checkpoints / "best", self.modules())
+                    file = self.folder.codes_of_epoch(state.epoch)
+                    write_codes(file, query, database, self.experiment.split.hash)
         return measured
 
     def _checkpoint(self) -> None:
         epoch, settings = self.state.epoch, self.settings
         if not self.is_main or (epoch % settings.checkpoint_every and epoch != settings.epochs):
             return
-        checkpoint.keep_previous(self.folder.checkpoints / "last")
+        checkpoint.keep_previous(self._saved("last"))
         checkpoint.save(
-            self.folder.checkpoints / "last", self.modules(), self.optimization.optimizers,
+            self._saved("last"), self.modules(), self.optimization.optimizers,
             rng_state(), {**dataclasses.asdict(self.state), "config": self.config.hash},
         )  # fmt: skip
+        kept = set(own_epochs(self.state.best).values())
+        with contextlib.suppress(UserError):  # no previous one
+            kept |= set(own_epochs(checkpoint.read_state(self._saved("previous"))["best"]).values())
+        self.folder.drop_epoch_codes(kept)
 
     def _resume(self) -> None:
         """Load the last undamaged checkpoint, if there is one."""
         for name in ("last", "previous"):
-            folder = self.folder.checkpoints / name
+            folder = self._saved(name)
             if not folder.is_dir():
                 continue
             try:
                 checkpoint.verify(folder)
                 saved = checkpoint.read_state(folder)
-                if saved.get("best_epoch") is not None:
-                    checkpoint.verify(self.folder.checkpoints / "best")
+                self._verify_best(saved)
             except UserError as error:
                 log.warning("%s Training goes on from before it.", error)
                 if self.is_main:
@@ -310,6 +336,23 @@ class StandardRunner(Runner):
                 continue
             self._load(folder, saved)
             return
+
+    def _verify_best(self, saved: dict[str, Any]) -> None:
+        """Check what a checkpoint calls the best: the run's weights, and codes of other epochs.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        best = saved["best"]
+        if RUN not in best:
+            return
+        checkpoint.verify(self._saved("best"))
+        finished = saved["epoch"] == self.settings.epochs  # the run's own codes are dropped then
+        for epoch in set(own_epochs(best).values()) - ({best[RUN][0]} if finished else set()):
+            read_codes(self.folder.codes_of_epoch(epoch))
+
+    def _saved(self, name: str) -> Path:
+        return self.folder.checkpoints / name
 
     def _load(self, folder: Path, saved: dict[str, Any]) -> None:
         if saved.pop("config", None) != self.config.hash:
@@ -327,8 +370,8 @@ class StandardRunner(Runner):
         if self.config.eval.select == "last":
             return Selection("last", self.state.epoch)
         self.accelerator.wait_for_everyone()
-        checkpoint.load_modules(self.folder.checkpoints / "best", self.modules())
-        return Selection(self.config.eval.select, self.state.best_epoch, self.state.best_score)
+        checkpoint.load_modules(self._saved("best"), self.modules())
+        return selection_of(self.config.eval, self.state.best)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """Return what checkpoints hold: file name → module."""
@@ -348,7 +391,8 @@ class StandardRunner(Runner):
 
     def _log_epoch(self, record: EpochRecord) -> None:
         epochs, measured = self.settings.epochs, record.measured
-        selected = f"  {measured.on} mAP {measured.score:.4f}" if measured else ""
+        by = "mAP" if measured is None or measured.by == "mAP@all" else measured.by
+        selected = f"  {measured.on} {by} {measured.score:.4f}" if measured else ""
         line = (
             f"epoch {record.epoch}/{epochs}  loss {record.loss['total']:.5f}{selected}  "
             f"{record.seconds:.1f} s"

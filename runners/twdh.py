@@ -3,12 +3,15 @@
 The long network depends on no short length (unless ``loss.low_rate`` is given), so its key leaves
 them out: the first run of a sweep trains it, the others reuse it and only encode. Its epoch is
 selected by the long code, which is what is trained; selected by short codes it would depend on
-which of them a run has.
+which of them a run has. That is what ``eval.epoch_per`` other than ``run`` asks for, as the release
+does it: epochs are chosen by the run's own codes, for each direction or cut, so every length trains
+the network again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +23,7 @@ from torch import nn
 from common.config.run_config import RunConfig
 from common.registry import RUNNERS
 from common.storage import checkpoint
+from common.storage.run_folder import RunFolder
 from models.centers.twdh_transforms import (
     ReleasedConfig,
     projection,
@@ -28,7 +32,8 @@ from models.centers.twdh_transforms import (
     reproduced,
 )
 from models.cross_modal.twdh import TwDH, TwDHLoss
-from runners.base import Selection, not_accepted
+from runners.base import not_accepted
+from runners.evaluation.selection import Selection, criteria
 from runners.staged import (
     Report,
     Stage,
@@ -41,6 +46,7 @@ from runners.staged import (
 from runners.standard import StandardConfig
 from runners.training.history import read_history, write_history
 from utils.errors import UserError
+from utils.files import atomic_path
 
 Recipe = Literal["regression", "projection", "released"]
 
@@ -84,10 +90,15 @@ class TwDHRunner(StagedRunner):
         checkpoint.load_modules(network.folder / "network", self._long_modules())
         state = checkpoint.read_state(network.folder / "network")
         selection = Selection(**state)
+        own = set(selection.epochs.values()) - {selection.epoch}
         if self.is_main:
+            for epoch in own:
+                with atomic_path(self.folder.codes_of_epoch(epoch)) as temporary:
+                    shutil.copyfile(RunFolder(network.folder).codes_of_epoch(epoch), temporary)
             name = "last" if selection.on == "last" else "best"
             checkpoint.save(self.folder.checkpoints / name, self.modules(), state=state)
             write_history(self.folder.path, read_history(network.folder))
+        self.accelerator.wait_for_everyone()  # all read the codes of epochs
         return selection
 
     def _transform(self, model: TwDH, length: int) -> Stage:
@@ -134,9 +145,10 @@ class TwDHRunner(StagedRunner):
     def _network(self, model: TwDH, transforms: Sequence[Stage]) -> Stage:
         """Train or reuse the long network."""
         bits, config = self.config.bits, self._long_config(model)
+        own_epochs = self.config.eval.epoch_per != "run"
 
         def build(folder: Path) -> Report:
-            model.set_bits(model.config.long_bits)  # epochs are measured by the long code
+            model.set_bits(bits if own_epochs else model.config.long_bits)  # epochs are measured so
             training = StageTraining(
                 config, self.experiment, self._long_modules(), folder, self.tensorboard_folder
             )
@@ -154,6 +166,9 @@ class TwDHRunner(StagedRunner):
         depends["settings"] = settings_identity(config)
         if self._trains_short:
             depends["transforms"] = [stage.key for stage in transforms]
+        if own_epochs:
+            transform = self.stages.done.get(f"transform_{bits}")  # none of the long length
+            depends["measured"] = [bits, transform.key if transform else None]
         return self.stages.run("network", depends, build)
 
     @property
@@ -173,7 +188,9 @@ class TwDHRunner(StagedRunner):
     def _long_config(self, model: TwDH) -> RunConfig:
         """Return the settings of the second stage: equal for all runs that share it."""
         bits, resolved = model.config.long_bits, self.stage_settings()
-        resolved["bits"], resolved["eval"]["at"] = bits, None
+        resolved["bits"] = bits
+        by = None if self.config.eval.select == "last" else criteria(self.config.eval)
+        resolved["eval"] |= {"at": None, "measure": by}
         lengths = model.lengths if self._trains_short else None
         resolved["model"]["short_bits"] = resolved["loss"]["short_bits"] = lengths
         return dataclasses.replace(self.config, bits=bits, resolved=resolved)

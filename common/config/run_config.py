@@ -65,9 +65,11 @@ class EvalConfig:
     val_size: int | float = 0.1  # rows, or a fraction of the training rows, when select=val
     every: int = 1  # epochs between evaluations while training
     epoch_per: Literal["run", "direction", "cut"] = "run"  # what has a best epoch of its own
-    measure: list[str] | None = None  # policies of releases beside the exact ones: deephash@5000
+    measure: list[str] | None = (
+        None  # mAPs of releases beside the exact: deephash@5000; 1st selects
+    )
     directions: list[Literal["i2i", "i2t", "t2i", "t2t"]] | None = None  # None: by modalities
-    at: list[int | str] = dataclasses.field(default_factory=lambda: ["all"])  # cuts
+    at: list[int | str] = dataclasses.field(default_factory=lambda: ["all"])  # cuts of mAP
     no_relevant: Literal["zero", "skip"] = "zero"  # what a query without relevant rows counts
 
 
@@ -332,6 +334,7 @@ def _check_ranges(
             f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
             "'all' and whole numbers from 1 is needed, for example [all,1000]."
         )
+    _check_measures(evaluation, locate)
     if not 0 <= data.caption_noise <= 1:
         accepted = "a share of the training rows, 0 to 1,"
         raise schema.not_accepted(data.caption_noise, accepted, "data.caption_noise", locate)
@@ -343,3 +346,19 @@ def _check_ranges(
     }.items():  # fmt: skip
         if value < 1:
             raise schema.not_accepted(value, "at least 1", path, locate)
+
+
+def _check_measures(evaluation: EvalConfig, locate: schema.Locate) -> None:
+    from common.metrics.compat.measures import parse_measure
+
+    try:
+        for measure in evaluation.measure or ():
+            parse_measure(measure)
+    except UserError as error:
+        raise UserError(f"{locate('eval.measure')}: eval.measure: {error}") from error
+    if evaluation.select == "last" and evaluation.epoch_per != "run":
+        raise UserError(
+            f"{locate('eval.epoch_per')}: eval.epoch_per={evaluation.epoch_per} lets epochs be "
+            "chosen, and eval.select=last chooses none; give eval.select=val or query, or "
+            "eval.epoch_per=run."
+        )

@@ -1,7 +1,8 @@
 """Run folders: one for each configuration, named by its hash, written atomically.
 
-``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5``, ``checkpoints/``,
-``history.jsonl``, ``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so,
+``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5`` (and, where a direction
+or cut has a best epoch of its own, ``codes-epoch<n>.h5``), ``checkpoints/``, ``history.jsonl``,
+``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so,
 which is the last thing written.
 """
 
@@ -16,7 +17,7 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ class RunFolder:
     def codes_file(self) -> Path:
         """Packed codes of query and database."""
         return self.path / "codes.h5"
+
+    def codes_of_epoch(self, epoch: int) -> Path:
+        """Codes of an epoch that is the best of a direction or cut, and not the run's."""
+        return self.path / f"codes-epoch{epoch}.h5"
+
+    def drop_epoch_codes(self, kept: Collection[int]) -> None:
+        """Remove the codes of all other epochs than those ``kept``."""
+        names = {self.codes_of_epoch(epoch).name for epoch in kept}
+        for file in self.path.glob("codes-epoch*.h5"):
+            if file.name not in names:
+                file.unlink(missing_ok=True)
 
     @property
     def checkpoints(self) -> Path:

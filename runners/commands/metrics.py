@@ -156,7 +156,7 @@ def compat_means(
     Raises:
         UserError: codes and labels that take more than ``memory_mb``.
     """
-    from common.metrics.compat.policies import POLICIES, compat_map
+    from common.metrics.compat.policies import POLICIES
     from common.metrics.report import parse_cuts
 
     label = 4 * database.label_shape[0] if database.label_shape else 8  # bytes
@@ -168,18 +168,42 @@ def compat_means(
             f"labels in memory, about {math.ceil(held_mb)} MiB, and --memory-mb is {memory_mb:g}; "
             "give more, or leave --compat out."
         )
-    inputs = (_stored_codes(query), query.labels, _stored_codes(database), database.labels)
-    means: dict[str, dict[str, Any]] = {}
-    for name in policies:
-        by_cut = {
-            text: compat_map(name, *inputs, at=cut, memory_mb=memory_mb - held_mb)
-            for text, cut in parse_cuts(at).items()
-        }
-        means[name] = {
+    means = _means(query, database, policies, parse_cuts(at), memory_mb - held_mb)
+    return {
+        name: {
             "computes": POLICIES[name].computes,
             "map": {text: None if math.isnan(mean) else mean for text, mean in by_cut.items()},
         }
-    return means
+        for name, by_cut in means.items()
+    }
+
+
+def _means(
+    query: CodeSource,
+    database: CodeSource,
+    policies: Sequence[str],
+    cuts: dict[str, int | None],
+    memory_mb: float,
+) -> dict[str, dict[str, float]]:
+    """Return policy → cut → mAP."""
+    from common.metrics.compat.measures import Measure, policy_means
+    from common.metrics.compat.policies import compat_map
+
+    if {query.form, database.form} <= {"packed", "0/1", "±1"}:
+        measures = [Measure(name, cut) for name in policies for cut in cuts.values()]
+        found = policy_means(query.read(), database.read(), measures, memory_mb=memory_mb)
+        return {
+            name: {text: found[Measure(name, cut)] for text, cut in cuts.items()}
+            for name in policies
+        }
+    inputs = (_stored_codes(query), query.labels, _stored_codes(database), database.labels)
+    return {
+        name: {
+            text: compat_map(name, *inputs, at=cut, memory_mb=memory_mb)
+            for text, cut in cuts.items()
+        }
+        for name in policies
+    }
 
 
 def _stored_codes(source: CodeSource) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from common.code_files.run_codes import CodeSet
 from common.codes import sign
 from common.directions import sides
 from common.distributed import gather_rows, local_share
-from common.metrics.average_precision import average_precision, mean_band
+from common.metrics.compat.measures import as_json, parse_measure, policy_means
 from common.metrics.counting.dispatch import count_histograms
 from common.metrics.histograms import Histograms
 from common.metrics.inputs import pack_sides
@@ -74,20 +74,24 @@ def report_counted(
     }
 
 
-def map_directions(
-    query: CodeSet, database: CodeSet, directions: Sequence[str], *,
-    no_relevant: str, device: torch.device | str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return direction → ``{"map": {"all": …}}``, the one part of a report that selection reads."""
-    reports = {}
-    counted = count_directions(query, database, directions, device=device)
-    for direction, histograms in counted.items():
-        if no_relevant == "skip":
-            histograms = histograms.select(histograms.total_relevant > 0)
-        reports[direction] = {"map": {"all": mean_band(average_precision(histograms))}}
-    return reports
+def measure_directions(
+    query: CodeSet, database: CodeSet, directions: Sequence[str], measures: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Return direction → measure (``kalenforn@all``) → mAP of a release, None where it is NaN.
+
+    Under several processes, all of which hold all codes, each takes a share of the queries.
+    """
+    parsed = [parse_measure(text) for text in measures]
+    means = {}
+    for direction in directions:
+        of_query, of_database = sides(direction)
+        rows, against = pack_sides(
+            query.codes[of_query], query.labels, database.codes[of_database], database.labels
+        )
+        means[direction] = as_json(policy_means(rows, against, parsed))
+    return means
 
 
 def mean_map(reports: dict[str, Any]) -> float:
-    """Return the mean over directions of the expected mAP@all: what an epoch is selected by."""
+    """Return the mean over directions of the expected mAP@all."""
     return float(np.mean([report["map"]["all"]["expected"] for report in reports.values()]))

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.code_files.run_codes import read_codes
+from common.code_files.run_codes import CodeSet, read_codes
 from common.config.layers import Layer, parse_overrides, read_layer
 from common.config.run_config import compose_layers
 from common.directions import sides
 from common.storage.run_folder import RunFolder
 from dataset.splits import SplitManifest
-from runners.evaluation.measure import count_directions, report_counted
-from runners.evaluation.query_ap import query_ap, write_query_ap
-from runners.evaluation.zero_shot import zero_shot_report
+from runners.evaluation.query_ap import write_query_ap
+from runners.evaluation.run_report import measure_words, report_run
+from runners.evaluation.selection import Selection
 from utils.errors import UserError
 from utils.files import write_json
+
+_SETTINGS = ("eval.at", "eval.measure", "eval.directions", "eval.no_relevant")
 
 
 def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
@@ -28,10 +30,10 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
             the run did not store.
     """
     for word in words:
-        if not word.startswith(("eval.at=", "eval.directions=", "eval.no_relevant=")):
+        if word.partition("=")[0] not in _SETTINGS:
             raise UserError(
-                f"evaluate takes eval.at, eval.directions and eval.no_relevant only, not '{word}': "
-                "the codes are what they are; train again for other settings."
+                f"evaluate takes eval.at, eval.measure, eval.directions and eval.no_relevant only, "
+                f"not '{word}': the codes are what they are; train again for other settings."
             )
     folder = RunFolder.existing(path)
     metrics = folder.metrics()
@@ -46,20 +48,32 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
                 f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' "
                 "cannot be measured; train with eval.directions that need both."
             )
-    start, no_relevant = time.perf_counter(), config.eval.no_relevant
-    counted = count_directions(query, database, directions)
-    metrics["directions"] = report_counted(counted, at=config.eval.at, no_relevant=no_relevant)
+    selected = Selection.read(metrics["protocol"]["selected"])
+
+    def codes_of(epoch: int | None) -> tuple[CodeSet, CodeSet]:
+        if epoch is None or epoch == selected.epoch:
+            return query, database
+        return read_codes(folder.codes_of_epoch(epoch))[:2]
+
+    seen_classes, trained_rows = None, np.empty(0, np.int64)
     if "zero_shot" in metrics:
         split = SplitManifest.load(folder.path / "split.npz")
-        metrics["zero_shot"] = zero_shot_report(
-            query, database, directions, seen_classes=metrics["zero_shot"]["seen_classes"],
-            trained_rows=np.concatenate([split.train, split.val]), at=config.eval.at,
-            no_relevant=no_relevant,
-        )  # fmt: skip
-    per_query = query_ap(counted, no_relevant=no_relevant)
+        seen_classes = metrics["zero_shot"]["seen_classes"]
+        trained_rows = np.concatenate([split.train, split.val])
+    start = time.perf_counter()
+    found = report_run(
+        codes_of, selected, directions, config.eval,
+        seen_classes=seen_classes, trained_rows=trained_rows,
+    )  # fmt: skip
+    metrics["directions"] = found.directions
+    if found.zero_shot:
+        metrics["zero_shot"] = found.zero_shot
     metrics["timing"]["time_s"] = time.perf_counter() - start
     metrics["split_hash"] = split_hash
-    metrics["protocol"]["queries_without_relevant"] = no_relevant
-    write_query_ap(folder.path, per_query)
+    metrics["protocol"]["queries_without_relevant"] = config.eval.no_relevant
+    metrics["protocol"].pop("measures", None)
+    if measures := measure_words(config.eval):
+        metrics["protocol"]["measures"] = measures
+    write_query_ap(folder.path, found.per_query)
     write_json(folder.metrics_file, metrics)
     return folder

@@ -28,6 +28,7 @@ def measures(row: Row) -> dict[str, list[float | None]]:
     by_rank = {"NDCG": "ndcg", "precision": "precision_at", "recall": "recall_at"}
     keys: dict[str, tuple[str, ...]] = {
         **{f"mAP@{cut}": ("map", cut, "expected") for cut in report["map"]},
+        **{f"mAP, {name}": ("compat", name) for name in report.get("compat", {})},
         **{f"{name}@{n}": (key, n) for name, key in by_rank.items() for n in report.get(key, {})},
         "precision within radius 2": ("precision_radius2",), "R-precision": ("r_precision",),
     }  # fmt: skip

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.storage.run_folder import RunFolder
+from runners.evaluation.selection import chosen_on
 from runners.report.curves import epochs, measures, retrieval_curves
 from runners.report.gallery import Thumbnails, gallery
 from runners.report.published import Comparison, Match
@@ -115,7 +116,7 @@ def _protocols(study: Study) -> list[dict[str, Any]]:
             "split": protocol.get("split", ""), "rows": protocol.get("rows", {}),
             "metric": protocol.get("metric", ""), "relevance": protocol.get("relevance", ""),
             "no_relevant": protocol.get("queries_without_relevant", ""),
-            "selected": protocol["selected"]["on"], "captions": protocol.get("captions") or "",
+            "selected": chosen_on(protocol["selected"]), "captions": protocol.get("captions") or "",
         }  # fmt: skip
         status = RunFolder(path).status()
         entry = entries.setdefault(repr(description), {**description, "runs": 0, "made": {}})

@@ -17,6 +17,7 @@ from common.config import schema
 from common.config.run_config import NOT_IDENTITY
 from common.storage.run_folder import RunFolder
 from runners.evaluation.query_ap import measured_rows, read_query_ap
+from runners.evaluation.selection import chosen_on
 from runners.results.significance import Ranking, Sample, against_best, half_width, ranking
 from utils.errors import UserError
 from utils.files import atomic_path
@@ -71,6 +72,7 @@ class Row:
         alike: whether it is not distinguishable from the best; None where no test can be made.
         all_classes, unseen_only, harmonic: zero-shot measures, mAP@all; None where they do not
             apply. See :mod:`runners.evaluation.zero_shot`.
+        release_measures: ``eval.measure`` → mean over seeds, of those that all seeds have.
         results: of the runs, in the order of their seeds.
         several_encoders: whether the dataset has been run with several.
     """
@@ -98,6 +100,7 @@ class Row:
     unseen_only_std: float | None = None
     harmonic: float | None = None
     harmonic_std: float | None = None
+    release_measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     # no columns of the CSV, and not compared:
     results: tuple[Result, ...] = dataclasses.field(default=(), compare=False, repr=False)
     several_encoders: bool = dataclasses.field(default=False, compare=False)
@@ -183,7 +186,7 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
                     dataset=run["dataset"], method=run["method"], bits=run["bits"],
                     seed=run["seed"], direction=direction, backbone=run["backbone"],
                     map_all=value["expected"], worst=value["worst"], best=value["best"],
-                    selected_on=metrics["protocol"]["selected"]["on"],
+                    selected_on=chosen_on(metrics["protocol"]["selected"]),
                     split_hash=metrics["split_hash"],
                     train_s=metrics["timing"].get("train_s", 0.0), folder=folder.path,
                     report=report, metrics=metrics, config=configs[folder.path],
@@ -259,6 +262,7 @@ def summarize(results: Sequence[Result]) -> list[Row]:
             split_hashes=tuple(sorted({m.split_hash for m in members})),
             ci95=half_width(values),
             **zero_shot,
+            release_measures=_release_measures(members),
             results=tuple(members),
             several_encoders=encoders[members[0].dataset] > 1,
         )
@@ -271,6 +275,13 @@ def summarize(results: Sequence[Result]) -> list[Row]:
             compared.append(dataclasses.replace(row, **tests))
     order = operator.attrgetter("dataset", "direction", "method", "variant", "bits")
     return sorted(compared, key=order)
+
+
+def _release_measures(members: Sequence[Result]) -> dict[str, float]:
+    """Return the means over seeds of ``eval.measure``, where no seed lacks one."""
+    names = dict.fromkeys(name for m in members for name in m.report.get("compat", {}))
+    means = {n: mean_and_std(_at(m.report, ("compat", n)) for m in members)[0] for n in names}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def _sample(row: Row) -> Sample:
@@ -309,5 +320,10 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(names)
         for row in rows:
-            values = [getattr(row, name) for name in names]
-            writer.writerow([";".join(v) if isinstance(v, tuple) else v for v in values])
+            writer.writerow([_csv_value(getattr(row, name)) for name in names])
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        value = tuple(f"{name}={number}" for name, number in value.items())
+    return ";".join(value) if isinstance(value, tuple) else value

@@ -48,9 +48,13 @@ def print_metrics(result: dict[str, Any]) -> None:
 
 
 def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
-    """Print mAP at every cut, a line per direction; nothing where all rows are the only cut."""
+    """Print mAP at every cut, a line per direction, and the epochs where they are not one.
+
+    Nothing where all rows are the only cut, of one epoch.
+    """
     cuts = list(dict.fromkeys(cut for report in directions.values() for cut in report["map"]))
-    if cuts in ([], ["all"]):
+    own_epochs = len({report.get("epoch") for report in directions.values()}) > 1
+    if cuts in ([], ["all"]) and not own_epochs:
         return
     rows = []
     band = "{expected:.4f} ({worst:.4f} to {best:.4f})"
@@ -61,7 +65,9 @@ def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
     output = console()
     print_table(output, Table(title, ("direction", *(f"mAP@{cut}" for cut in cuts)), tuple(rows)))
     for direction, report in directions.items():
-        for note in _notes(report):
+        own = "".join(f"; {name} of {epoch}" for name, epoch in report.get("epochs", {}).items())
+        epoch = f"of epoch {report['epoch']}{own}"
+        for note in [*([epoch] if own or own_epochs else []), *_notes(report)]:
             text = f"{direction}: {note}"
             output.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
 
@@ -73,7 +79,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
     if beyond:
         notes.append(f"the database has {report['database']} rows; @{', @'.join(beyond)} means all")
     for policy, repeated in report.get("compat", {}).items():
-        notes.append(f"{policy} is {repeated['computes']}; ties by row number, codes as stored")
+        if isinstance(repeated, dict):  # of main.py metrics; a run's tables have them as columns
+            notes.append(f"{policy} is {repeated['computes']}; ties by row number, codes as stored")
     return notes
 
 

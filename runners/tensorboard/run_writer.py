@@ -107,7 +107,8 @@ class TensorBoardWriter:
         if record.measured is not None:
             on = record.measured.on
             scalars[f"map/{on}"] = record.measured.score
-            scalars |= {f"map/{on}/{name}": value for name, value in record.measured.map.items()}
+            parts = {**record.measured.map, **record.measured.cuts}
+            scalars |= {f"map/{on}/{name}": value for name, value in parts.items()}
         for tag, value in scalars.items():
             self.events.add_scalar(tag, value, record.epoch)
         self.events.flush()  # before the checkpoint says that the epoch is done
@@ -209,6 +210,10 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
         for direction, report in reports.items()
         for cut, band in report["map"].items()
     }
+    for direction, report in reports.items():
+        for name, value in report.get("compat", {}).items():
+            if value is not None:
+                figures[f"final/{name}/{direction}"] = value
     if all("all" in report["map"] for report in reports.values()):
         figures["final/map@all/mean"] = mean_map(reports)
     for direction, measures in (metrics.get("zero_shot") or {}).get("directions", {}).items():

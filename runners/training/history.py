@@ -23,12 +23,16 @@ class Measurement:
     Attributes:
         on: the rows that epochs are selected by, ``val`` or ``query``.
         score: mean of ``map``.
-        map: direction → expected mAP@all.
+        map: direction → value of ``by``.
+        by: what epochs are compared by, ``mAP@all`` or a measure such as ``kalenforn@all``.
+        cuts: where cuts have epochs of their own, cut or measure → mean over directions.
     """
 
     on: str
     score: float
     map: Mapping[str, float]
+    by: str = "mAP@all"
+    cuts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,11 @@ and real values give real distances, as in those repositories. They sum in float
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from common.metrics.compat.average_precision import (
     average_precision_first_k,
@@ -59,7 +61,8 @@ _MATRIX = (
 )
 POLICIES = {
     "kalenforn": Policy(
-        f"clip-based-cross-modal-hash, calc_map_k, also DSPH and TwDH: {_MATRIX}",
+        "clip-based-cross-modal-hash, calc_map_k, of its DCMHT, TwDH, DIMCH, UMoED and baseline: "
+        f"{_MATRIX}",
         cut="relevant",
         unanswered="nan",
     ),
@@ -70,8 +73,8 @@ POLICIES = {
         unanswered="nan",
     ),
     "mith": Policy(
-        "MITH, calc_map_k, also VTPH, DNPH and the loop version of DCHMT: AP over the first k "
-        "relevant rows, the ranking is not cut; a query without a relevant row counts 0",
+        "MITH, calc_map_k, also VTPH, DSPH, DNPH and the loop version of DCHMT: AP over the first "
+        "k relevant rows, the ranking is not cut; a query without a relevant row counts 0",
         cut="relevant",
         unanswered="zero",
     ),
@@ -128,26 +131,42 @@ def compat_map(
     if not isinstance(policy, Policy) and policy not in POLICIES:
         raise unknown_name("compat policy", policy, tuple(POLICIES))
     rule = policy if isinstance(policy, Policy) else POLICIES[policy]
+    check_cut(rule, at)
+    pairs = check_pairs(
+        query_codes, query_labels, database_codes, database_labels, rule.distance, rule.zero_mean
+    )
+    values = [
+        precisions(rule, at, ranked, relevant)
+        for ranked, relevant in pairs.ranked(order, memory_mb)
+    ]
+    return policy_mean(rule, torch.cat(values))
+
+
+def check_cut(rule: Policy, at: int | None) -> None:
+    """Refuse a k that a policy does not have.
+
+    Raises:
+        UserError: it says what is accepted.
+    """
     if at is not None and at < 1 and not (rule.cut == "slice" and at == -1):
         raise UserError(
             f"mAP@k got k = {at}; a whole number of rows from 1 is accepted, or None for all"
             + (", or -1 for all but the farthest row." if rule.cut == "slice" else ".")
         )
-    pairs = check_pairs(
-        query_codes, query_labels, database_codes, database_labels, rule.distance, rule.zero_mean
-    )
-    values = []
-    for ranked, relevant in pairs.ranked(order, memory_mb):
-        if rule.cut == "relevant":
-            precision = average_precision_first_k(ranked, relevant, at)
-        else:
-            cut = len(pairs.database) - 1 if at == -1 else at
-            precision = average_precision_in_top(ranked, relevant, cut)
-        # precision is above 0 as soon as one relevant row counts
-        empty = precision == 0
-        if rule.unanswered == "skip":
-            precision = precision[~empty]
-        elif rule.unanswered == "nan":
-            precision = precision.masked_fill(empty, torch.nan)
-        values.append(precision)
-    return float(torch.cat(values).mean())
+
+
+def precisions(rule: Policy, at: int | None, ranked: Tensor, relevant: Tensor) -> Tensor:
+    """Return AP float64 [q] of explicit rankings [q,N]; 0 for a query where no row counts."""
+    if rule.cut == "relevant":
+        return average_precision_first_k(ranked, relevant, at)
+    return average_precision_in_top(ranked, relevant, ranked.shape[1] - 1 if at == -1 else at)
+
+
+def policy_mean(rule: Policy, values: Tensor) -> float:
+    """Return the mean of AP [Q] as a policy takes it: NaN where it says so, or skips all."""
+    empty = values == 0  # AP is above 0 as soon as one relevant row counts
+    if rule.unanswered == "skip":
+        values = values[~empty]
+    elif rule.unanswered == "nan" and bool(empty.any()):
+        return math.nan
+    return float(values.mean())

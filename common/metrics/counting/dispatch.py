@@ -20,7 +20,7 @@ from common.metrics.packed import PackedRows
 from utils.errors import UserError, unknown_name
 
 BACKENDS = ("auto", "torch", "numba")
-_WORTH_COMPILED = 20_000_000  # pairs; below, loading the compiled code takes longer than counting
+WORTH_COMPILED = 20_000_000  # pairs; below, loading the compiled code takes longer than counting
 
 
 def count_histograms(
@@ -100,7 +100,7 @@ def _count(
     for block in (database,) if isinstance(database, PackedRows) else database:
         check_comparable((query.bits, block.bits), (query.classes, block.classes))
         rows += len(block)
-        worth_it = not in_memory or len(query) * len(block) >= _WORTH_COMPILED
+        worth_it = not in_memory or len(query) * len(block) >= WORTH_COMPILED
         if backend == "numba" or (backend == "auto" and target.type == "cpu" and worth_it):
             from common.metrics.counting import numba_backend
 

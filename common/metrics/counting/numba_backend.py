@@ -128,7 +128,7 @@ def _popcount_of(context: Any, word: Any) -> Any:
     return word(word), generate
 
 
-_popcount: Any = intrinsic(_popcount_of)
+popcount: Any = intrinsic(_popcount_of)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -229,15 +229,15 @@ def _make_keys(
     m0, a0 = query_words[0, q], row_words[0, left : left + n]
     if len(row_words) == 1:
         for j in range(n):
-            key[j] = np.uint32(_popcount(m0 ^ a0[j])) + np.uint32(s[j])
+            key[j] = np.uint32(popcount(m0 ^ a0[j])) + np.uint32(s[j])
         return
     m1, a1 = query_words[1, q], row_words[1, left : left + n]
     for j in range(n):
-        key[j] = np.uint32(_popcount(m0 ^ a0[j]) + _popcount(m1 ^ a1[j])) + np.uint32(s[j])
+        key[j] = np.uint32(popcount(m0 ^ a0[j]) + popcount(m1 ^ a1[j])) + np.uint32(s[j])
     for w in range(2, len(row_words)):
         word, rows = query_words[w, q], row_words[w, left : left + n]
         for j in range(n):
-            key[j] += np.uint32(_popcount(word ^ rows[j]))
+            key[j] += np.uint32(popcount(word ^ rows[j]))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -262,15 +262,15 @@ def _make_pairs(
     a0, b0 = row_words[0, left : left + n], row_words[0, right : right + n]
     if len(row_words) == 1:
         for j in range(n):
-            a = np.uint32(_popcount(m0 ^ a0[j])) + np.uint32(s[j])
-            pair[j] = a * scale + np.uint32(_popcount(m0 ^ b0[j])) + np.uint32(t[j])
+            a = np.uint32(popcount(m0 ^ a0[j])) + np.uint32(s[j])
+            pair[j] = a * scale + np.uint32(popcount(m0 ^ b0[j])) + np.uint32(t[j])
         return
     if len(row_words) == 2:
         m1 = query_words[1, q]
         a1, b1 = row_words[1, left : left + n], row_words[1, right : right + n]
         for j in range(n):
-            a = np.uint32(_popcount(m0 ^ a0[j]) + _popcount(m1 ^ a1[j])) + np.uint32(s[j])
-            b = np.uint32(_popcount(m0 ^ b0[j]) + _popcount(m1 ^ b1[j])) + np.uint32(t[j])
+            a = np.uint32(popcount(m0 ^ a0[j]) + popcount(m1 ^ a1[j])) + np.uint32(s[j])
+            b = np.uint32(popcount(m0 ^ b0[j]) + popcount(m1 ^ b1[j])) + np.uint32(t[j])
             pair[j] = a * scale + b
         return
     _make_keys(query_words, q, row_words, left, s, pair)
