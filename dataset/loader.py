@@ -105,7 +105,7 @@ class SplitView(Dataset):
             inputs: images and texts, or their features; None for neither.
             augment: one of :data:`~dataset.augmentation.AUGMENTATIONS`, drawn anew per image and
                 epoch.
-            captions: ``first``, or ``random``: one drawn per access.
+            captions: ``first``, or ``random``: one drawn per access, by (seed, epoch, position).
             caption_rows: int [n], the row whose captions each position gets (see
                 :mod:`dataset.caption_noise`); None = its own.
             extras: further arrays [N,…] for ``Batch.extras``.
