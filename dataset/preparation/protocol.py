@@ -63,12 +63,14 @@ class ListFiles:
         database: None: every labelled row that is no query.
         database_needed: whether the database's list must exist; if not, the database is every
             labelled row that is no query.
+        fields: part → fields of a line with tabs that make it a row; shorter ones are left out.
     """
 
     train: str
     query: str
     database: str | None = None
     database_needed: bool = True
+    fields: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 Order = Callable[[Sequence[str]], Sequence[int]]

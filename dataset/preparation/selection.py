@@ -159,7 +159,7 @@ def read_lists(protocol: Protocol, folders: Sequence[Path]) -> dict[str, ListedR
                 f"The split '{protocol.name}' needs the published list '{name}' (or '{name}.gz') "
                 f"in '{folders[0]}'; put it there, or give its folder as dataset.split.lists=DIR."
             )
-        read[part] = read_list(file)
+        read[part] = read_list(file, lists.fields.get(part, 0))
     widths = {part: rows.labels.shape[1] for part, rows in read.items()}
     if len(set(widths.values())) > 1:
         described = ", ".join(f"{part} {width}" for part, width in widths.items())
