@@ -17,9 +17,10 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.images import FileImages
 from dataset.preparation.lists import ListedRows, find_list, read_list
+from dataset.sources.list_protocols import PUBLISHED
 from dataset.splits import SplitManifest
 from dataset.tables import read_lines
-from utils.errors import UserError
+from utils.errors import UserError, unknown_name
 from utils.files import file_digest
 
 
@@ -40,6 +41,8 @@ class ListsConfig:
 
     Attributes:
         root: the folder with the lists, and where the paths in them start.
+        published: name of published lists (``imagenet100``, ``imagenet100_fire``, ``voc2012``),
+            whose numbers the lists must have; null: any.
         train, query: list files.
         database: list file; None: every listed row that is no query.
         image_root: where the paths start, if not at ``root``.
@@ -49,6 +52,7 @@ class ListsConfig:
     """
 
     root: str = ""
+    published: str | None = None
     train: str = "train.txt"
     query: str = "test.txt"
     database: str | None = "database.txt"
@@ -57,14 +61,19 @@ class ListsConfig:
     class_names_file: str | None = None
     split: ListSplit = ListSplit()
 
+    def __post_init__(self) -> None:
+        if self.published is not None and self.published not in PUBLISHED:
+            raise unknown_name("lists (dataset.published)", self.published, PUBLISHED)
+
 
 @DATASETS.register("lists", config=ListsConfig)
 def build(config: ListsConfig, name: str) -> HashDataset:
     """Pictures in published list files, `path label-bits`, one file per part.
 
     Raises:
-        UserError: a list is missing or broken, lists that contradict each other, a picture in two
-            parts that must be apart, or a first picture that is not where its path says.
+        UserError: a list is missing or broken, lists that contradict each other or have other
+            numbers than the published ones, a picture in two parts that must be apart, or a first
+            picture that is not where its path says.
     """
     if not config.root:
         raise UserError("dataset.root is not set; give the folder that holds the lists.")
@@ -82,6 +91,7 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     files = ", ".join(f"{listed.file.name} {file_digest(listed.file)}" for listed in parts.values())
     split = SplitManifest(**rows, rule=f"lists {files}")
     split.check(len(row_of), "the lists")
+    _check_published(config, {**split.counts, "classes": labels.shape[1]})
     images = FileImages(tuple(row_of), image_root, config.archive)
     images.check_first(parts["train"].file)
     return HashDataset(
@@ -92,6 +102,19 @@ def build(config: ListsConfig, name: str) -> HashDataset:
         multi_label=bool((labels.sum(1) > 1).any()),
         split=split,
     )
+
+
+def _check_published(config: ListsConfig, counts: dict[str, int]) -> None:
+    """Refuse lists of other numbers than the published lists have that they are said to be."""
+    if config.published is None:
+        return
+    known = PUBLISHED[config.published].counts
+    differ = [f"{counts[k]:,} {k} instead of {n:,}" for k, n in known.items() if counts[k] != n]
+    if differ:
+        raise UserError(
+            f"The lists in '{config.root}' are not those of dataset.published={config.published}: "
+            f"{', '.join(differ)}; get the published ones, or give dataset.published=null."
+        )
 
 
 def _read(config: ListsConfig, root: Path) -> dict[str, ListedRows]:

@@ -120,7 +120,7 @@ class SplitView(Dataset):
             rows: int [n], row numbers in the dataset of N rows.
             labels: float [N,C].
             inputs: images and texts, or their features; None for neither.
-            captions: ``first``, or ``random``: one drawn per access.
+            captions: ``first``, or ``random``: one drawn per access, by (seed, epoch, position).
             caption_rows: int [n], the row whose captions each position gets (see
                 :mod:`dataset.caption_noise`); None = its own.
             extras: further arrays [N,…] for ``Batch.extras``.

@@ -58,8 +58,8 @@ class MatConfig:
         class_names_file: one class name per line; the default file need not be there.
         second_caption_file: a caption made from each row's picture (``.mat`` or ``.txt``); the
             default file need not be there.
-        on_unlabelled: rows without any label: ``error``, or ``drop`` them (the split then counts
-            the rows that are left).
+        on_unlabelled: rows without any label: ``error``, ``drop`` them (the split then counts the
+            rows that are left), or ``keep`` them, as the releases do: relevant to no query.
         split: see :class:`dataset.splits.SplitConfig`.
     """
 
@@ -83,9 +83,9 @@ def build(config: MatConfig, name: str) -> HashDataset:
             row has no label, the first picture is not where its path says, the split does not fit.
     """
     root = dataset_folder(config.root, "the .mat files")
-    if config.on_unlabelled not in ("error", "drop"):
+    if config.on_unlabelled not in ("error", "drop", "keep"):
         raise UserError(
-            f"dataset.on_unlabelled={config.on_unlabelled}: 'error' or 'drop' is needed."
+            f"dataset.on_unlabelled={config.on_unlabelled}: 'error', 'drop' or 'keep' is needed."
         )
     images = _images(config, root)
     texts = _captions(_existing(root, config.caption_file, "caption_file"), len(images))
@@ -102,11 +102,12 @@ def build(config: MatConfig, name: str) -> HashDataset:
         raise UserError(f"The files in '{root}' differ in length: {lengths} rows; they must agree.")
     class_names = _class_names(config, root, labels.shape[1])
     unlabelled = np.flatnonzero(labels.sum(1) == 0)
-    if len(unlabelled):
+    if len(unlabelled) and config.on_unlabelled != "keep":
         if config.on_unlabelled == "error":
             raise UserError(
                 f"'{root / config.label_file}': {len(unlabelled)} of {len(labels)} rows carry no "
-                f"label, row {unlabelled[0]} first; dataset.on_unlabelled=drop leaves them out."
+                f"label, row {unlabelled[0]} first; dataset.on_unlabelled=drop leaves them out, "
+                "keep lets them stay, relevant to no query."
             )
         labelled = np.setdiff1d(np.arange(len(labels)), unlabelled)
         labels, texts = labels[labelled], [texts[row] for row in labelled]
@@ -253,11 +254,12 @@ def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ..
 
 
 def strings_per_row(array: np.ndarray, n_rows: int, path: Path) -> list[tuple[str, ...]]:
-    """Return the strings of each row, blanks stripped, empty ones left out.
+    """Return the strings of each row, without the blanks at their ends that .mat files pad with.
 
     Accepted for n rows: n strings in any orientation; n cells, each a string, an array of strings
     or nested cells; a matrix [n,k] of k strings per row; one cell around any of these. A row of
-    blanks only gives one empty string. ``n_rows`` decides which axis counts where both could.
+    blanks only gives one empty string. ``n_rows`` decides which axis counts where both could. Empty
+    strings of a matrix are padding and left out; a cell has as many strings as it has captions.
 
     Raises:
         UserError: something in it is not text.
@@ -270,8 +272,8 @@ def strings_per_row(array: np.ndarray, n_rows: int, path: Path) -> list[tuple[st
         array = array.reshape(1)
     rows = []
     for row, cell in enumerate(array):
-        strings = [string.strip() for string in _strings(cell, row, path)]
-        rows.append(tuple(filter(None, strings)) or ("",))
+        strings = [string.rstrip() for string in _strings(cell, row, path)]
+        rows.append(tuple(strings if array.dtype == object else filter(None, strings)) or ("",))
     return rows
 
 

@@ -148,6 +148,7 @@ class Runner(ABC):
 
     def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
         config, experiment = self.config, self.experiment
+        experiment.eval_pass = selection.epoch or 0
         clock, split = Clock(), experiment.split
         with clock.phase("encode_s"):
             query, database = self.code_set("query"), self.code_set("database")
@@ -201,12 +202,20 @@ class Runner(ABC):
             "split": split.rule,
             "rows": {p: len(getattr(split, p)) for p in ("train", "val", "query", "database")},
             "selected": selection.as_json(),
-            "captions": "first" if self.experiment.dataset.texts is not None else None,
+            "captions": self._captions(),
             "skipped_images": len(self.experiment.inputs.unreadable),
             **({"other_inputs": auxiliary} if auxiliary else {}),
             **self.experiment.model.protocol_notes(auxiliary),
             **self.notes(),
         }
+
+    def _captions(self) -> str | None:
+        """Return which caption of a row was encoded: ``first``, ``random``; None without texts."""
+        texts = self.experiment.dataset.texts
+        if texts is None:
+            return None
+        several = any(len(row) > 1 for row in texts)
+        return self.config.data.eval_captions if several else "first"
 
     def notes(self) -> dict[str, Any]:
         """Return entries of ``protocol`` in ``metrics.json`` that only this procedure has."""

@@ -30,6 +30,9 @@ from utils.heartbeat import heartbeat
 
 log = logging.getLogger("hashing")
 
+EVALUATION = 1 << 40
+"""Added to the seed of captions of evaluation, which are drawn apart from those of training."""
+
 
 @dataclasses.dataclass
 class Experiment:
@@ -40,6 +43,8 @@ class Experiment:
         generated: rows that are trained on beside those of the split, or None.
         backbone_name: how results call the encoder.
         inputs_s: seconds spent on decoding images, and on finding or computing features.
+        eval_pass: what captions of evaluation are drawn for, with ``data.eval_captions=random``:
+            the number of epochs that the model evaluated has seen.
     """
 
     config: RunConfig
@@ -53,6 +58,7 @@ class Experiment:
     generated: GeneratedRows | None
     backbone_name: str
     inputs_s: float = 0.0
+    eval_pass: int = 0
 
     @classmethod
     def build(cls, config: RunConfig, device: torch.device | str | None = None) -> Experiment:
@@ -108,6 +114,7 @@ class Experiment:
     def view(self, part: str, train: bool = False, noise: bool | None = None) -> SplitView:
         """Return the rows of ``part``; with ``train``, images and captions as in training.
 
+        Others have those of evaluation, and training rows that are only looked at the first.
         ``noise``: whether captions are shuffled as ``data.caption_noise`` says; for training only,
         unless given.
         """
@@ -116,11 +123,12 @@ class Experiment:
         shuffled = None
         if data.caption_noise > 0 and (train if noise is None else noise):
             shuffled = shuffled_captions(rows, data.caption_noise, self.config.seed)
-        return SplitView(
+        evaluated = "first" if part == "train" else data.eval_captions
+        view = SplitView(
             rows,
             labels,
             inputs,
-            captions=data.captions if train else "first",
+            captions=data.captions if train else evaluated,
             caption_rows=shuffled,
             extras=self.dataset.extras,
             auxiliary={
@@ -128,8 +136,10 @@ class Experiment:
                 for name, entry in self.inputs.auxiliary.items()
                 if part in entry.inputs.parts
             },
-            seed=self.config.seed,
+            seed=self.config.seed if train else self.config.seed + EVALUATION,
         )
+        view.set_epoch(0 if train else self.eval_pass)
+        return view
 
     def eval_batches(
         self, view: SplitView, positions: Sequence[int] | None = None

@@ -172,7 +172,7 @@ class StandardRunner(Runner):
                 set_epoch(loader, epoch)
                 with self.train_clock.phase("step_s"):  # less what batches are waited for
                     loss, rates = self._train_epoch(loader, epoch, steps)
-                state.epoch = epoch + 1
+                state.epoch = self.experiment.eval_pass = epoch + 1
                 seconds = time.perf_counter() - start
                 with self.train_clock.phase("select_s"):
                     measured = self._evaluate_epoch()

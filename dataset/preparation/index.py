@@ -13,6 +13,8 @@ in the file             type                 content
 ``image_bytes``         int64 [N]            size of each image file; -1: it was missing
 ``image_sha256``        uint8 [N,16]         first half of the SHA-256 of its content
 ``class_sets/…``        text                 see ``Rows``; likewise ``subsets/…``, ``extras/…``
+``variants/…``          text [M]             other texts of all rows, as ``texts``; their offsets in
+                                             ``variant_offsets/…``
 ======================= ==================== =====================================================
 
 Attributes of the file: ``format``, ``dataset``, ``layout`` (``official`` or ``mat``), ``content``
@@ -25,7 +27,7 @@ import dataclasses
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,22 @@ class Index:
             )
         return self.rows.subsets[name]
 
+    def texts(self, variant: str = "") -> tuple[tuple[str, ...], ...] | None:
+        """Return the texts of all rows, or those that the variant of this name has.
+
+        Raises:
+            UserError: the index has no such texts.
+        """
+        if not variant or self.layout == MAT:
+            return self.rows.texts
+        if variant not in self.rows.variants:
+            raise UserError(
+                f"The index of {self.dataset} has no texts called '{variant}' (there: "
+                f"{', '.join(self.rows.variants) or 'none'}); it was made before they were: "
+                "prepare the dataset again."
+            )
+        return self.rows.variants[variant]
+
     def save(self, path: Path) -> None:
         """Write the index atomically; equal indices become equal files."""
         import h5py
@@ -110,9 +128,7 @@ class Index:
         yield "labels", rows.labels
         yield "class_names", rows.class_names
         if rows.texts is not None:
-            offsets = np.cumsum([0, *map(len, rows.texts)], dtype=np.int64)
-            yield "texts", tuple(text for texts in rows.texts for text in texts)
-            yield "text_offsets", offsets
+            yield from zip(("texts", "text_offsets"), _flat(rows.texts), strict=True)
         if rows.attributes is not None:
             yield "attributes", rows.attributes.values
             yield "attribute_names", rows.attributes.names
@@ -121,6 +137,15 @@ class Index:
         for group in ("class_sets", "subsets", "extras"):
             values = getattr(rows, group)
             yield from ((f"{group}/{name}", values[name]) for name in sorted(values))
+        for name in sorted(rows.variants):
+            names = f"variants/{name}", f"variant_offsets/{name}"
+            yield from zip(names, _flat(rows.variants[name]), strict=True)
+
+
+def _flat(texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return all texts of N rows one after the other, and offsets int64 [N+1]."""
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    return tuple(text for row in texts for text in row), offsets
 
 
 def index_file(root: Path, dataset: str) -> Path:
@@ -179,8 +204,7 @@ def _read(file: Any, dataset: str, layout: str) -> Index:
             class_names, _strings(file["attribute_names"]), file["attributes"][()]
         )
     if "texts" in file:
-        flat, offsets = _strings(file["texts"]), file["text_offsets"][()].tolist()
-        texts = tuple(flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True))
+        texts = _by_row(file["texts"], file["text_offsets"])
     groups = {name: file.get(name, {}) for name in ("class_sets", "subsets", "extras")}
     rows = Rows(
         keys=_strings(file["keys"]),
@@ -192,8 +216,18 @@ def _read(file: Any, dataset: str, layout: str) -> Index:
         class_sets={name: _strings(value) for name, value in groups["class_sets"].items()},
         subsets={name: value[()] for name, value in groups["subsets"].items()},
         extras={name: value[()] for name, value in groups["extras"].items()},
+        variants={
+            name: _by_row(value, file[f"variant_offsets/{name}"])
+            for name, value in file.get("variants", {}).items()
+        },
     )
     return Index(dataset, layout, rows, file["image_bytes"][()], file["image_sha256"][()])
+
+
+def _by_row(stored: Any, offsets: Any) -> tuple[tuple[str, ...], ...]:
+    """Return the texts of every row."""
+    flat, bounds = _strings(stored), offsets[()].tolist()
+    return tuple(flat[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True))
 
 
 def _strings(stored: Any) -> tuple[str, ...]:
@@ -213,7 +247,7 @@ def check_rows(rows: Rows, dataset: str) -> Rows:
     counts = {"keys": len(rows.keys), "labels": len(rows.labels)}
     if rows.texts is not None:
         counts["texts"] = len(rows.texts)
-    for group in ("subsets", "extras"):
+    for group in ("subsets", "extras", "variants"):
         counts.update({f"{group}.{k}": len(v) for k, v in getattr(rows, group).items()})
     wrong = {name: count for name, count in counts.items() if count != n}
     if wrong:

@@ -1,13 +1,15 @@
 """Published list files: one row a line, with its path and its label bits.
 
 ``path 0 1 0 …`` (DeepHash-pytorch, HashNet), or with tabs ``path⇥0 1 0 …⇥…⇥features`` (PZSH, which
-reads the first and the second field and, of three or more, the last). Either may be a ``.gz``.
+reads the first and the second field and, of three or more, the last). Either may be a ``.gz``. PZSH
+skips lines of too few fields, fewer than three where it trains and fewer than two elsewhere.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 
 from utils.errors import UserError
 
+log = logging.getLogger("hashing")
 SUFFIXES = ("", ".gz")
 MOST_CHARACTERS = 1 << 20  # of a line: 768 numbers take 20,000
 
@@ -46,15 +49,29 @@ def find_list(folders: Sequence[Path], name: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def read_list(file: Path) -> ListedRows:
+def read_list(file: Path, fields: int = 0) -> ListedRows:
     """Read a list file.
+
+    Args:
+        file: to read.
+        fields: where the file has tabs, lines of fewer fields are left out, and counted in the log;
+            of lines that need no third field none has features unless all have.
 
     Raises:
         UserError: the file cannot be read, holds no row, or a line (named) lacks its labels, has
             another number of them than the first line, or holds something else than 0 and 1.
     """
     paths, labels, features = [], [], []
-    for number, line in _lines(file):
+    lines = list(_lines(file))
+    if fields and any("\t" in line for _, line in lines):
+        complete = [(n, line) for n, line in lines if line.count("\t") + 1 >= fields]
+        if len(complete) < len(lines):
+            log.warning(
+                "'%s': %d of %d lines have fewer than %d fields and are left out",
+                file, len(lines) - len(complete), len(lines), fields,
+            )  # fmt: skip
+        lines = complete
+    for number, line in lines:
         location = f"'{file}' line {number}"
         path, bits, numbers = _fields(line)
         row = _bits(bits)
@@ -73,7 +90,9 @@ def read_list(file: Path) -> ListedRows:
         features.append(_numbers(numbers, location) if numbers is not None else None)
     if not paths:
         raise UserError(f"List file '{file}' holds no row.")
-    return ListedRows(tuple(paths), np.stack(labels), _stack(features, file), file)
+    some_lack = 0 < fields < 3 and any(row is None for row in features)
+    stacked = None if some_lack else _stack(features, file)
+    return ListedRows(tuple(paths), np.stack(labels), stacked, file)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

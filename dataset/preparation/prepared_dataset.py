@@ -141,7 +141,7 @@ def as_dataset(
         class_names=selection.class_names,
         multi_label=source.multi_label,
         split=split,
-        texts=None if rows.texts is None else [rows.texts[r] or ("",) for r in selection.rows],
+        texts=selection.texts,
         attributes=None if attributes is None else attributes.for_classes(selection.class_names),
         attribute_names=() if attributes is None else attributes.names,
         seen_classes=selection.seen_classes,

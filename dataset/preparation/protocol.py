@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,12 +17,13 @@ class Selection:
 
     Attributes:
         index: the index of the dataset.
-        rows: int64 [n], row numbers of the index, ascending.
+        rows: int64 [n], row numbers of the index, in the protocol's order.
         labels: float32 [n,C].
         class_names: C names.
         seen_classes: numbers of the classes that may be trained on; empty: all.
         listed: part → rows of the selection (not of the index) that its list file names, in the
             order of the file.
+        texts: for each of the n rows its captions, at least one; None for image-only data.
     """
 
     index: Index
@@ -31,6 +32,7 @@ class Selection:
     class_names: tuple[str, ...]
     seen_classes: tuple[int, ...] = ()
     listed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    texts: list[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,12 +63,79 @@ class ListFiles:
         database: None: every labelled row that is no query.
         database_needed: whether the database's list must exist; if not, the database is every
             labelled row that is no query.
+        fields: part → fields of a line with tabs that make it a row; shorter ones are left out.
     """
 
     train: str
     query: str
     database: str | None = None
     database_needed: bool = True
+    fields: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+Order = Callable[[Sequence[str]], Sequence[int]]
+"""The keys of rows → their positions in the order that the draw counts by."""
+
+
+def as_strings(keys: Sequence[str]) -> Sequence[int]:
+    """Return the order of numbers that are sorted as strings.
+
+    >>> [["1", "2", "10", "11", "100"][i] for i in as_strings(["1", "2", "10", "11", "100"])]
+    ['1', '10', '100', '11', '2']
+    """
+    return sorted(range(len(keys)), key=lambda row: keys[row])
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """What the texts of a protocol are made of.
+
+    Attributes:
+        source: in words.
+        kept: which tags stay, in words.
+        absent: what stands for the text of a row without one, in words.
+        variant: the texts of the index that are used, a key of ``Rows.variants``; empty: ``texts``.
+        when_none: the text of a row without one.
+        several: whether a row has several texts, of which one is drawn.
+    """
+
+    source: str
+    kept: str = "none"
+    absent: str = "cannot occur"
+    variant: str = ""
+    when_none: str = ""
+    several: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """What a release says of its rows, in words; the numbers are the protocol's.
+
+    Attributes:
+        order: of the rows, before anything is drawn.
+        rule: how they are drawn; ``{query}`` and ``{train}`` stand for the protocol's numbers.
+        generator: what draws them; None: nothing is drawn.
+        seeded: whether the release seeds its generator; if not, ours is one draw of many.
+        numbers: the counts that are known, of ``total``, ``query``, ``train``, ``database``.
+        contains_train: whether training rows are in the database; None: unknown.
+        contains_query: the same of queries.
+        unlabelled: what becomes of rows without a label; None: unknown.
+        labels: how labels are used.
+        seen_classes: how many classes are trained on, where others exist.
+        painted: generated rows of unseen classes that are trained on besides.
+    """
+
+    order: str
+    rule: str
+    generator: str | None = None
+    seeded: bool = True
+    numbers: tuple[str, ...] = ("total", "query", "train", "database")
+    contains_train: bool | str | None = True
+    contains_query: bool | str | None = False
+    unlabelled: str | None = "cannot occur"
+    labels: str | None = "one-hot"
+    seen_classes: int | None = None
+    painted: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +162,10 @@ class Protocol:
         note: a caveat of results under this protocol, such as a leak.
         overlap: whether queries may stand in the database or among the training rows: for
             reproducing released faults only.
+        order: of the rows, which the draw counts by; None: the order of the index. Rows of a
+            ``.mat`` file keep theirs.
+        texts: None: the texts of the index, as they are.
+        stated: the release's words for all this; None: no release.
     """
 
     name: str
@@ -111,3 +184,6 @@ class Protocol:
     per_class: Mapping[str, int] = dataclasses.field(default_factory=dict)
     note: str = ""
     overlap: bool = False
+    order: Order | None = None
+    texts: Texts | None = None
+    stated: Stated | None = None

@@ -62,6 +62,8 @@ class Rows:
         class_sets: name → class names, e.g. the seen classes of a zero-shot split.
         subsets: name → bool [N], e.g. the official training rows, or the rows with enough tags.
         extras: name → array with N rows, handed on in ``HashDataset.extras``.
+        variants: name → other texts of the rows, which a protocol may use instead (see
+            ``Protocol.texts``).
     """
 
     keys: tuple[str, ...]
@@ -73,6 +75,7 @@ class Rows:
     class_sets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     subsets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    variants: Mapping[str, tuple[tuple[str, ...], ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -6,11 +6,13 @@ The counting rules are those of :mod:`dataset.splits` with the protocol's number
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import numpy as np
 
 from dataset.preparation.protocol import Draw, Protocol, Selection
 from dataset.splits import SplitConfig, SplitManifest, make_split
+from utils.errors import UserError
 
 REST = "rest"
 """Name of the rows that are no query (and, without ``train_in_database``, no training row)."""
@@ -28,40 +30,43 @@ per_class: Draw = functools.partial(_counted, "per_class")
 seen_unseen: Draw = functools.partial(_counted, "seen_unseen")
 
 
-def cross_modal(
-    rows: int, labels: int, mith: tuple[int, int, int],
-    classes: tuple[str, ...] | None = None, mith_keep: str | None = None,
-) -> tuple[Protocol, ...]:  # fmt: skip
-    """Return the cross-modal papers' protocols: rows permuted, database = all that are no query.
+def in_turn(database: Literal["rest", "train, rest", "train", "by class"]) -> Draw:
+    """Return the rule that shuffles the rows of every class in turn, as DeepHash-pytorch and FIRe.
+
+    The first ``protocol.query`` rows of a class are queries, the next ``protocol.train`` are for
+    training. Parts are in the order drawn, class after class.
 
     Args:
-        rows: published number of rows.
-        labels: published number of classes.
-        mith: published numbers of rows, query rows and training rows of MITH.
-        classes: see :class:`~dataset.preparation.protocol.Protocol`.
-        mith_keep: the subset that MITH's rows belong to; None: all rows.
+        database: ``rest``: all others; ``train, rest``: all training rows, then all others;
+            ``by class``: the same rows, class after class; ``train``: the training rows alone.
     """
 
-    def permuted(
-        name: str, papers: str, seed: int, sizes: tuple[int, int, int], keep: str | None = None,
-        note: str = "",
-    ) -> Protocol:  # fmt: skip
-        rows, query, train = sizes
-        return Protocol(
-            name, papers, permutation, seed, query, train, classes=classes, keep=keep, note=note,
-            published={
-                "rows": rows, "classes": labels, "train": train, "query": query,
-                "database": rows - query,
-            },
-        )  # fmt: skip
+    def draw(selection: Selection, protocol: Protocol) -> SplitManifest:
+        random = np.random.RandomState(protocol.seed)
+        query, train = protocol.query or 0, protocol.train or 0
+        parts: dict[str, list[np.ndarray]] = {"query": [], "train": [], "rest": [], "others": []}
+        for c, name in enumerate(selection.class_names):
+            rows = random.permutation(np.flatnonzero(selection.labels[:, c]))
+            if query < 1 or train < 1 or query + train > len(rows):
+                raise UserError(
+                    f"dataset.split.query={query} and dataset.split.train={train} rows per class "
+                    f"are not to be had of class '{name}', which has {len(rows)}; give fewer, at "
+                    "least 1 of each."
+                )
+            ends = np.split(rows, [query, query + train])
+            for part, members in zip(parts, (*ends, rows[query:]), strict=True):
+                parts[part].append(members)
+        joined = {part: np.concatenate(members) for part, members in parts.items()}
+        databases = {
+            "rest": joined["rest"],
+            "train, rest": np.concatenate([joined["train"], joined["rest"]]),
+            "by class": joined["others"],
+            "train": joined["train"],
+        }
+        rule = f"the rows of every class shuffled in turn, seed {protocol.seed}"
+        return SplitManifest(joined["train"], joined["query"], databases[database], rule=rule)
 
-    sizes, uncut = (rows, 5000, 10000), "TwDH states mAP@5000 of an uncut ranking"
-    return (
-        permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, sizes),
-        permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, (rows, 5120, 10240)),
-        permuted("mith", "MITH, VTPH", 1, mith, mith_keep),
-        permuted("twdh", "TwDH", 1814, sizes, note=uncut),
-    )
+    return draw
 
 
 def by_subsets(

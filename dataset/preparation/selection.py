@@ -51,7 +51,7 @@ def select(
         used = named if "database" in listed else named | (used & labels.any(1))
     elif not protocol.keep_unlabelled:
         used = used & labels.any(1)
-    rows = np.flatnonzero(used)
+    rows = _ordered(np.flatnonzero(used), index, protocol)
     if not len(rows):
         raise UserError(f"The split '{protocol.name}' keeps no row of {source.name}.")
     position = np.full(len(labels), -1, np.int64)
@@ -60,7 +60,25 @@ def select(
     return Selection(
         index, rows, labels[rows].astype(np.float32), names, _seen(index, protocol, names),
         {part: position[index_rows] for part, index_rows in listed.items()},
+        _texts(rows, index, protocol),
     )  # fmt: skip
+
+
+def _ordered(rows: np.ndarray, index: Index, protocol: Protocol) -> np.ndarray:
+    """Return rows of the index in the protocol's order; a .mat file has its own."""
+    if protocol.order is None or index.layout == MAT:
+        return rows
+    keys = index.rows.keys
+    return rows[np.asarray(protocol.order([keys[row] for row in rows]), dtype=np.int64)]
+
+
+def _texts(rows: np.ndarray, index: Index, protocol: Protocol) -> list[tuple[str, ...]] | None:
+    """Return the protocol's texts of rows of the index, or None."""
+    texts = index.texts(protocol.texts.variant if protocol.texts else "")
+    if texts is None:
+        return None
+    absent = (protocol.texts.when_none if protocol.texts and index.layout != MAT else "",)
+    return [texts[row] or absent for row in rows]
 
 
 def draw(selection: Selection, protocol: Protocol) -> SplitManifest:
@@ -141,7 +159,7 @@ def read_lists(protocol: Protocol, folders: Sequence[Path]) -> dict[str, ListedR
                 f"The split '{protocol.name}' needs the published list '{name}' (or '{name}.gz') "
                 f"in '{folders[0]}'; put it there, or give its folder as dataset.split.lists=DIR."
             )
-        read[part] = read_list(file)
+        read[part] = read_list(file, lists.fields.get(part, 0))
     widths = {part: rows.labels.shape[1] for part, rows in read.items()}
     if len(set(widths.values())) > 1:
         described = ", ".join(f"{part} {width}" for part, width in widths.items())

@@ -159,7 +159,7 @@ def _statements(config: PreparedConfig, index: Index, root: Path) -> Iterator[Fi
     old, new = index.rows, rows
     differ = [
         name
-        for name in ("keys", "paths", "class_names", "texts")
+        for name in ("keys", "paths", "class_names", "texts", "variants")
         if getattr(old, name) != getattr(new, name)
     ]
     if old.labels.shape != new.labels.shape:

@@ -10,6 +10,7 @@ from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import Protocol
 from dataset.preparation.source import OfficialFile
+from dataset.sources import list_protocols
 from dataset.sources.cifar_records import RecordSource
 
 FOLDER = "cifar-100-binary"
@@ -43,6 +44,7 @@ class Cifar100(RecordSource):
             rules.per_class, 0, query=50, train=100, train_in_database=False,
             published={**_ALL, "train": 10_000, "query": 5000, "database": 45_000},
             per_class={"train": 100, "query": 50, "database": 450},
+            stated=list_protocols.SHC,
         ),
         Protocol(
             "official", "the publisher's halves: train and database, queries",

@@ -1,12 +1,13 @@
 """COCO 2017: Lin et al., ECCV 2014; 123,287 photos of 80 kinds of things, five sentences each.
 
 Rows: train2017, then val2017, each by image id. Labels: a class is on where at least one instance
-of it is annotated, crowds included; 122,218 photos have one. Captions in the order of their ids.
+of it is annotated, crowds included; 122,218 photos have one. Captions in the order of the file.
 COCO 2014 has the same photos under other names, so lists of 2014 are read by id.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
-from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.protocol import ListFiles, Protocol, Texts
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
+from dataset.sources import cross_modal_protocols as cross_modal
+from dataset.sources import list_protocols
 from dataset.tables import read_json
 from utils.errors import UserError
 
@@ -54,6 +57,24 @@ _FILES = (
     ),
 )
 _ROWS = 122_218
+_ORDER = "train2017 by picture number, then val2017 by picture number"
+_CAPTIONS = Texts("captions of the annotation file, five to seven a picture", several=True)
+_ONE = Texts(
+    "one caption, drawn once by Python's generator seeded 1 when the .mat is made, over all lines "
+    "unlabelled ones included, then cut at its first full stop",
+    variant=cross_modal.MITH_TEXTS,
+)
+_LISTS = Protocol(
+    "lists",
+    "HashNet, CSQ, by the lists of DeepHash-pytorch",
+    rules.by_lists,
+    lists=ListFiles("coco_train.txt", "coco_test.txt", "coco_database.txt", database_needed=False),
+    published={
+        "rows": _ROWS, "classes": 80, "train": 10000, "query": 5000, "database": _ROWS - 5000,
+    },
+    texts=_CAPTIONS,
+    stated=dataclasses.replace(list_protocols.DEEPHASH, contains_train=None),
+)  # fmt: skip
 
 
 @prepared
@@ -66,18 +87,18 @@ class Coco(Source):
     files = _FILES
     multi_label = True
     protocols = (
-        *rules.cross_modal(_ROWS, 80, mith=(_ROWS, 5000, 10000)),
-        Protocol(
-            "lists",
-            "HashNet, CSQ, SHC, by the lists of DeepHash-pytorch",
-            rules.by_lists,
-            lists=ListFiles(
-                "coco_train.txt", "coco_test.txt", "coco_database.txt", database_needed=False
+        *cross_modal.protocols(
+            80,
+            cross_modal.Kind(
+                _ROWS, 5000, 10000, _CAPTIONS, _ORDER, "80 categories in annotation order"
             ),
-            published={
-                "rows": _ROWS, "classes": 80, "train": 10000, "query": 5000,
-                "database": _ROWS - 5000,
-            },
+            cross_modal.mith(_ROWS, 5000, 10000, _ONE, more="; lines without a label left out"),
+            ours="the order of their numbers, train2017 before val2017, captions too",
+        ),
+        _LISTS,
+        dataclasses.replace(
+            _LISTS, name="shc", papers="SHC, by the lists of DeepHash-pytorch",
+            stated=list_protocols.SHC, note="SHC's own lists are not released",
         ),
     )  # fmt: skip
 
@@ -91,12 +112,14 @@ class Coco(Source):
             )
         counts = [len(part) for part in parts]
         marks = np.repeat(np.arange(2), counts)
+        texts = (parts[0].texts or ()) + (parts[1].texts or ())
         return Rows(
             keys=parts[0].keys + parts[1].keys,
             paths=parts[0].paths + parts[1].paths,
             labels=np.concatenate([part.labels for part in parts]),
             class_names=names[0],
-            texts=(parts[0].texts or ()) + (parts[1].texts or ()),
+            texts=texts,
+            variants={cross_modal.MITH_TEXTS: cross_modal.one_sentence(texts)},
             subsets={part: marks == i for i, part in enumerate(PARTS)},
         )
 
@@ -137,7 +160,7 @@ def _read_part(root: Path, part: str) -> Rows:
 def _texts(captions: dict[str, Any], row: dict[int, int]) -> tuple[tuple[str, ...], ...]:
     """Return the captions of every row, with single blanks between words."""
     texts: list[list[str]] = [[] for _ in row]
-    for note in sorted(captions["annotations"], key=lambda note: note["id"]):
+    for note in captions["annotations"]:
         text = " ".join(note["caption"].split())
         if text:
             texts[row[note["image_id"]]].append(text)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from dataset.preparation import rules
-from dataset.preparation.protocol import ListFiles, Protocol, Selection
+from dataset.preparation.protocol import Protocol, Selection
+from dataset.sources import list_protocols
 from dataset.splits import SplitConfig, SplitManifest, make_split
 
 _NOTE = "which of SHC's splits is called {} is our reading; its lists are not released"
@@ -28,15 +29,15 @@ def protocols(rows: int, classes: int, train: int) -> tuple[Protocol, ...]:
         Protocol(
             "A", "SHC", like_official, 0, published=published,
             note=f"a draw as large as the official halves: {_NOTE.format('A')}",
+            stated=list_protocols.SHC,
         ),
         Protocol(
             "B", "SHC", halves, published=published,
-            note=f"the official halves: {_NOTE.format('B')}",
+            note=f"the official halves: {_NOTE.format('B')}", stated=list_protocols.SHC,
         ),
         Protocol(
             "lists", "SHC, by list files of path and labels", rules.by_lists,
-            lists=ListFiles("train.txt", "test.txt", "database.txt"),
-            published={"classes": classes},
+            lists=list_protocols.FILES, published={"classes": classes}, stated=list_protocols.SHC,
         ),
     )  # fmt: skip
 

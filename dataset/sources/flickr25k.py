@@ -1,14 +1,16 @@
 """MIRFlickr-25K: Huiskes & Lew, MIR 2008; 25,000 photos with their users' tags and 38 labels.
 
-Rows: by image number. Labels: the 24 annotations of visible things (``sky``), then the 14 of
-clearly visible ones (``sky_r1``); the cross-modal papers use the 24, of which 24,581 photos carry
-one. Text: the tags of a photo, in their order, joined by blanks; 20,015 labelled photos have one of
-the tags that occur at least 20 times.
+Rows: by image number; DCMHT and those who share its files sort the numbers as strings. Labels: the
+24 annotations of visible things (``sky``), then the 14 of clearly visible ones (``sky_r1``); the
+cross-modal papers use the 24, of which 24,581 photos carry one. Text: the tags of a photo, in their
+order, joined by blanks; 20,015 labelled photos have one of the 1,386 tags that occur at least 20
+times, and MITH's text has those alone.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import re
 from pathlib import Path, PurePosixPath
 
@@ -16,9 +18,11 @@ import numpy as np
 
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
-from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.protocol import ListFiles, Protocol, Texts, as_strings
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
+from dataset.sources import cross_modal_protocols as cross_modal
+from dataset.sources import list_protocols
 from dataset.tables import read_lines, row_number
 from utils.errors import UserError
 
@@ -35,6 +39,13 @@ IMAGES, ANNOTATIONS = "mirflickr", "mirflickr25k_annotations_v080"
 COMMON = 20  # times that a tag must occur for `common_tags`
 _HOST = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b"
 _PAGE = "https://press.liacs.nl/mirflickr/mirdownload.html"
+_ALL_TAGS = Texts("all tags of the picture joined by blanks", absent="empty string")
+_COMMON_TAGS = Texts(
+    "tags joined by blanks",
+    kept="only tags of the list of 1386; an unlisted tag stops the script",
+    absent="cannot occur: a row without a listed tag is not in the data",
+    variant=cross_modal.MITH_TEXTS,
+)
 
 
 @prepared
@@ -63,7 +74,21 @@ class Flickr25k(Source):
     )
     multi_label = True
     protocols = (
-        *rules.cross_modal(24_581, 24, (20_015, 2000, 10000), LABELS, "common_tags"),
+        *cross_modal.protocols(
+            24,
+            cross_modal.Kind(
+                24_581, 5000, 10000, _ALL_TAGS,
+                "picture numbers sorted as strings (1, 10, 100, 1000, ...)",
+                "24 of the annotations without _r1; column order is that of the folder listing",
+                as_strings,
+            ),
+            cross_modal.mith(
+                20_015, 2000, 10000, _COMMON_TAGS, keep="common_tags",
+                unlabelled="not stated; all_labels.txt is not released",
+            ),
+            ours="the order of their numbers",
+            columns=LABELS,
+        ),
         Protocol(
             "lists",
             "image hashing by the lists of DeepHash-pytorch",
@@ -75,7 +100,13 @@ class Flickr25k(Source):
                 "unlabelled": 419,
             },
             note="419 rows without a label, 19 of them queries",
+            texts=_ALL_TAGS,
+            stated=dataclasses.replace(
+                list_protocols.DEEPHASH, contains_train=False,
+                unlabelled="419 kept: 72 in training, 19 queries, 328 in the database",
+            ),
         ),
+        list_protocols.fire(24, columns=LABELS),
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
@@ -94,14 +125,16 @@ class Flickr25k(Source):
             labels[[row[number] for number in members], column] = 1
         tags = [_tags(images / "meta" / "tags" / f"tags{number}.txt") for number in numbers]
         times = collections.Counter(tag for words in tags for tag in set(words))
-        common = [any(times[tag] >= COMMON for tag in words) for words in tags]
+        listed = {tag for tag in times if times[tag] >= COMMON}
+        common = tuple(cross_modal.listed_tags(words, listed) for words in tags)
         return Rows(
             keys=tuple(str(number) for number in numbers),
             paths=tuple(f"{IMAGES}/im{number}.jpg" for number in numbers),
             labels=labels,
             class_names=names,
             texts=tuple((" ".join(words),) if words else () for words in tags),
-            subsets={"common_tags": np.array(common, bool)},
+            subsets={"common_tags": np.array([bool(texts) for texts in common])},
+            variants={cross_modal.MITH_TEXTS: common},
         )
 
     def list_key(self, path: str) -> str:

@@ -2,8 +2,8 @@
 
 Rows: in the order of ``Imagelist.txt``. Labels: the files ``AllLabels/Labels_<concept>.txt``, by
 name. Text: a photo's tags as in ``All_Tags.txt``, found by Flickr's number of the photo, joined by
-blanks. 195,834 photos carry one of the 21 most frequent concepts; 190,421 of them have one of the
-1,000 tags of ``TagList1k.txt``.
+blanks; ``123456`` where there is none. 195,834 photos carry one of the 21 most frequent concepts;
+190,421 of them have one of the 1,000 tags of ``TagList1k.txt``, and MITH's text has those alone.
 
 The photos are no longer offered for download; they are read as ``Flickr/<word>/<name>`` (the
 official layout) or from one folder as ``images/<name>``.
@@ -12,15 +12,18 @@ official layout) or from one folder as ``images/<name>``.
 from __future__ import annotations
 
 import collections
+import dataclasses
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
-from dataset.preparation.protocol import ListFiles, Protocol
+from dataset.preparation.protocol import ListFiles, Protocol, Texts
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
+from dataset.sources import cross_modal_protocols as cross_modal
+from dataset.sources import list_protocols
 from dataset.tables import read_bits, read_lines
 from utils.errors import UserError
 
@@ -31,6 +34,13 @@ CONCEPTS_21 = (
 )  # fmt: skip
 _PAGE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 _LABELS = ("Groundtruth/AllLabels", "AllLabels")
+_ALL_TAGS = Texts("all tags of the picture joined by blanks", absent="123456", when_none="123456")
+_LISTED_TAGS = Texts(
+    "tags joined by blanks",
+    kept="only tags of the list of 1000; an unlisted tag stops the script",
+    absent="cannot occur: a row without a listed tag is not in the data",
+    variant=cross_modal.MITH_TEXTS,
+)
 
 
 @prepared
@@ -52,7 +62,19 @@ class NusWide(Source):
     )
     multi_label = True
     protocols = (
-        *rules.cross_modal(195_834, 21, (190_421, 2100, 10500), CONCEPTS_21, "listed_tags"),
+        *cross_modal.protocols(
+            21,
+            cross_modal.Kind(
+                195_834, 5000, 10000, _ALL_TAGS, "the official image list, unused rows left out",
+                "21 most frequent concepts, in the order of the label list",
+            ),
+            cross_modal.mith(
+                190_421, 2100, 10500, _LISTED_TAGS, keep="listed_tags",
+                unlabelled="not stated; all_labels.txt is not released",
+            ),
+            ours="the order of Imagelist.txt",
+            columns=CONCEPTS_21,
+        ),
         Protocol(
             "lists",
             "image hashing (100 queries, 500 training rows per concept) by the lists of "
@@ -63,7 +85,9 @@ class NusWide(Source):
                 "nuswide_21_train.txt", "nuswide_21_test.txt", "nuswide_21_database.txt",
                 database_needed=False,
             ),
-            published={"classes": 21, "train": 10500, "query": 2100},
+            published={"classes": 21, "train": 10500, "query": 2100, "database": 193_734},
+            texts=_ALL_TAGS,
+            stated=list_protocols.DEEPHASH,
         ),
         Protocol(
             "lists_81",
@@ -73,7 +97,10 @@ class NusWide(Source):
                 "nuswide_81_m_train.txt", "nuswide_81_m_test.txt", "nuswide_81_m_database.txt"
             ),
             published={"classes": 81, "train": 10_000, "query": 5000},
+            texts=_ALL_TAGS,
+            stated=dataclasses.replace(list_protocols.DEEPHASH, contains_train=None),
         ),
+        list_protocols.fire(21, columns=CONCEPTS_21),
     )  # fmt: skip
 
     def read(self, root: Path) -> Rows:
@@ -86,6 +113,7 @@ class NusWide(Source):
         tags = _tags(root / "NUS_WID_Tags" / "All_Tags.txt")
         listed = set(read_lines(root / "NUS_WID_Tags" / "TagList1k.txt"))
         row_tags = [tags.get(number, []) for number in ids]
+        kept = tuple(cross_modal.listed_tags(words, listed) for words in row_tags)
         if not any(row_tags):
             raise UserError(f"'{root / 'NUS_WID_Tags'}' has no tags of the pictures in '{file}'.")
         return Rows(
@@ -98,7 +126,8 @@ class NusWide(Source):
             labels=labels,
             class_names=concepts,
             texts=tuple((" ".join(words),) if words else () for words in row_tags),
-            subsets={"listed_tags": np.array([not listed.isdisjoint(words) for words in row_tags])},
+            subsets={"listed_tags": np.array([bool(texts) for texts in kept])},
+            variants={cross_modal.MITH_TEXTS: kept},
         )
 
     def list_key(self, path: str) -> str:

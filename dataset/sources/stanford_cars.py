@@ -6,6 +6,7 @@ photos in ``car_ims`` is not read: it renumbers them, so that equal seeds would 
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import OfficialFile, Source
-from dataset.sources import fine_grained
+from dataset.sources import fine_grained, list_protocols
 from dataset.tables import cell_words, one_hot
 from utils.errors import UserError
 from utils.mat_file import read_variable
@@ -61,7 +62,13 @@ class StanfordCars(Source):
             checksum="sha256:bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
         ),
     )
-    protocols = fine_grained.protocols(rows=16_185, classes=196, train=8_144)
+    protocols = (
+        *fine_grained.protocols(rows=16_185, classes=196, train=8_144),
+        list_protocols.fire(
+            196,
+            dataclasses.replace(list_protocols.FIRE, unlabelled="cannot occur", labels="one-hot"),
+        ),
+    )
 
     def read(self, root: Path) -> Rows:
         """Read the annotations of both halves and the names of the models."""

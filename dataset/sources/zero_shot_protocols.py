@@ -13,14 +13,21 @@ import dataclasses
 import numpy as np
 
 from dataset.preparation import rules
-from dataset.preparation.protocol import ListFiles, Protocol, Selection
-from dataset.sources import xlsa17
+from dataset.preparation.protocol import Protocol, Selection, Stated
+from dataset.sources import list_protocols, xlsa17
 from dataset.splits import SplitConfig, SplitManifest, make_split
 from utils.errors import UserError
 
 STANDARD = "standard"
 """Name of the set of classes that the dataset's authors (or the papers) train on."""
 
+_IN_PART = "in part (independent shuffles)"
+PZSH = Stated(
+    "train, test and database lists that are not in the repository", "lists",
+    numbers=("query", "train", "database"), contains_train=None,
+)  # fmt: skip
+FIELDS = {"train": 3, "query": 2, "database": 2}
+"""Of a line of PZSH's lists that its (later) release reads."""
 _LEAK = "queries and training rows stand in the database too, as PIXEL's released code draws them"
 
 
@@ -53,6 +60,13 @@ def protocols(
         "pixel", "PIXEL, PZSH", rules.seen_unseen, 0, query, train, train_in_database=False,
         seen=STANDARD, published=published, per_class={"train": train, "query": query},
     )  # fmt: skip
+    released = Stated(
+        "folder listing of each class, shuffled",
+        "each part shuffles the files of a class anew: first {train} of a seen class train, first "
+        "{query} of an unseen class ask, all but the first {train} of every class are the database",
+        "Python random.shuffle", numbers=("query", "train", "database"),
+        contains_train=_IN_PART, contains_query=_IN_PART, seen_classes=seen,
+    )  # fmt: skip
     return (
         drawn,
         Protocol(
@@ -62,12 +76,13 @@ def protocols(
         ),
         dataclasses.replace(
             drawn, name="pixel_released", papers="PIXEL (released code)", draw=as_released,
-            note=_LEAK, overlap=True,
+            note=_LEAK, overlap=True, stated=released,
         ),
         Protocol(
             "lists", "PZSH, by list files of path, labels and features", rules.by_lists,
-            seen=STANDARD, lists=ListFiles("train.txt", "test.txt", "database.txt"),
+            seen=STANDARD, lists=dataclasses.replace(list_protocols.FILES, fields=FIELDS),
             published=published,
+            stated=dataclasses.replace(PZSH, painted=(classes - seen) * train),
         ),
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.weights import RANDOM, hub_file
+from models.text.word_pieces import WordPieces
 from utils.errors import UserError
 
 RELEASED_LAYERS = 6  # of PIXEL's BERT, which are run of the twelve it has
@@ -28,6 +29,7 @@ class EncoderConfig:
 
     kind: Literal["bert", "clip"] = "bert"  # of the encoder
     weights: str = RANDOM  # random; a BERT's folder or name of Hugging Face; a CLIP's file or tag
+    vocabulary: str | None = None  # vocab.txt of a random BERT; null: the words of the texts
     model: str = "models/backbones/clip_mini.json"  # of a CLIP: a name of open_clip or a JSON
     layers: int | None = None  # of a BERT, its first; null: 6, or all if it has fewer
     width: int = 768  # of a random BERT
@@ -143,13 +145,15 @@ def build_sentence_encoder(
 def _random_bert(config: EncoderConfig, texts: Iterable[str]) -> BertSentences:
     from transformers import BertConfig, BertModel
 
+    pieces = WordPieces(config.vocabulary) if config.vocabulary else None
     if config.heads < 1 or config.width < 1 or config.width % config.heads:
         raise UserError(
             f"model.text.heads={config.heads} does not divide model.text.width={config.width}; "
             "give numbers where it does, e.g. 12 and 768."
         )
     words = sorted({word for text in texts for word in text.split()} - {PADDING, MASK})
-    ids = {word: number for number, word in enumerate((PADDING, MASK, *words))}
+    known = pieces.vocabulary if pieces else (PADDING, MASK, *words)
+    ids = {word: number for number, word in enumerate(known)}
     network = BertModel(
         BertConfig(
             vocab_size=len(ids), hidden_size=config.width, num_attention_heads=config.heads,
@@ -158,6 +162,8 @@ def _random_bert(config: EncoderConfig, texts: Iterable[str]) -> BertSentences:
         ),
         add_pooling_layer=False,
     )  # fmt: skip
+    if pieces:
+        return BertSentences(network, pieces, pieces.mask_id, pieces.plain)
     return BertSentences(
         network, lambda text: [ids[word] for word in text.split()], ids[MASK], plain=2
     )

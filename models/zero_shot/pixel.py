@@ -45,10 +45,12 @@ Deviations from the released code
       are separated (theirs fuse at the full stop), and each has its own class's name (theirs for
       SUN have the last picture's).
     * Once at loading, 12 % of the tokens are hidden and 1.5 % replaced by other words (or antonyms
-      of WordNet), then 10 % hidden at each call. Ours are drawn anew at each call, from the whole
-      vocabulary: ``mask_rate`` 1 - 0.88·0.9 = 0.208, ``swap_rate`` 0.015; in training only.
+      of WordNet, which are left out), then 10 % hidden at each call: ``mask_once: 0.12, mask_rate:
+      0.1``, by the row's number. By default all are drawn anew at each call, from the whole
+      vocabulary: ``mask_rate`` 1 - 0.88·0.9 = 0.208, ``swap_rate`` 0.015. In training only.
     * Released sizes are ``text: {layers: 6, width: 768, heads: 12}``, ``text_length: 180``. With
-      random weights no vocabulary means anything, so ours has the words of the sentences alone.
+      random weights no vocabulary means anything, so ours has the words of the sentences alone
+      unless ``text.vocabulary`` gives BERT's.
     * A batch of one row, which has no pair, has L_sd = 0 instead of a division by zero. A row
       without label is left out of all terms; of several labels the first has the attributes, the
       cross-entropy takes all.
@@ -66,6 +68,7 @@ attributes.
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -97,6 +100,7 @@ from models.text.attribute_sentences import (
     sentences,
 )
 from models.text.sentence_encoder import EncoderConfig, LearnedWords, build_sentence_encoder
+from models.text.word_pieces import hide_once
 from utils.errors import UserError
 
 CLOSEST = 1 - 1e-5  # cosine, of the arc margin
@@ -115,8 +119,9 @@ class PixelConfig:
     context: int = 4  # learned words, with prompt=learned
     text: EncoderConfig = EncoderConfig()
     text_length: int | None = None  # tokens; null: the longest text of a class, 180 at most
-    mask_rate: float = 0.208  # share of words hidden in training
-    swap_rate: float = 0.015  # share replaced by others
+    mask_rate: float = 0.208  # share of words hidden in training, anew at each step
+    mask_once: float = 0.0  # share of a row's words hidden at every step; released: 0.12
+    swap_rate: float = 0.015  # share replaced by others, at every step the same with mask_once
     adapter: int = 0  # width of the layers before both heads; 0: none
     standardize: bool = False  # features first, by their training statistics; for frozen encoders
 
@@ -204,6 +209,7 @@ class PIXEL(HashModel):
             vocabulary=table.num_embeddings, begin=self.encoder.begin, length=config.text_length,
             limit=min(self.encoder.limit, config.text_length or LONGEST), strongest_first=learned,
         )  # fmt: skip
+        self.text_seed = problem.generator.initial_seed()
         self.learned = LearnedWords(pieces.learned, table.embedding_dim)
         self.text_attributes = OverBothAxes(
             self.encoder.width, self.sentences.length, config.embedding, count
@@ -257,8 +263,27 @@ class PIXEL(HashModel):
         index = first_label(batch.label > 0).to(torch.uint8).argmax(1)
         index = torch.where(has_label, index, self.problem.n_classes)
         ids, hidden = self.sentences(index, batch.extras.get(IMAGE_ATTRIBUTES))
+        if self.training and self.config.mask_once > 0:
+            ids = self._hidden_once(ids, hidden, batch.index)
         words = self.learned(self._noisy(ids, hidden), self.encoder.words)
         return self.encoder(words, hidden)
+
+    def _hidden_once(self, ids: Tensor, hidden: Tensor, index: Tensor) -> Tensor:
+        """Return ids [B,L] with what the rows ``index`` [B] have hidden and swapped for good."""
+        size, first = self.encoder.words.num_embeddings, self.encoder.plain
+        mask_id = self.encoder.mask_id
+        if mask_id is None:
+            return ids
+        changed, begin = ids.clone(), len(self.sentences.opening)
+        ends = (~hidden).sum(1).tolist()
+        for row, (number, end) in enumerate(zip(index.tolist(), ends, strict=True)):
+            kept = hide_once(
+                ids[row, begin:end].tolist(), random.Random((self.text_seed << 32) + number),
+                mask_id, size, first=first, hidden=self.config.mask_once,
+                swapped=self.config.swap_rate,
+            )  # fmt: skip
+            changed[row, begin:end] = torch.tensor(kept, dtype=ids.dtype, device=ids.device)
+        return torch.where((ids >= first) & (ids < size), changed, ids)
 
     def _noisy(self, ids: Tensor, hidden: Tensor) -> Tensor:
         """Return ids [B,L] of which, in training, some words are hidden and some swapped."""
@@ -268,7 +293,8 @@ class PIXEL(HashModel):
         word = (ids >= first) & (ids < size) & ~hidden
         chance = torch.rand(ids.shape, device=ids.device)
         replacement = torch.randint(first, size, ids.shape, device=ids.device)
-        swapped = torch.where(word & (chance < self.config.swap_rate), replacement, ids)
+        swap_rate = 0.0 if self.config.mask_once > 0 else self.config.swap_rate
+        swapped = torch.where(word & (chance < swap_rate), replacement, ids)
         if self.encoder.mask_id is None:
             return swapped
         masked = word & (chance >= 1 - self.config.mask_rate)

@@ -92,7 +92,11 @@ def test_one_caption_is_never_a_list_of_letters(root):
 def test_blank_captions(root):
     texts = [np.array(["dog  ", "   ", " cat"]), np.array(["  "]), *[np.array(["x"])] * 4]
     scipy.io.savemat(root / "caption.mat", {"caption": cells(texts, (1, N))})
-    assert load(root).texts[:3] == [("dog", "cat"), ("",), ("x",)]
+    # of a cell a blank caption is one of those that are drawn; of a matrix it is padding
+    assert load(root).texts[:3] == [("dog", "", " cat"), ("",), ("x",)]
+    matrix = np.array([["dog", "", " cat"], ["", "", ""], *[["x", "", ""]] * 4])
+    scipy.io.savemat(root / "caption.mat", {"caption": matrix})
+    assert load(root).texts[:3] == [("dog", " cat"), ("",), ("x",)]
 
 
 def test_captions_as_text_file(root):
@@ -256,6 +260,8 @@ def test_missing_files_and_keys(root):
     scipy.io.savemat(root / "caption.mat", {"words": np.array(SINGLE), "x": 1})
     with pytest.raises(UserError, match="holds words, x; one of caption, tags, YAll is needed"):
         load(root)
+    kept = load(root, on_unlabelled="keep")
+    assert len(kept) == N and (kept.labels.sum(1) == 0).any()
     with pytest.raises(UserError, match="on_unlabelled=ignore"):
         load(root, on_unlabelled="ignore")
 

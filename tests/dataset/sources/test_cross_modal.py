@@ -1,13 +1,15 @@
 """COCO, MIRFlickr-25K and NUS-WIDE: what their files mean, and their published lists."""
 
+import dataclasses
 import gzip
 import json
+import random
 
 import numpy as np
 import pytest
 
 from common.registry import DATASETS
-from dataset.preparation.index import check_rows, load_index
+from dataset.preparation.index import check_rows, index_file, load_index
 from dataset.preparation.lists import find_list, read_list
 from dataset.preparation.prepare import prepare, splits_file
 from dataset.preparation.prepared_dataset import SplitChoice, open_prepared
@@ -35,7 +37,11 @@ def test_coco(tmp_path):
     assert rows.paths[0] == "train2017/000000000007.jpg" and rows.keys[0] == "7"
     assert rows.paths[-1] == f"val2017/{7 + 3 * (ROWS - 1):012d}.jpg"
     assert rows.labels.sum(1).tolist() == [0, *(1 + i % 2 for i in range(1, ROWS))]
-    assert rows.texts[1][4] == "A thing of kind 1, told 4 times."  # by caption id, tidied
+    assert rows.texts[1][1] == "A thing of kind 1, told 3 times."  # as in the file, tidied
+    draw = random.Random(1)  # over all rows, those without an instance too
+    assert rows.variants["mith"] == tuple(
+        (draw.choice(texts).split(".")[0],) for texts in rows.texts
+    )
     assert rows.subsets["val2017"].sum() == 10
 
 
@@ -78,6 +84,7 @@ def test_flickr25k(tmp_path):
     assert len(rows) == ROWS and len(rows.class_names) == 38 and rows.class_names[24] == "baby_r1"
     assert rows.paths[9] == "mirflickr/im10.jpg" and rows.keys[9] == "10"  # by number, not by name
     assert rows.texts[0] == ("beach only1",) and rows.texts[6] == ()
+    assert rows.variants["mith"][0] == ("beach",) and rows.variants["mith"][6] == ()
     assert rows.subsets["common_tags"].sum() == ROWS - ROWS // 7
     assert not rows.labels[0].any() and not (rows.labels[:, 25] & ~rows.labels[:, 2] & 1).any()
 
@@ -105,6 +112,7 @@ def test_nuswide(tmp_path):
     assert len(rows.class_names) == 81 and set(CONCEPTS_21) <= set(rows.class_names)
     assert rows.paths[1] == "Flickr/actor/0001_1000017.jpg" and rows.keys[1] == "1000017"
     assert rows.texts[1] == ("sky tag1",) and rows.texts[5] == ()
+    assert rows.variants["mith"][1] == ("sky",) and rows.variants["mith"][5] == ()
     assert rows.subsets["listed_tags"].sum() == ROWS - ROWS // 6
     (tmp_path / "Flickr").rename(tmp_path / "elsewhere")
     (tmp_path / "images").mkdir()
@@ -119,12 +127,47 @@ def test_nuswide_by_protocol(tmp_path):
     dcmht = open_prepared(nuswide(str(tmp_path), SplitChoice("dcmht", **numbers)), "nus")
     mith = open_prepared(nuswide(str(tmp_path), SplitChoice("mith", **numbers)), "nus")
     assert dcmht.class_names == mith.class_names == CONCEPTS_21
-    assert len(dcmht) == 59 and len(mith) == 49 and all(texts[0] for texts in mith.texts)
+    assert len(dcmht) == 59 and len(mith) == 49 and set(mith.texts) == {("sky",)}
+    assert dcmht.texts[4] == ("123456",) and dcmht.texts[0] == ("sky tag1",)
     assert dcmht.split.hash != mith.split.hash
     order = np.random.RandomState(1814).permutation(59)  # the rule, by another way
     np.testing.assert_array_equal(dcmht.split.query, order[:6])
     np.testing.assert_array_equal(dcmht.split.train, order[6:30])
     np.testing.assert_array_equal(dcmht.split.database, order[6:])
+
+
+def test_flickr25k_by_protocol(tmp_path):
+    write_flickr25k(tmp_path)
+    prepare(Flickr25k(), tmp_path)
+    numbers = {"query": 6, "train": 24}
+    flickr = DATASETS.get("flickr25k").config
+    dcmht = open_prepared(flickr(str(tmp_path), SplitChoice("dcmht", **numbers)), "flickr")
+    mith = open_prepared(flickr(str(tmp_path), SplitChoice("mith", **numbers)), "flickr")
+    stems = [dcmht.images.name(row).rpartition("im")[2] for row in range(len(dcmht))]
+    assert stems[:4] == ["10.jpg", "11.jpg", "12.jpg", "13.jpg"] and stems == sorted(
+        stems, key=lambda stem: stem[:-4]
+    )
+    by_number = [int(mith.images.name(row).rpartition("im")[2][:-4]) for row in range(len(mith))]
+    assert by_number == sorted(by_number) and "all_imgs.txt" in mith.split.rule
+    assert set(mith.texts) == {("nikon",), ("beach",)}
+    assert dcmht.texts[stems.index("7.jpg")] == ("",)
+    row = stems.index("12.jpg")
+    assert dcmht.texts[row] == ("nikon only12",) and dcmht.labels[row].sum() == sum(
+        c == 12 for c in range(24)
+    )
+
+
+def test_an_index_from_before_the_texts_of_mith(tmp_path):
+    write_flickr25k(tmp_path)
+    prepare(Flickr25k(), tmp_path)
+    index = load_index(tmp_path, "flickr25k")
+    old = dataclasses.replace(index, rows=dataclasses.replace(index.rows, variants={}))
+    old.save(index_file(tmp_path, "flickr25k"))
+    flickr = DATASETS.get("flickr25k").config
+    numbers = {"query": 6, "train": 24}
+    assert open_prepared(flickr(str(tmp_path), SplitChoice("dcmht", **numbers)), "flickr").texts
+    with pytest.raises(UserError, match="no texts called 'mith' .there: none.*prepare the dataset"):
+        open_prepared(flickr(str(tmp_path), SplitChoice("mith", **numbers)), "flickr")
 
 
 def test_nuswide_with_broken_files(tmp_path):

@@ -211,6 +211,22 @@ def test_words_are_hidden_and_swapped_in_training_only():
     assert torch.equal(model.eval()._noisy(ids, hidden), ids)
 
 
+def test_words_hidden_once_are_the_same_at_every_step():
+    model = model_of(mask_once=0.4, mask_rate=0.0, swap_rate=0.2).train()
+    ids, hidden = model.sentences(torch.tensor([0, 1, 1]))
+    index = torch.tensor([7, 3, 8])
+    once = model._hidden_once(ids, hidden, index)
+    assert torch.equal(once, model._hidden_once(ids, hidden, index))
+    assert not torch.equal(once[1], once[2])  # one class, two rows
+    opening = len(model.sentences.opening)
+    assert torch.equal(once[:, :opening], ids[:, :opening])
+    assert torch.equal(once[hidden], ids[hidden])
+    for row in range(3):
+        words = int((~hidden[row]).sum()) - opening
+        assert int((once[row] == model.encoder.mask_id).sum()) == int(words * 0.4)
+    assert torch.equal(model._noisy(once, hidden), once)  # nothing more is swapped
+
+
 def test_learned_words_are_never_hidden_and_learn():
     model = model_of(prompt="learned", context=2, mask_rate=1.0).train()
     size = model.encoder.words.num_embeddings

@@ -1,0 +1,75 @@
+"""Protocols by lists: of DeepHash-pytorch, of cisip-FIRe, and of releases that publish none.
+
+What a release states of its lists is here also for pictures without official files, which the
+dataset ``lists`` reads (``dataset.published``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from dataset.preparation import rules
+from dataset.preparation.protocol import ListFiles, Protocol, Stated
+
+FILES = ListFiles("train.txt", "test.txt", "database.txt")
+NONE_SEEN = "none seen in the lists at hand"
+
+DEEPHASH = Stated(
+    "lists", "lists train.txt, test.txt, database.txt", numbers=("query", "train", "database"),
+    unlabelled=NONE_SEEN, labels="bits of the list",
+)  # fmt: skip
+FIRE = Stated(
+    "lists train.txt, test.txt, database.txt of its data folder", "lists", numbers=(),
+    contains_train=None, contains_query=None, unlabelled=None, labels="all labels",
+)  # fmt: skip
+SHC = Stated(
+    "lists that are not in the repository", "train.txt, test.txt, database.txt", numbers=(),
+    contains_train=None, contains_query=None, unlabelled=None, labels="one-hot",
+)  # fmt: skip
+
+
+def fire(classes: int, stated: Stated = FIRE, columns: tuple[str, ...] | None = None) -> Protocol:
+    """Return the protocol of cisip-FIRe; ``columns``: see ``Protocol.classes``."""
+    return Protocol(
+        "fire", "OrthoHash, CSQ as cisip-FIRe runs them", rules.by_lists, classes=columns,
+        keep_unlabelled=True, lists=FILES, published={"classes": classes}, stated=stated,
+        note="lists of cisip-FIRe's data folder, which are not in its repository",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedLists:
+    """Lists of pictures that no source here reads: their numbers, and what the release states.
+
+    Attributes:
+        papers: that use them.
+        counts: numbers of ``classes``, ``train``, ``query``, ``database`` rows, where known.
+        stated: see there.
+    """
+
+    papers: str
+    counts: Mapping[str, int]
+    stated: Stated
+
+
+_ONE_HOT = dataclasses.replace(DEEPHASH, unlabelled="cannot occur", labels="one-hot")
+
+PUBLISHED: dict[str, PublishedLists] = {
+    "imagenet100": PublishedLists(
+        "HashNet's lists, which DeepHash-pytorch uses",
+        {"classes": 100, "train": 13_000, "query": 5000, "database": 128_503},
+        _ONE_HOT,
+    ),
+    "imagenet100_fire": PublishedLists(
+        "lists of cisip-FIRe's data folder",
+        {"classes": 100},
+        dataclasses.replace(FIRE, unlabelled="cannot occur", labels="one-hot"),
+    ),
+    "voc2012": PublishedLists(
+        "lists of DeepHash-pytorch",
+        {"classes": 20, "train": 4000, "query": 1000, "database": 6540},
+        dataclasses.replace(DEEPHASH, contains_train=False),
+    ),
+}
+"""Values of ``dataset.published``."""
