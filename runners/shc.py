@@ -29,7 +29,7 @@ from models.centers.semantic import (
     gilbert_varshamov,
     semantic_centers,
 )
-from models.image.image_hash import ImageHashConfig
+from models.image.image_hash import StandardizeConfig
 from models.image.shc import Classifier, ClassifierLoss, SHCLoss
 from runners.base import not_accepted
 from runners.evaluation.selection import Selection
@@ -55,6 +55,8 @@ class ClassifierConfig:
 
     epochs: int = 100  # of the classifier, the first stage
     lr: float | None = None  # of every parameter group; None: as for the hashing network
+    floor: float | None = None  # of a cosine schedule; None: as for it; 0 as released
+    logits_of: Literal["plain", "augmented"] = "plain"  # training pictures, for the similarity
     cross_entropy: Literal["probabilities", "logits"] = "probabilities"  # what its softmax is of
 
 
@@ -238,6 +240,8 @@ class SHCRunner(StagedRunner):
             optim = {name: dataclasses.replace(g, lr=lr) for name, g in optim.items()}
             groups = {name: {**g, "lr": lr} for name, g in resolved["optim"]["groups"].items()}
             resolved["optim"] |= {"lr": lr, "groups": groups}
+        if classifier.floor is not None:
+            optim = {name: _with_floor(group, classifier.floor) for name, group in optim.items()}
         settings = dataclasses.replace(self.settings, epochs=classifier.epochs)
         return dataclasses.replace(
             self.config, resolved=resolved, optim=optim,
@@ -254,7 +258,7 @@ class SHCRunner(StagedRunner):
         experiment, model = self.experiment, self.experiment.model
         seed_everything(self.config.seed)
         classifier = Classifier(
-            ImageHashConfig(self._standardize), experiment.problem, copy.deepcopy(model.backbone)
+            StandardizeConfig(self._standardize), experiment.problem, copy.deepcopy(model.backbone)
         )
         if self._standardize:
             classifier.standardize.load_state_dict(model.get_submodule("standardize").state_dict())
@@ -268,6 +272,23 @@ class SHCRunner(StagedRunner):
         """Return the logits of all training rows [N,C], in evaluation mode, on the CPU."""
         experiment.model.eval()
         logits = [torch.empty(0, experiment.problem.n_classes, device=self.device)]
-        for batch in experiment.eval_batches(experiment.view("train")):
+        augmented = self.settings.classifier.logits_of == "augmented"
+        for batch in experiment.eval_batches(experiment.view("train", train=augmented)):
             logits.append(experiment.model.encode(batch.to(self.device), "image").float())
         return gather_rows(torch.cat(logits)).cpu()
+
+
+def _with_floor(group: OptimGroup, floor: float) -> OptimGroup:
+    """Return the settings of a group whose cosine schedule ends at ``floor``.
+
+    Raises:
+        UserError: the schedule is another one, which has no floor.
+    """
+    schedule = group.schedule
+    if schedule.name != "cosine":
+        raise UserError(
+            f"runner.classifier.floor is of a cosine schedule, and this run has "
+            f"schedule.name={schedule.name}; leave runner.classifier.floor out."
+        )
+    config = dataclasses.replace(schedule.config, floor=floor)
+    return dataclasses.replace(group, schedule=dataclasses.replace(schedule, config=config))

@@ -15,6 +15,8 @@ Deviations from the released code
       same.
     * More classes than 2K: both draw the missing centres at random and keep the first draw that is
       far enough apart; so do we, from the run's own generator instead of Python's global one.
+    * DeepHash-pytorch has the vote on NUS-WIDE and COCO; on other datasets a row's first label
+      alone counts, which is ``several: first``.
     * K that is no power of two: the reference refuses it; we take random balanced centres. Other
       centres can be chosen (``centers``): cisip-FIRe's are ``bernoulli``.
 """
@@ -29,7 +31,7 @@ from torch import Tensor
 from common.registry import LOSSES
 from models.base import Batch, Outputs, Progress, Terms
 from models.centers.recipes import CenterKind
-from models.losses.center_vote import CenterVoteLoss
+from models.losses.center_vote import CenterVoteLoss, Several
 from models.losses.quantization import quantization_loss
 
 
@@ -39,6 +41,7 @@ class CSQConfig:
 
     lambda_quant: float = 1e-4  # λ
     centers: CenterKind = "hadamard"  # how they are made, see models/centers/recipes.py
+    several: Several = "vote"  # target of a row with several labels
 
 
 @LOSSES.register("csq", config=CSQConfig, needs=("image_code",))

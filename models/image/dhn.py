@@ -16,12 +16,15 @@ Deviations
       bits. ``loss.alpha=null`` takes 10/K, which keeps θ within ±10: 0.516 and 0.585.
     * λ is chosen by validation in the paper; 0.1 is what its relatives use. The terms are means
       where the paper has sums.
+    * DeepHash-pytorch leaves the tanh out, has α = ½ and the memory bank: ``code: output``,
+      ``alpha: 0.5``, ``pairs: memory``.
     * Not checked against recorded numbers: written from the equations.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from common.registry import LOSSES
 from models.base import Batch, Outputs, Problem, Progress, Terms
@@ -34,6 +37,7 @@ class DHNConfig(PairwiseConfig):
     """Keys of ``loss`` with ``name: dhn``."""
 
     alpha: float | None = 1.0  # α, scale of the inner products; None: 10/K
+    code: Literal["tanh", "output"] = "tanh"  # z: squashed, or the output u itself
     lambda_quant: float = 0.1  # λ
 
 
@@ -49,7 +53,9 @@ class DHNLoss(PairwiseLoss):
 
     def forward(self, outputs: Outputs, batch: Batch, progress: Progress) -> Terms:
         """Return ``pair`` and ``quant``."""
-        code = outputs.image_code.tanh()
+        code = outputs.image_code
+        if self.config.code == "tanh":
+            code = code.tanh()
         rows, similar = self.partners(code, batch)
         pair = pair_likelihood(self.alpha * code @ rows.mT, similar).mean()
         quant = (code.abs() - 1).cosh().log().mean()

@@ -25,6 +25,8 @@ Deviations
     * A bit without majority (Σ ũ = 0) keeps its target; the reference has 0 there, which trains the
       bit towards neither side, and a class never seen beyond the margin loses its whole target.
     * Bits of a row with several labels whose sum is 0 take those of one fixed random vector.
+      DeepHash-pytorch does so on NUS-WIDE and COCO; on other datasets a row's first label alone
+      counts, which is ``several: first``.
     * Ternary codes in retrieval (DPN-T, 0 where |u| ≤ m) are not offered: codes are ±1 here.
 """
 
@@ -39,7 +41,7 @@ from torch import Tensor
 from common.registry import LOSSES
 from models.base import Batch, Outputs, Problem, Progress, Terms
 from models.centers.recipes import CenterKind
-from models.losses.center_vote import CenterVoteLoss
+from models.losses.center_vote import CenterVoteLoss, Several
 from models.losses.pair_loss import LabeledMemoryBank
 
 
@@ -50,6 +52,7 @@ class DPNConfig:
     margin: float = 1.0  # m
     targets: Literal["fixed", "adaptive"] = "fixed"  # adaptive: DPN-A
     centers: CenterKind = "balanced"  # the first targets
+    several: Several = "vote"  # target of a row with several labels
     over_bits: Literal["mean", "sum", "sum_labels"] = "mean"  # of the hinge; or over labels too
     lambda_norm: float = 0.0  # λ
 
@@ -86,7 +89,7 @@ class DPNLoss(CenterVoteLoss):
         margin = self.config.margin
         if self.config.over_bits != "sum_labels":
             return (margin - code * self.targets(label).to(code.dtype)).clamp_min(0)
-        label = label.to(code.dtype)
+        label = self.voters(label).to(code.dtype)
         # how many classes of a row want +1 in a bit and how many -1, [B,K] each
         above = label @ (self.centers > 0).to(code.dtype)
         below = label @ (self.centers < 0).to(code.dtype)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers.recipes import CenterKind, make_centers
-from models.image.image_hash import ImageHash, ImageHashConfig
+from models.image.image_hash import ImageHash, StandardizeConfig
 from models.layers.heads import BatchNorm
 from models.losses.multilabel import margin_cosine, multilabel_cross_entropy
 
@@ -44,7 +44,7 @@ MARGINS = {"cosine": 0.3, "arc": 0.2}
 CLOSEST = 1 - 1e-6  # cosine, of the arc margin
 
 
-@MODELS.register("orthohash", config=ImageHashConfig, provides=("image_code",))
+@MODELS.register("orthohash", config=StandardizeConfig, provides=("image_code",))
 class OrthoHash(ImageHash):
     """OrthoHash's network: a linear hash layer without bias and batch normalisation.
 

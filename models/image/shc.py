@@ -33,7 +33,8 @@ Deviations from the released code
     * The stages are kept by the hash of what they depend on; the code's files are named by dataset
       alone, and are taken for other classes too.
     * The classifier's rate falls to the ``floor`` of the schedule, as stage 3's does; the code's
-      falls to 0.
+      falls to 0: ``runner.classifier.floor=0``. Its logits for the similarity are of pictures as
+      they are evaluated; the code's of augmented ones: ``runner.classifier.logits_of=augmented``.
     * The epoch is chosen on validation rows (``eval.select``); the code's best of every fifth, on
       the test queries, is ``eval.select=query eval.every=5``.
 """
@@ -51,15 +52,13 @@ from common.registry import LOSSES, MODELS
 from models.base import Batch, HashLoss, Outputs, Problem, Progress, Terms
 from models.centers.hash_centers import hadamard_centers
 from models.image.csq import CSQLoss
-from models.image.image_hash import ImageHash, ImageHashConfig
-from models.layers.heads import StandardizedHeadModel
-from models.losses.multilabel import first_label
+from models.image.image_hash import ImageHash, StandardizeConfig
+from models.layers.heads import StandardizedHeadModel, small_linear
+from models.losses.center_vote import Several
 from models.losses.quantization import quantization_loss
 
-INITIAL_DEVIATION = 0.01  # of the weights of a new last layer
 
-
-@MODELS.register("shc", config=ImageHashConfig, provides=("image_code",))
+@MODELS.register("shc", config=StandardizeConfig, provides=("image_code",))
 class SHC(ImageHash):
     """SHC's hashing network: a linear hash layer that starts small."""
 
@@ -98,7 +97,7 @@ class SHCConfig:
     """Keys of ``loss`` with ``name: shc``."""
 
     lambda_quant: float = 1e-4  # λ
-    several: Literal["vote", "first"] = "vote"  # target of a row with several labels
+    several: Several = "vote"  # target of a row with several labels
     quantizer: Literal["tanh", "output"] = "tanh"  # what is drawn to ±1
 
 
@@ -117,18 +116,6 @@ class SHCLoss(CSQLoss):
         """Take the centres [C,K] of ±1 that classes are drawn to."""
         self.centers.copy_(centers)
 
-    def targets(self, label: Tensor) -> Tensor:
-        """Return the target centre [B,K] of every row's labels [B,C]."""
-        return super().targets(first_label(label) if self.config.several == "first" else label)
-
     def quantization(self, output: Tensor) -> Tensor:
         """Return the mean of (|t| - 1)² or (|u| - 1)² of outputs u [B,K]."""
         return quantization_loss(output.tanh() if self.config.quantizer == "tanh" else output)
-
-
-def small_linear(width: int, outputs: int) -> nn.Linear:
-    """Return a linear layer with weights from N(0, 0.01²) and biases of 0."""
-    layer = nn.Linear(width, outputs)
-    nn.init.normal_(layer.weight, std=INITIAL_DEVIATION)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from models.base import Backbone, Batch, HashModel, Outputs, Problem, TrainFeatures
 
+SMALL_DEVIATION = 0.01  # of the weights of a layer that starts small
+
 
 class Standardize(nn.Module):
     """Subtract the training mean and divide by the training deviation plus 1e-3, per feature."""
@@ -53,6 +55,14 @@ def kaiming_fan_out(module: nn.Module) -> None:
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
             nn.init.zeros_(layer.bias)
+
+
+def small_linear(width: int, outputs: int) -> nn.Linear:
+    """Return a linear layer with weights from N(0, 0.01²) and biases of 0."""
+    layer = nn.Linear(width, outputs)
+    nn.init.normal_(layer.weight, std=SMALL_DEVIATION)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def mlp_tanh_head(width: int, hidden: int, bits: int, dropout: float) -> nn.Sequential:

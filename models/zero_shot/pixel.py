@@ -104,6 +104,7 @@ from models.text.word_pieces import hide_once
 from utils.errors import UserError
 
 CLOSEST = 1 - 1e-5  # cosine, of the arc margin
+SAME_CLASS = 4.0  # weight of pairs of one class in L_sd
 IMAGE_ATTRIBUTES = "image_attributes"
 """Name in ``Batch.extras`` of strengths [B,A] in 0..1 of each picture's own attributes."""
 
@@ -378,7 +379,7 @@ class PixelLoss(HashLoss):
             difference = mean[:, None] - mean
         else:
             difference = _mean_squares(image.flatten(1)) + _mean_squares(text.flatten(1))
-        return (distance + 4 * (same * difference).sum()) / pairs.clamp_min(1)
+        return (distance + SAME_CLASS * (same * difference).sum()) / pairs.clamp_min(1)
 
 
 def _sum_of_squares(rows: Tensor, labelled: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ which parses them; only ``tgi`` had an effect there, and only in the first relea
 
 Deviations from the released code
     * The twin moves in training only. There it moves with every batch that is evaluated, too, which
-      makes it about equal to the encoder after each evaluation.
+      makes it about equal to the encoder after each evaluation: ``twin_moves: always``.
     * Rows whose pseudo-image is not at hand are left out of ``align``, as are columns. Without any
       the term is 0 and metrics.json says so.
     * A frozen encoder leaves ``align`` nothing to train. ``projection=auto`` (ours) then puts a
@@ -87,6 +87,7 @@ class PZSHConfig:
     freeze_img: bool = False  # as backbone.freeze=image
     freeze_txt: bool = False  # as backbone.freeze=text
     caption: bool = False  # align to the words of pseudo-images as well; ours
+    twin_moves: Literal["training", "always"] = "training"  # always: with batches evaluated, too
     projection: Literal["auto", "none", "linear"] = "auto"  # auto: if the encoder is frozen; ours
 
     def __post_init__(self) -> None:
@@ -179,6 +180,8 @@ class PZSH(HashModel):
 
     def encode(self, batch: Batch, modality: str) -> Tensor:
         """Return h [B,K]."""
+        if self.config.twin_moves == "always":
+            self.update_twin()
         return self.head(self.projection(self.backbone(batch, modality).pooled))
 
     @torch.no_grad()
@@ -230,7 +233,7 @@ class PZSHLossConfig:
     lambda_quant: float = 1e-4  # λ
     temperature: float = 0.07  # τ
     proxy_warmup: int = 10  # epochs without the proxy term
-    center_seed: int = 42  # of the centres' draw, whatever the run's seed
+    center_seed: int | None = 42  # of the centres' draw; None: by the run's seed
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -247,7 +250,10 @@ class PZSHLoss(HashLoss):
 
     def __init__(self, config: PZSHLossConfig, problem: Problem) -> None:
         super().__init__(config, problem)
-        centers = random_centers(problem.n_classes, problem.bits, config.center_seed)
+        seed = config.center_seed
+        if seed is None:  # as in the first release, which seeds nothing
+            seed = int(torch.randint(2**31, (), generator=problem.generator))
+        centers = random_centers(problem.n_classes, problem.bits, seed)
         self.register_buffer("centers", centers)  # [C,K] of ±1
         self.memory = MemoryBank(problem)  # [N,K]
         label = torch.zeros(problem.n_train, problem.n_classes)

@@ -19,7 +19,7 @@ from models.centers.semantic import (
     semantic_centers,
     sphere_packing,
 )
-from models.image.image_hash import ImageHashConfig
+from models.image.image_hash import StandardizeConfig
 from models.image.shc import SHC, SHCConfig, SHCLoss
 from tests.golden.adapters._common import compare_gradients, label_batch
 from tests.golden.harness import Case, GoldenError, adapter
@@ -153,7 +153,7 @@ def hashing_network(case: Case, dtype: torch.dtype) -> Setup:
     """Return network, loss and optimiser of a recorded run."""
     problem = problem_of(case)
     width, inputs = case.array("w_fc1.weight").shape
-    model = SHC(ImageHashConfig(), problem, OneLayer(inputs, width))
+    model = SHC(StandardizeConfig(), problem, OneLayer(inputs, width))
     loss = with_centers(case, SHCConfig(case.cfg("lambda"), several="first"), dtype)
 
     def terms(ours: Terms, outputs: Outputs) -> dict[str, Tensor]:

@@ -20,12 +20,16 @@ from tests.models.classics import (
 )
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.3, None])
-def test_loop(alpha):
+@pytest.mark.parametrize(
+    ("alpha", "kind"), [(1.0, "tanh"), (0.3, "tanh"), (None, "tanh"), (0.5, "output")]
+)
+def test_loop(alpha, kind):
     code, batch = example()
-    terms = terms_of(DHNLoss(DHNConfig(alpha=alpha, lambda_quant=0.4), problem()), code, batch)
+    config = DHNConfig(alpha=alpha, lambda_quant=0.4, code=kind)
+    terms = terms_of(DHNLoss(config, problem()), code, batch)
     alpha = 10 / BITS if alpha is None else alpha
-    z, label = code.detach().tanh(), batch.label
+    z, label = code.detach(), batch.label
+    z = z.tanh() if kind == "tanh" else z
     pairs = [
         likelihood(alpha * dot(a, b), shared(y, w))
         for a, y in zip(z, label, strict=True)

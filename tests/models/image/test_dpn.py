@@ -39,6 +39,18 @@ def test_loop(over_bits):
     assert set(terms_of(make_loss(), code, batch)) == {"polar"}
 
 
+@pytest.mark.parametrize("over_bits", ["mean", "sum_labels"])
+def test_the_first_label_alone(over_bits):
+    loss = make_loss(over_bits=over_bits, several="first")
+    code, batch = example()
+    alone = dataclasses.replace(batch, label=batch.label.clone())
+    alone.label[0, alone.label[0].argmax() + 1 :] = 0
+    assert batch.label[0].sum() == 2 and alone.label[0].sum() == 1
+    every = make_loss(over_bits=over_bits)
+    close(terms_of(loss, code, batch).polar, terms_of(every, code, alone).polar.item())
+    assert terms_of(every, code, batch).polar != terms_of(loss, code, batch).polar
+
+
 @pytest.mark.parametrize("centers", ["balanced", "bernoulli"])
 def test_every_label_of_a_row_has_its_hinge(centers):
     loss = make_loss(margin=0.8, over_bits="sum_labels", centers=centers)

@@ -8,7 +8,7 @@ import torch
 from models.base import Outputs, Progress
 from models.centers.hash_centers import random_signs
 from models.image.csq import CSQConfig, CSQLoss
-from models.image.image_hash import ImageHashConfig
+from models.image.image_hash import StandardizeConfig
 from models.image.shc import Classifier, ClassifierLoss, SHCConfig, SHCLoss
 from tests.models.toys import CLASSES, ROWS, WIDTH, make_model, take, toy_batch, toy_problem
 
@@ -65,6 +65,14 @@ def test_without_its_runner_it_is_csq():
     assert ours.keys() == theirs.keys() and torch.equal(ours.total(), theirs.total())
 
 
+def test_csq_takes_the_first_label_alone():
+    batch, loss = toy_batch(True), CSQLoss(CSQConfig(several="first"), toy_problem(BITS, True))
+    first = loss.centers[batch.label.argmax(1)]
+    assert torch.equal(loss.targets(batch.label), first)
+    vote = CSQLoss(CSQConfig(), toy_problem(BITS, True)).targets(batch.label)
+    assert not torch.equal(vote, first)
+
+
 def test_csq_takes_other_centers():
     chosen = CSQLoss(CSQConfig(centers="mds"), toy_problem(BITS)).centers
     assert not torch.equal(chosen, CSQLoss(CSQConfig(), toy_problem(BITS)).centers)
@@ -78,7 +86,7 @@ def test_centers_must_have_the_right_shape():
 def classifier(classes=CLASSES, **keys):
     problem = toy_problem(BITS, True, classes=classes)
     backbone = make_model("shc", problem).backbone
-    return Classifier(ImageHashConfig(**keys), problem, backbone)
+    return Classifier(StandardizeConfig(**keys), problem, backbone)
 
 
 @pytest.mark.parametrize("on", ["probabilities", "logits"])
