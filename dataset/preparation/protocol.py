@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from dataset.preparation.index import Index
+from dataset.preparation.lists import ListedRows
 from dataset.splits import SplitManifest
 
 
@@ -23,6 +24,7 @@ class Selection:
         seen_classes: numbers of the classes that may be trained on; empty: all.
         listed: part → rows of the selection (not of the index) that its list file names, in the
             order of the file.
+        trained_on: the training list as it is, where it has features or generated pictures.
     """
 
     index: Index
@@ -31,6 +33,7 @@ class Selection:
     class_names: tuple[str, ...]
     seen_classes: tuple[int, ...] = ()
     listed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    trained_on: ListedRows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
