@@ -108,8 +108,8 @@ class GeneratedRows:
 def picture_stem(path: str) -> str:
     """Return the name of a picture without folders and suffix, by which files find its row.
 
-    >>> picture_stem("D:\\\\photos\\\\im7.jpg"), picture_stem("photos/im7.jpg")
-    ('im7', 'im7')
+    >>> picture_stem("photos/im7.jpg")
+    'im7'
     """
     return PurePosixPath(path if "/" in path else path.replace("\\", "/")).stem
 

@@ -23,6 +23,7 @@ from common.registry import DATASETS
 from dataset.auxiliary.pseudo_images import with_listed_rows
 from dataset.base import HashDataset
 from dataset.images import FileImages
+from dataset.preparation.followed import check_stated
 from dataset.preparation.lists import ListedRows, find_list, read_list
 from dataset.splits import SplitManifest
 from dataset.tables import read_lines
@@ -57,6 +58,8 @@ class ListsConfig:
         unseen: ``query``: classes of the queries are unseen, and training rows of them generated;
             ``none``: every class is seen; ``auto``: ``query`` where no training row has a class of
             the queries, or where the training list has features, as PZSH's have.
+        protocol: the published protocol that the lists are of, as ``coco/lists``; they are held to
+            its published numbers.
         split: see there.
     """
 
@@ -68,6 +71,7 @@ class ListsConfig:
     archive: str | None = None
     class_names_file: str | None = None
     unseen: Literal["auto", "query", "none"] = "auto"
+    protocol: str | None = None
     split: ListSplit = ListSplit()
 
 
@@ -117,7 +121,10 @@ def build(config: ListsConfig, name: str) -> HashDataset:
             name, unseen.sum(), f"{generated:,}" if generated else "no", given.file.name,
         )  # fmt: skip
     listed = unseen.any() and (generated or given.features is not None)
-    return with_listed_rows(dataset, given, [image_root, root]) if listed else dataset
+    if listed:
+        dataset = with_listed_rows(dataset, given, [image_root, root])
+    check_stated(config.protocol, dataset)
+    return dataset
 
 
 def _unseen(stated: str, parts: dict[str, ListedRows]) -> np.ndarray:

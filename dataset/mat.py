@@ -32,6 +32,7 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
 from dataset.images import TRIED, FileImages, SelectedImages, size_and_time
+from dataset.preparation.followed import check_stated, stated_protocol
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder
 from utils.errors import UserError
@@ -65,6 +66,9 @@ class MatConfig:
             default file need not be there.
         on_unlabelled: rows without any label: ``error``, or ``drop`` them (the split then counts
             the rows that are left).
+        protocol: the published protocol that the rows follow, as ``flickr25k/mith``: it gives the
+            numbers and the seed that ``split`` leaves out (seed 1814 counts as left out), and the
+            files are held to its published numbers.
         split: see :class:`dataset.splits.SplitConfig`.
     """
 
@@ -76,7 +80,12 @@ class MatConfig:
     class_names_file: str | None = _CLASS_NAMES
     second_caption_file: str | None = SECOND_CAPTIONS
     on_unlabelled: str = "error"
+    protocol: str | None = None
     split: SplitConfig = SplitConfig()
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None and self.split.rule == "permutation":
+            object.__setattr__(self, "split", _complete(self.split, self.protocol))
 
 
 @DATASETS.register("mat", config=MatConfig)
@@ -126,7 +135,7 @@ def build(config: MatConfig, name: str) -> HashDataset:
         source = f"captions of pictures, in '{config.second_caption_file}'"
         rows = np.arange(len(second))
         auxiliary["second"] = AuxiliaryInputs(rows, source, second, parts=WITHOUT_QUERIES)
-    return HashDataset(
+    dataset = HashDataset(
         name=name,
         images=images,
         labels=labels,
@@ -135,6 +144,25 @@ def build(config: MatConfig, name: str) -> HashDataset:
         split=make_split(config.split, labels, root=root),
         texts=texts,
         auxiliary=auxiliary,
+    )
+    check_stated(config.protocol, dataset)
+    return dataset
+
+
+def _complete(split: SplitConfig, protocol: str) -> SplitConfig:
+    """Return ``split`` with the numbers of the protocol ``dataset/name`` where it has none."""
+    source, stated = stated_protocol(protocol)
+    if stated.query is None or stated.lists is not None:
+        raise UserError(
+            f"dataset.protocol={protocol} reads lists or marks and permutes no rows: `main.py "
+            f"prepare {source.name}` reads .mat files too, and dataset={source.name} "
+            f"dataset.split.name={stated.name} draws their rows."
+        )
+    return dataclasses.replace(
+        split,
+        query=stated.query if split.query is None else split.query,
+        train=stated.train if split.train is None else split.train,
+        seed=stated.seed if split.seed == SplitConfig.seed else split.seed,
     )
 
 

@@ -211,6 +211,7 @@ class Runner(ABC):
             "queries_without_relevant": self.config.eval.no_relevant,
             "split": split.rule,
             "rows": {p: len(getattr(split, p)) for p in ("train", "val", "query", "database")},
+            "classes": self.experiment.problem.n_classes,
             "selected": dataclasses.asdict(selection),
             "captions": "first" if self.experiment.dataset.texts is not None else None,
             "skipped_images": len(self.experiment.inputs.unreadable),

@@ -3,8 +3,7 @@
 The file is a CSV with the columns ``method, paper_or_repo, dataset, bits, direction, metric, value,
 source``; a column ``protocol`` may name the protocol of ours (``main.py list datasets`` shows them)
 that a row follows. Without it a row follows the protocol whose papers include the first word of
-``paper_or_repo``. A run follows a protocol when its dataset was drawn by it and has the numbers of
-queries, training and database rows that the protocol publishes.
+``paper_or_repo``. Which protocol a run follows: :mod:`dataset.preparation.followed`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from common.registry import DATASETS
+from dataset.preparation.followed import Followed, followed
 from dataset.preparation.protocol import Protocol
 from runners.report.study import Study
 from runners.results.leaderboard import Row
@@ -110,10 +109,12 @@ def compare(study: Study, rows: list[Published]) -> Comparison:
     left_out: Counter[str] = Counter()
     by_cell: dict[tuple[Any, ...], list[Published]] = {}
     for theirs in rows:
-        by_cell.setdefault(_cell(theirs), []).append(theirs)
+        by_cell.setdefault(_cell(theirs, theirs.dataset), []).append(theirs)
     for row in study.rows:
-        for theirs in by_cell.get(_cell(row), []):
-            match = _match(theirs, row)
+        ours = followed_by(row)
+        dataset = row.dataset if isinstance(ours, str) else ours.dataset
+        for theirs in by_cell.get(_cell(row, dataset), []):
+            match = ours if isinstance(ours, str) else _match(theirs, row, ours.protocol)
             if isinstance(match, Match):
                 matches.append(match)
             else:
@@ -121,11 +122,8 @@ def compare(study: Study, rows: list[Published]) -> Comparison:
     return Comparison(tuple(matches), dict(left_out.most_common()), len(rows))
 
 
-def _match(theirs: Published, row: Row) -> Match | str:
+def _match(theirs: Published, row: Row, protocol: Protocol) -> Match | str:
     """Return a match, or why numbers of the same method and dataset cannot be compared."""
-    protocol = protocol_of(row)
-    if isinstance(protocol, str):
-        return protocol
     if theirs.cut is None:
         return f"'{theirs.metric}' is not among our measures"
     papers = re.findall(r"[^\s,()]+", protocol.papers.lower())
@@ -149,26 +147,10 @@ def _match(theirs: Published, row: Row) -> Match | str:
     return Match(theirs, row, ours, std, protocol, tuple(notes))
 
 
-def protocol_of(row: Row) -> Protocol | str:
+def followed_by(row: Row) -> Followed | str:
     """Return the published protocol that the runs of a row follow, or why there is none."""
     result = row.results[0]
-    section = result.config["dataset"]
-    name = section.get("name")
-    source = getattr(DATASETS.get(name).config, "source", None) if name in DATASETS else None
-    if source is None:
-        return f"{row.dataset} is not drawn by a published protocol"
-    chosen = section["split"]["name"] or source.protocols[0].name
-    protocols = {protocol.name: protocol for protocol in source.protocols}
-    protocol = protocols.get(chosen)
-    if protocol is None:
-        return f"protocol {chosen} is not known"
-    rows = result.metrics["protocol"].get("rows", {})
-    ours = {**rows, "train": rows.get("train", 0) + rows.get("val", 0)}
-    for part in ("query", "train", "database"):
-        published = protocol.published.get(part)
-        if published is not None and ours.get(part) != published:
-            return f"{ours.get(part)} {part} rows, {protocol.name} has {published}"
-    return protocol
+    return followed(result.config["dataset"], result.metrics["protocol"])
 
 
 def published_table(comparison: Comparison) -> Table:
@@ -191,9 +173,9 @@ def published_table(comparison: Comparison) -> Table:
     return Table("Published and ours, same protocol", head, tuple(rows), tuple(notes))
 
 
-def _cell(entry: Published | Row) -> tuple[str, str, int | None, str]:
+def _cell(entry: Published | Row, dataset: str) -> tuple[str, str, int | None, str]:
     """Return what two numbers must share to be compared."""
-    return _plain(entry.method), _dataset(entry.dataset), entry.bits, entry.direction
+    return _plain(entry.method), _dataset(dataset), entry.bits, entry.direction
 
 
 def _dataset(name: str) -> str:
