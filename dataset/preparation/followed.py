@@ -1,9 +1,9 @@
 """Which published protocol a run's rows follow: drawn by it, stated by a setting, or by counts.
 
 Datasets with official files are drawn by a protocol. ``mat`` and ``lists`` hold rows of such a
-dataset without its name: ``dataset.protocol: flickr25k/mith`` states it and is held to the published
-numbers when the dataset is opened. Unstated, rows that have all the numbers of a protocol, and its
-seed where it has one, follow it.
+dataset without its name: ``dataset.protocol: flickr25k/mith`` states it and is held to the
+published numbers when the dataset is opened. Unstated, rows that have all the numbers of a
+protocol, and its seed where it has one, follow it.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def _by_counts(
         for protocol in source.protocols:
             complete = {*PARTS, "classes"} <= set(protocol.published)
             fits = (protocol.lists is not None) == listed and classes is not None
-            if complete and fits and not _other_numbers(protocol, rows, classes):
-                if not _other_draw(dataset, protocol):
-                    return Followed(source.name, protocol, "by its numbers of rows and classes")
+            other = _other_numbers(protocol, rows, classes) or _other_draw(dataset, protocol)
+            if complete and fits and not other:
+                return Followed(source.name, protocol, "by its numbers of rows and classes")
     return (
         f"{dataset['name']} states no published protocol (dataset.protocol), and its numbers of "
         "rows and classes are of none"
