@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -103,6 +105,15 @@ class GeneratedRows:
     source: str
 
 
+def picture_stem(path: str) -> str:
+    """Return the name of a picture without folders and suffix, by which files find its row.
+
+    >>> picture_stem("photos/im7.jpg")
+    'im7'
+    """
+    return PurePosixPath(path if "/" in path else path.replace("\\", "/")).stem
+
+
 @dataclasses.dataclass
 class HashDataset:
     """A dataset as every runner sees it; N rows, C classes, A attributes.
@@ -124,6 +135,7 @@ class HashDataset:
             generated from the text of a query row, with its caption; ``pseudo``: a generated image
             of the class of a training row.
         generated: rows for training beyond those of the split, for models that ask for them.
+        picture_key: path of a picture in another's file → the word by which its row is found.
     """
 
     name: str
@@ -139,6 +151,7 @@ class HashDataset:
     extras: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     auxiliary: dict[str, AuxiliaryInputs] = dataclasses.field(default_factory=dict)
     generated: GeneratedRows | None = None
+    picture_key: Callable[[str], str] = picture_stem
 
     @property
     def others(self) -> dict[str, AuxiliaryInputs]:

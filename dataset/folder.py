@@ -23,7 +23,7 @@ from dataset.base import HashDataset
 from dataset.class_attributes import read_class_attributes
 from dataset.images import SUFFIXES, FileImages, open_archive
 from dataset.splits import SplitConfig, make_split
-from dataset.tables import dataset_folder
+from dataset.tables import dataset_folder, read_lines
 from utils.errors import UserError, nearest, unknown_name
 
 
@@ -40,7 +40,8 @@ class FolderConfig:
         caption_column: column with a caption; it and its numbered followers need not be there.
         class_attributes: table of class attributes below ``root`` (or anywhere, by a full path): a
             CSV, or a folder in AwA's layout (:mod:`dataset.class_attributes`).
-        unseen_classes: classes that are never trained on, for ``split.rule=seen_unseen``.
+        unseen_classes: classes that are never trained on, for ``split.rule=seen_unseen``: their
+            names, or a file with one a line (AwA's ``testclasses.txt``).
         split: by default, of each class a tenth for queries and the rest for training and database.
     """
 
@@ -86,7 +87,7 @@ def build(config: FolderConfig, name: str) -> HashDataset:
     labels = np.zeros((len(rows), len(class_names)), dtype=np.float32)
     for i, row in enumerate(rows):
         labels[i, [column[label] for label in row.labels]] = 1
-    seen = _seen(config, class_names)
+    seen = _seen(config, root, class_names)
     attributes = None
     if config.class_attributes is not None:
         attributes = read_class_attributes(root / Path(config.class_attributes).expanduser())
@@ -104,9 +105,14 @@ def build(config: FolderConfig, name: str) -> HashDataset:
     )
 
 
-def _seen(config: FolderConfig, class_names: tuple[str, ...]) -> tuple[int, ...]:
+def _seen(config: FolderConfig, root: Path, class_names: tuple[str, ...]) -> tuple[int, ...]:
     """Return the numbers of the seen classes; () where no class is unseen."""
-    for name in config.unseen_classes:
+    unseen = config.unseen_classes
+    if len(unseen) == 1 and unseen[0] not in class_names:
+        file = root / Path(unseen[0]).expanduser()
+        if file.is_file():
+            unseen = tuple(line for line in read_lines(file) if line)
+    for name in unseen:
         if name not in class_names:
             raise unknown_name("class in dataset.unseen_classes", name, class_names)
     if not config.unseen_classes:
@@ -116,7 +122,7 @@ def _seen(config: FolderConfig, class_names: tuple[str, ...]) -> tuple[int, ...]
             f"dataset.unseen_classes is given, but dataset.split.rule={config.split.rule} trains "
             "on every class; set dataset.split.rule=seen_unseen."
         )
-    return tuple(c for c, name in enumerate(class_names) if name not in config.unseen_classes)
+    return tuple(c for c, name in enumerate(class_names) if name not in unseen)
 
 
 def _class_folders(root: Path, members: list[str] | None, archive: str | None) -> list[_Row]:

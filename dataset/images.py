@@ -24,6 +24,8 @@ from utils.progress import progress_bar
 T = TypeVar("T")
 
 ROWS_PER_CHUNK = 1024
+TRIED = 100
+"""First pictures of a list that are looked for on disk; some may be lost, as NUS-WIDE's are."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 """Endings of the names of image files, by which a folder is searched."""
 
@@ -125,11 +127,15 @@ class FileImages:
         return FileImages([self.names[row] for row in rows], self.root, self.archive)
 
     def check_first(self, listing: Path) -> None:
-        """Refuse images whose first file, which ``listing`` names, does not exist."""
-        if self.archive is None and not Path(self.name(0)).is_file():
+        """Refuse images of which none of the first, which ``listing`` names, exists."""
+        if self.archive is not None:
+            return
+        tried = range(min(len(self), TRIED))
+        if not any(Path(self.name(row)).is_file() for row in tried):
             raise UserError(
                 f"The first picture that '{listing}' names, '{self.names[0]}', does not exist at "
-                f"'{self.name(0)}'; set dataset.image_root to the folder where the paths start."
+                f"'{self.name(0)}', nor do those after it; set dataset.image_root to the folder "
+                f"where the paths start (it is '{self.root}')."
             )
 
     def _read(self, name: str) -> bytes:

@@ -2,26 +2,36 @@
 
 For whoever has pictures and lists but not the official annotation files, or lists of a dataset
 that is not here. Rows are numbered in the order train, query, database, each in its file's order; a
-picture in several lists is one row. Forms: :mod:`dataset.preparation.lists`. Features that PZSH's
-lists carry are not used here (``data.generated=FILE`` reads them).
+picture in several lists is one row. Forms: :mod:`dataset.preparation.lists`.
+
+Zero-shot lists (:attr:`ListsConfig.unseen`): classes of the queries are not seen in training. Rows
+of them in the training list are PZSH's generated pictures: they become generated rows at the end of
+the dataset, for methods that ask for them, and the list's last column is the feature that a
+training row is aligned to.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from common.registry import DATASETS
+from dataset.auxiliary.pseudo_images import with_listed_rows
 from dataset.base import HashDataset
 from dataset.images import FileImages
+from dataset.preparation.followed import check_stated
 from dataset.preparation.lists import ListedRows, find_list, read_list
 from dataset.sources.list_protocols import PUBLISHED
 from dataset.splits import SplitManifest
 from dataset.tables import read_lines
 from utils.errors import UserError, unknown_name
 from utils.files import file_digest
+
+log = logging.getLogger("hashing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +58,11 @@ class ListsConfig:
         image_root: where the paths start, if not at ``root``.
         archive: zip file below ``image_root`` that holds the pictures.
         class_names_file: one class name a line.
+        unseen: ``query``: classes of the queries are unseen, and training rows of them generated;
+            ``none``: every class is seen; ``auto``: ``query`` where no training row has a class of
+            the queries, or where the training list has features, as PZSH's have.
+        protocol: the published protocol that the lists are of, as ``coco/lists``; they are held to
+            its published numbers.
         split: see there.
     """
 
@@ -59,6 +74,8 @@ class ListsConfig:
     image_root: str | None = None
     archive: str | None = None
     class_names_file: str | None = None
+    unseen: Literal["auto", "query", "none"] = "auto"
+    protocol: str | None = None
     split: ListSplit = ListSplit()
 
     def __post_init__(self) -> None:
@@ -80,6 +97,9 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     root = Path(config.root).expanduser()
     image_root = root / Path(config.image_root or ".").expanduser()
     parts = _read(config, root)
+    unseen, given = _unseen(config.unseen, parts), parts["train"]
+    if unseen.any():
+        parts["train"] = given.take(np.flatnonzero(~given.labels[:, unseen].any(1)))
     row_of: dict[str, int] = {}
     for listed in parts.values():
         for path in listed.paths:
@@ -94,14 +114,47 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     _check_published(config, {**split.counts, "classes": labels.shape[1]})
     images = FileImages(tuple(row_of), image_root, config.archive)
     images.check_first(parts["train"].file)
-    return HashDataset(
+    dataset = HashDataset(
         name=name,
         images=images,
         labels=labels,
         class_names=_class_names(config, root, labels.shape[1]),
         multi_label=bool((labels.sum(1) > 1).any()),
         split=split,
+        seen_classes=tuple(np.flatnonzero(~unseen).tolist()) if unseen.any() else (),
     )
+    generated = len(given) - len(parts["train"])
+    if unseen.any():
+        log.info(
+            "%s: the %d classes of the queries are unseen (dataset.unseen); %s generated pictures "
+            "of them in '%s'",
+            name, unseen.sum(), f"{generated:,}" if generated else "no", given.file.name,
+        )  # fmt: skip
+    listed = unseen.any() and (generated or given.features is not None)
+    if listed:
+        dataset = with_listed_rows(dataset, given, [image_root, root])
+    check_stated(config.protocol, dataset)
+    return dataset
+
+
+def _unseen(stated: str, parts: dict[str, ListedRows]) -> np.ndarray:
+    """Return which classes no training row may have, bool [C]; see :class:`ListsConfig`."""
+    train, query = parts["train"], parts["query"]
+    of_queries = query.labels.any(0)
+    none = np.zeros_like(of_queries)
+    if stated == "none" or train.labels.shape[1] != query.labels.shape[1]:
+        return none  # another number of labels is refused later
+    of_train = train.labels.any(0)
+    if stated == "query" or train.features is not None or not (of_queries & of_train).any():
+        if not (of_train & ~of_queries).any():
+            if stated == "query":
+                raise UserError(
+                    f"dataset.unseen=query, but every class in '{train.file}' is one of the "
+                    "queries' too; no training row would be left: give dataset.unseen=none."
+                )
+            return none
+        return of_queries
+    return none
 
 
 def _check_published(config: ListsConfig, counts: dict[str, int]) -> None:

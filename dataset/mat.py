@@ -6,7 +6,8 @@ file       variable (first one found)               content, n rows
 index.mat  ``index``, ``imgs``, ``FAll``            n paths of pictures, blank padded; or a
                                                     ``.npy`` of pictures, uint8 [n,H,W,3]
 caption    ``caption``, ``tags``, ``YAll``          n strings, or n cells of several strings; or
-                                                    a ``.txt`` with one line per row
+                                                    a ``.txt`` with one line per row, which is found
+                                                    as ``caption.txt`` without being asked for
 label.mat  ``category``, ``LAll``, ``labels``,      n×C, 0/1, of any number type
            ``label``
 ========== ======================================== ============================================
@@ -21,15 +22,17 @@ A one-dimensional array of strings is one caption per row (MITH's scripts), neve
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from common.registry import DATASETS
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
-from dataset.images import FileImages, SelectedImages, size_and_time
+from dataset.images import TRIED, FileImages, SelectedImages, size_and_time
+from dataset.preparation.followed import check_stated, stated_protocol
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder
 from utils.errors import UserError
@@ -40,8 +43,10 @@ INDEX_KEYS = ("index", "imgs", "FAll")
 CAPTION_KEYS = ("caption", "tags", "YAll")
 LABEL_KEYS = ("category", "LAll", "labels", "label")
 SECOND_KEYS = ("image_caption", "caption")
+CAPTIONS, CAPTION_LINES = "caption.mat", "caption.txt"
+SECOND_CAPTIONS = "image_caption.mat"
 _CLASS_NAMES = "label_names.txt"
-_SECOND_CAPTIONS = "image_caption.mat"
+log = logging.getLogger("hashing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,27 +56,36 @@ class MatConfig:
     Attributes:
         root: the folder with the files.
         index_file: paths of the pictures (``.mat``), or the pictures themselves (``.npy``).
-        caption_file: ``.mat``, or ``.txt`` with one line per row.
+        caption_file: ``.mat``, or ``.txt`` with one line per row; ``caption.txt`` is read where
+            there is no ``caption.mat``.
         label_file: 0/1 labels.
-        image_root: where relative picture paths start (default: ``root``). Absolute paths of
-            another machine are looked for below it, too.
+        image_root: where picture paths start (default: ``root``). Paths of another machine are
+            looked for below it by their endings.
         class_names_file: one class name per line; the default file need not be there.
         second_caption_file: a caption made from each row's picture (``.mat`` or ``.txt``); the
             default file need not be there.
         on_unlabelled: rows without any label: ``error``, ``drop`` them (the split then counts the
             rows that are left), or ``keep`` them, as the releases do: relevant to no query.
+        protocol: the published protocol that the rows follow, as ``flickr25k/mith``: it gives the
+            numbers and the seed that ``split`` leaves out (seed 1814 counts as left out), and the
+            files are held to its published numbers.
         split: see :class:`dataset.splits.SplitConfig`.
     """
 
     root: str = ""
     index_file: str = "index.mat"
-    caption_file: str = "caption.mat"
+    caption_file: str = CAPTIONS
     label_file: str = "label.mat"
     image_root: str | None = None
     class_names_file: str | None = _CLASS_NAMES
-    second_caption_file: str | None = _SECOND_CAPTIONS
+    second_caption_file: str | None = SECOND_CAPTIONS
     on_unlabelled: str = "error"
+    protocol: str | None = None
     split: SplitConfig = SplitConfig()
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None and self.split.rule == "permutation":
+            object.__setattr__(self, "split", _complete(self.split, self.protocol))
 
 
 @DATASETS.register("mat", config=MatConfig)
@@ -88,12 +102,13 @@ def build(config: MatConfig, name: str) -> HashDataset:
             f"dataset.on_unlabelled={config.on_unlabelled}: 'error', 'drop' or 'keep' is needed."
         )
     images = _images(config, root)
-    texts = _captions(_existing(root, config.caption_file, "caption_file"), len(images))
+    caption_file = _caption_file(config, root)
+    texts = read_captions(_existing(root, caption_file, "caption_file"), len(images))
     labels = _labels(_existing(root, config.label_file, "label_file"), len(images))
     second = _second_captions(config, root, len(images))
     counts = {
         config.index_file: len(images),
-        config.caption_file: len(texts),
+        caption_file: len(texts),
         config.label_file: len(labels),
         **({str(config.second_caption_file): len(second)} if second is not None else {}),
     }
@@ -121,7 +136,7 @@ def build(config: MatConfig, name: str) -> HashDataset:
         source = f"captions of pictures, in '{config.second_caption_file}'"
         rows = np.arange(len(second))
         auxiliary["second"] = AuxiliaryInputs(rows, source, second, parts=WITHOUT_QUERIES)
-    return HashDataset(
+    dataset = HashDataset(
         name=name,
         images=images,
         labels=labels,
@@ -130,6 +145,25 @@ def build(config: MatConfig, name: str) -> HashDataset:
         split=make_split(config.split, labels, root=root),
         texts=texts,
         auxiliary=auxiliary,
+    )
+    check_stated(config.protocol, dataset)
+    return dataset
+
+
+def _complete(split: SplitConfig, protocol: str) -> SplitConfig:
+    """Return ``split`` with the numbers of the protocol ``dataset/name`` where it has none."""
+    source, stated = stated_protocol(protocol)
+    if stated.query is None or stated.lists is not None:
+        raise UserError(
+            f"dataset.protocol={protocol} reads lists or marks and permutes no rows: `main.py "
+            f"prepare {source.name}` reads .mat files too, and dataset={source.name} "
+            f"dataset.split.name={stated.name} draws their rows."
+        )
+    return dataclasses.replace(
+        split,
+        query=stated.query if split.query is None else split.query,
+        train=stated.train if split.train is None else split.train,
+        seed=stated.seed if split.seed == SplitConfig.seed else split.seed,
     )
 
 
@@ -141,6 +175,12 @@ def _existing(root: Path, file: str, key: str) -> Path:
     others = sorted(p.name for p in path.parent.glob(f"{path.stem}*") if p.is_file())
     hint = f"; dataset.{key}={others[0]} may be meant" if others else ""
     raise UserError(f"'{path}' does not exist (dataset.{key}){hint}.")
+
+
+def _caption_file(config: MatConfig, root: Path) -> str:
+    """Return the file of captions: the configured one, or ``caption.txt`` where only that is."""
+    absent = config.caption_file == CAPTIONS and not (root / CAPTIONS).is_file()
+    return CAPTION_LINES if absent and (root / CAPTION_LINES).is_file() else config.caption_file
 
 
 def _labels(path: Path, n_rows: int) -> np.ndarray:
@@ -163,10 +203,14 @@ def _labels(path: Path, n_rows: int) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _captions(
+def read_captions(
     path: Path, n_rows: int, keys: tuple[str, ...] = CAPTION_KEYS
 ) -> list[tuple[str, ...]]:
-    """Read the captions of every row, blanks stripped."""
+    """Read the captions of every row, blanks stripped, from ``.mat`` or ``.txt``.
+
+    Raises:
+        UserError: a file that cannot be read, or holds no text.
+    """
     if path.suffix.lower() == ".txt":
         return [(line.strip(),) for line in _lines(path)]
     return strings_per_row(read_variable(path, keys, text=True), n_rows, path)
@@ -175,10 +219,10 @@ def _captions(
 def _second_captions(config: MatConfig, root: Path, n_rows: int) -> list[str] | None:
     """Read the first caption of every row that was made from its picture, if there are any."""
     file = config.second_caption_file
-    if file is None or (file == _SECOND_CAPTIONS and not (root / file).is_file()):
+    if file is None or (file == SECOND_CAPTIONS and not (root / file).is_file()):
         return None
     path = _existing(root, file, "second_caption_file")
-    return [captions[0] for captions in _captions(path, n_rows, SECOND_KEYS)]
+    return [captions[0] for captions in read_captions(path, n_rows, SECOND_KEYS)]
 
 
 def _lines(path: Path) -> list[str]:
@@ -198,29 +242,50 @@ def _images(config: MatConfig, root: Path) -> ImageSource:
     image_root = Path(config.image_root).expanduser() if config.image_root else root
     if not image_root.is_absolute() and config.image_root and not image_root.is_dir():
         image_root = root / image_root
-    cells = read_variable(path, INDEX_KEYS, text=True)
-    names = [name.strip() for name in _strings(cells, 0, path)]
-    if "" in names or not names:
-        position = f"row {names.index('')} has none" if names else "it has none"
-        raise UserError(f"'{path}' must hold a path of a picture in every row, but {position}.")
-    images = FileImages(_relative_names(names, image_root), image_root)
+    names = read_picture_names(path)
+    if config.image_root or PureWindowsPath(names[0]).root:  # of Windows or of any other system
+        names = _local_names(names, image_root)
+    images = FileImages(names, image_root)
     images.check_first(path)
     return images
 
 
-def _relative_names(names: list[str], image_root: Path) -> list[str]:
+def read_picture_names(path: Path) -> list[str]:
+    """Return the paths of pictures in an index file, as it states them, blanks stripped.
+
+    Raises:
+        UserError: a file that cannot be read, or a row without a path.
+    """
+    names = [name.strip() for name in _strings(read_variable(path, INDEX_KEYS, text=True), 0, path)]
+    if "" in names or not names:
+        position = f"row {names.index('')} has none" if names else "it has none"
+        raise UserError(f"'{path}' must hold a path of a picture in every row, but {position}.")
+    return names
+
+
+def _local_names(names: list[str], image_root: Path) -> list[str]:
     """Return paths that start at ``image_root``, also when ``names`` are another machine's.
 
-    When the first name is absolute and does not exist, its longest ending that exists below
-    ``image_root`` decides how many leading folders are removed from all names.
+    The first of ``names`` that has an ending which exists below ``image_root`` decides how many
+    leading folders are removed from all of them: as few as lead to a picture.
     """
-    parts = Path(names[0]).parts
-    if not Path(names[0]).is_absolute() or Path(names[0]).is_file():
-        return names
-    for lead in range(1, len(parts)):
-        if image_root.joinpath(*parts[lead:]).is_file():
-            return [str(Path(*Path(name).parts[lead:])) for name in names]
+    for name in names[:TRIED]:
+        if (image_root / name).is_file():
+            return names
+        parts = _parts(name)
+        for lead in range(1, len(parts)):
+            if image_root.joinpath(*parts[lead:]).is_file():
+                log.info(
+                    "pictures: '%s' is read as '%s', the other paths likewise",
+                    name, image_root.joinpath(*parts[lead:]),
+                )  # fmt: skip
+                return [str(Path(*_parts(name)[lead:])) for name in names]
     return names
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the parts of a path; Windows' separators count where the path has no others."""
+    return PureWindowsPath(name).parts if "/" not in name else Path(name).parts
 
 
 def _array_images(path: Path) -> ArrayImages:

@@ -201,6 +201,7 @@ class Runner(ABC):
             **({"measures": measures} if measures else {}),
             "split": split.rule,
             "rows": {p: len(getattr(split, p)) for p in ("train", "val", "query", "database")},
+            "classes": self.experiment.problem.n_classes,
             "selected": selection.as_json(),
             "captions": self._captions(),
             "skipped_images": len(self.experiment.inputs.unreadable),

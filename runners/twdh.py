@@ -48,14 +48,14 @@ from runners.training.history import read_history, write_history
 from utils.errors import UserError
 from utils.files import atomic_path
 
-Recipe = Literal["regression", "projection", "released"]
+Recipe = Literal["regression", "projection", "released", "files"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TwDHConfig(StandardConfig):
     """Keys of ``runner`` with ``name: twdh``, beside those of ``standard``."""
 
-    transform: Recipe = "regression"  # see models/centers/twdh_transforms.py
+    transform: Recipe = "regression"  # see models/centers/twdh_transforms.py; files: model.files
     ridge: float = 0.1  # λ of `regression`
     released: ReleasedConfig = ReleasedConfig()  # of `released`
 
@@ -74,6 +74,10 @@ class TwDHRunner(StagedRunner):
                 "Runner 'twdh' trains one long network for all lengths, so it needs model.name=twdh"
                 f" and loss.name=twdh, not '{config.model.name}' and "
                 f"'{config.loss.name if config.loss else 'none'}'; give runner=standard for others."
+            )
+        if self.settings.transform == "files" and config.model.config.files is None:
+            raise not_accepted(
+                "transform", "files", "model.files=DIR is needed, the authors' folder of a dataset."
             )
         numbers = {"ridge": self.settings.ridge, "released.epochs": self.settings.released.epochs,
                    "released.batch_size": self.settings.released.batch_size}  # fmt: skip
@@ -108,10 +112,15 @@ class TwDHRunner(StagedRunner):
         label = label.to(model.long_centers)
         long, short = model.long_centers, model.short_centers(length)
         recipe, settings = self.settings.transform, self.settings
+        given: torch.Tensor | None = None
+        if recipe == "files" and model.files is not None:
+            given = model.files.transform(model.config.long_bits, length).to(long)
 
         def build(folder: Path) -> Report:
             report: dict[str, Any] = {}
-            if recipe == "projection":
+            if given is not None:
+                matrix = given
+            elif recipe == "projection":
                 matrix = projection(long, short)
             elif recipe == "regression":
                 matrix = regression(long, short, label, settings.ridge)
@@ -126,6 +135,7 @@ class TwDHRunner(StagedRunner):
         depends = {
             "recipe": recipe,
             "settings": {
+                "files": None if given is None else array_digest(given),
                 "projection": None,
                 "regression": settings.ridge,
                 "released": {
@@ -136,7 +146,7 @@ class TwDHRunner(StagedRunner):
             }[recipe],
             "long_centers": array_digest(long),
             "short_centers": array_digest(short),
-            "labels": None if recipe == "projection" else array_digest(label),
+            "labels": None if recipe in ("projection", "files") else array_digest(label),
         }
         stage = self.stages.run(f"transform_{length}", depends, build)
         model.set_transform(length, stage.tensor("transform"))

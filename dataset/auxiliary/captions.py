@@ -10,8 +10,10 @@
 A folder with ``pictures.jsonl`` (images of classes, for PZSH) and PZSH's own lists of features are
 read by :mod:`dataset.auxiliary.pseudo_images`.
 
-Without ``query_images`` the layout of the released VTPH is read: ``1.png``, ``2.png``, … for the
-query rows in their order, and one ``.txt`` file with a caption per line.
+The layout of the released VTPH is read, too: without ``query_images``, ``1.png``, ``2.png``, … for
+the query rows in their order, and one ``.txt`` file with a caption per line; without
+``captions.jsonl``, ``image_caption.mat`` with the ``index.mat`` that says which pictures its rows
+are of. These are found by picture, so the dataset may be prepared from official files.
 """
 
 from __future__ import annotations
@@ -24,9 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from dataset.auxiliary.pseudo_images import PICTURES, with_feature_list, with_pseudo_images
+from dataset.auxiliary.pseudo_images import (
+    PICTURES,
+    row_name,
+    with_feature_list,
+    with_pseudo_images,
+)
 from dataset.base import WITHOUT_QUERIES, AuxiliaryInputs, HashDataset
 from dataset.images import FileImages
+from dataset.mat import SECOND_CAPTIONS, SECOND_KEYS, read_captions, read_picture_names
 from utils.errors import UserError
 
 log = logging.getLogger("hashing")
@@ -59,6 +67,8 @@ def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
         rows, texts = _read_captions(root / CAPTIONS, len(dataset))
         source = f"captions of pictures, in '{root}'{_origin(origins, 'captions')}"
         inputs["second"] = AuxiliaryInputs(rows, source, texts, parts=WITHOUT_QUERIES)
+    elif (root / SECOND_CAPTIONS).is_file():
+        inputs["second"] = captions_by_picture(dataset, root)
     source = f"painted pictures, in '{root}'{_origin(origins, 'query_images', 'query_captions')}"
     if (root / QUERY_IMAGES).is_dir():
         inputs["virtual"] = _virtual(root, len(dataset), source)
@@ -66,10 +76,52 @@ def with_generated(dataset: HashDataset, folder: str | Path) -> HashDataset:
         inputs["virtual"] = _released_virtual(root, dataset.split.query, source)
     if not inputs:
         raise UserError(
-            f"data.generated: '{root}' holds neither {CAPTIONS} nor {QUERY_IMAGES} nor {PICTURES}; "
-            "make them with `main.py generate`."
+            f"data.generated: '{root}' holds neither {CAPTIONS} nor {QUERY_IMAGES} nor {PICTURES}, "
+            f"nor 1.png or {SECOND_CAPTIONS}; make them with `main.py generate`."
         )
     return dataclasses.replace(dataset, auxiliary={**dataset.auxiliary, **inputs})
+
+
+def captions_by_picture(dataset: HashDataset, root: Path) -> AuxiliaryInputs:
+    """Return the captions in VTPH's ``image_caption.mat`` of the dataset's rows.
+
+    Raises:
+        UserError: no ``index.mat`` beside it, files that differ in length, or captions of other
+            pictures than the dataset's.
+    """
+    path, index = root / SECOND_CAPTIONS, root / "index.mat"
+    if not index.is_file():
+        raise UserError(
+            f"'{path}' has a caption for every row of an index.mat, which is not beside it; put it "
+            "there, so that each finds its picture."
+        )
+    names = read_picture_names(index)
+    texts = [captions[0] for captions in read_captions(path, len(names), SECOND_KEYS)]
+    if len(texts) != len(names):
+        raise UserError(
+            f"'{path}' has {len(texts)} captions and '{index}' {len(names)} pictures; they must "
+            "agree."
+        )
+    caption_of: dict[str, str] = {}
+    for name, text in zip(names, texts, strict=True):
+        for key in (name, dataset.picture_key(name)):
+            caption_of.setdefault(key, text)
+    rows, found = [], []
+    for row in range(len(dataset)):
+        name = row_name(dataset, row)
+        text = caption_of.get(name, caption_of.get(dataset.picture_key(name)))
+        if text is not None:
+            rows.append(row)
+            found.append(text)
+    if not rows:
+        raise UserError(
+            f"'{index}' names none of the pictures of dataset '{dataset.name}', '{names[0]}' "
+            "first; the captions beside it are of other data."
+        )
+    log.info("captions of pictures: %s, for %s of %s rows", path, f"{len(rows):,}",
+             f"{len(dataset):,}")  # fmt: skip
+    source = f"captions of pictures, in '{path}'"
+    return AuxiliaryInputs(np.array(rows, np.int64), source, found, parts=WITHOUT_QUERIES)
 
 
 def _origins(manifest: Path, dataset: HashDataset) -> dict[str, Any]:

@@ -15,7 +15,9 @@ Images are not encoded again if the encoder of the run computed ``features.h5`` 
 PZSH's own lists are read too (``data.generated=FILE.txt``). A line holds a path, the labels (0 or 1
 for each class, with blanks), perhaps further columns, and last the feature of the pseudo-image,
 separated by tabs; lines of fewer than three columns are skipped. The path is that of a row of the
-dataset, or of an image below the folder of the list, which becomes a further row.
+dataset (in whatever folder the list has it), or of an image below the folder of the list, which
+becomes a further row. ``dataset=lists`` and the splits called ``lists`` of zero-shot datasets do so
+with the list that they train on, without being asked.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import dataclasses
 import itertools
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ import numpy as np
 
 from dataset.base import AuxiliaryInputs, GeneratedRows, HashDataset
 from dataset.images import FileImages
+from dataset.preparation.lists import ListedRows
 from dataset.stacked import StackedImages
 from dataset.tables import one_hot
 from utils.errors import UserError, nearest
@@ -192,11 +196,7 @@ def with_feature_list(dataset: HashDataset, path: Path) -> HashDataset:
     Raises:
         UserError: a broken line, or one whose picture is nowhere.
     """
-    row_of = {row_name(dataset, row): row for row in range(len(dataset))}
-    rows: list[int] = []
-    features: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    files: list[str] = []
+    listed, labels, features = [], [], []
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             cells = line.rstrip("\r\n").split("\t")
@@ -214,29 +214,63 @@ def with_feature_list(dataset: HashDataset, path: Path) -> HashDataset:
                     f"{location}: a feature of {len(feature)} numbers after some of "
                     f"{len(features[0])}; every line needs one of the same encoder."
                 )
-            row = row_of.get(cells[0])
-            if row is None:
-                if not (path.parent / cells[0]).is_file():
-                    raise UserError(
-                        f"{location}: '{cells[0]}' is no picture of dataset '{dataset.name}', nor "
-                        f"a file below '{path.parent}'."
-                    )
-                row = len(dataset) + len(files)
-                files.append(cells[0])
-                labels.append(label)
-            rows.append(row)
+            listed.append(cells[0])
+            labels.append(label)
             features.append(feature)
     if not features:
         raise UserError(f"'{path}' has no line of path, labels and feature, separated by tabs.")
-    source = f"features listed in '{path}'"
-    listed, first = np.unique(rows, return_index=True)
-    pseudo = AuxiliaryInputs(
-        listed, source, parts=("train",), ahead=True, features=np.stack(features)[first]
-    )
-    further = np.stack(labels).astype(np.float32) if labels else np.empty((0, 0))
-    images, texts = FileImages(files, path.parent), [""] * len(files)
-    grown = _with_rows(dataset, images, further, texts, f"pictures and {source}")
-    return dataclasses.replace(grown, auxiliary={**dataset.auxiliary, PSEUDO: pseudo})
+    rows = ListedRows(tuple(listed), np.stack(labels), np.stack(features), path)
+    return with_listed_rows(dataset, rows, [path.parent])
+
+
+def with_listed_rows(
+    dataset: HashDataset, listed: ListedRows, folders: Sequence[Path]
+) -> HashDataset:
+    """Return the dataset with the features and further rows of a training list.
+
+    A path is that of a row, else its key is that of a row with the same labels, else the path is
+    that of an image below one of ``folders``: a further row.
+
+    Raises:
+        UserError: a path that is nothing of these.
+    """
+    names = [row_name(dataset, row) for row in range(len(dataset))]
+    row_of = {name: row for row, name in enumerate(names)}
+    row_with_key = {dataset.picture_key(name): row for row, name in enumerate(names)}
+    rows: list[int] = []
+    files: list[str] = []
+    further: list[np.ndarray] = []
+    for path, label in zip(listed.paths, listed.labels, strict=True):
+        row = row_of.get(path)
+        if row is None:
+            row = row_with_key.get(dataset.picture_key(path))
+            if row is not None and not np.array_equal(dataset.labels[row], label):
+                row = None
+        if row is None:
+            file = next((f / path for f in folders if (f / path).is_file()), None)
+            if file is None:
+                raise UserError(
+                    f"'{listed.file}': '{path}' is no picture of dataset '{dataset.name}', nor a "
+                    f"file below {' or '.join(repr(str(f)) for f in folders)}."
+                )
+            row = len(dataset) + len(files)
+            files.append(str(file.resolve()))
+            further.append(label)
+        rows.append(row)
+    content = "features " if listed.features is not None else ""
+    source = f"{content}listed in '{listed.file}'"
+    auxiliary = dict(dataset.auxiliary)
+    if listed.features is not None:
+        numbers, first = np.unique(rows, return_index=True)
+        features = listed.features[first]
+        auxiliary[PSEUDO] = AuxiliaryInputs(
+            numbers, source, parts=("train",), ahead=True, features=features
+        )
+    labels = np.stack(further).astype(np.float32) if further else np.empty((0, 0))
+    images, texts = FileImages(files, folders[0]), [""] * len(files)
+    further_source = f"pictures and {source}" if content else f"pictures {source}"
+    grown = _with_rows(dataset, images, labels, texts, further_source)
+    return dataclasses.replace(grown, auxiliary=auxiliary)
 
 
 def row_name(dataset: HashDataset, row: int) -> str:

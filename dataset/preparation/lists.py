@@ -42,6 +42,12 @@ class ListedRows:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def take(self, lines: np.ndarray) -> ListedRows:
+        """Return some of the rows, in the given order."""
+        features = None if self.features is None else self.features[lines]
+        paths = tuple(self.paths[line] for line in lines)
+        return ListedRows(paths, self.labels[lines], features, self.file)
+
 
 def find_list(folders: Sequence[Path], name: str) -> Path | None:
     """Return the first of ``folders/name`` and ``folders/name.gz`` that exists, or None."""

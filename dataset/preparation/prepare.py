@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -39,7 +40,13 @@ _RATIO = 200  # text tables compress so far; a larger ratio is an archive bomb
 _LEAST_LIMIT = 1 << 28
 
 
-def prepare(source: Source, root: Path, fetch: bool = False, lists: Path | None = None) -> Index:
+def prepare(
+    source: Source,
+    root: Path,
+    fetch: bool = False,
+    lists: Path | None = None,
+    images: Path | None = None,
+) -> Index:
     """Fetch (if asked), unpack and index a dataset; return the index.
 
     Args:
@@ -47,6 +54,7 @@ def prepare(source: Source, root: Path, fetch: bool = False, lists: Path | None 
         root: its folder, with archives or unpacked folders in it; created if missing.
         fetch: whether missing archives are downloaded where their host offers them.
         lists: folder of published list files (see :func:`~dataset.preparation.selection.select`).
+        images: where the pictures of ``.mat`` files lie, if not below ``root`` nor where these say.
 
     Raises:
         UserError: archives are missing (names them and where to put them), a full disk, a damaged
@@ -64,7 +72,13 @@ def prepare(source: Source, root: Path, fetch: bool = False, lists: Path | None 
             _check_complete(source, root)
             for file in source.files:
                 _unpack(file, root)
-        rows = check_rows(source.read(root) if layout == OFFICIAL else read_mat(root), source.name)
+        if images is not None and layout == OFFICIAL:
+            raise UserError(
+                f"--images={images} is for {' and '.join(_MAT_FILES)}, but '{root}' holds the "
+                f"official files of {source.name}, whose pictures lie beside them."
+            )
+        rows = source.read(root) if layout == OFFICIAL else read_mat(root, images)
+        rows = check_rows(rows, source.name)
         index = _index(source, layout, rows, root, work / f"{source.name}.scan")
         write_json(splits_file(root, source.name), splits(source, index, root, lists))
     return index
@@ -100,19 +114,25 @@ def find_layout(source: Source, root: Path) -> str:
     return MAT if missing and all((root / name).is_file() for name in _MAT_FILES) else OFFICIAL
 
 
-def read_mat(root: Path) -> Rows:
+def read_mat(root: Path, images: Path | None = None) -> Rows:
     """Return the rows of a folder in the ``.mat`` layout; rows without a label are left out.
+
+    With ``images`` (see :func:`prepare`) paths are absolute.
 
     Raises:
         UserError: files that :mod:`dataset.mat` refuses, or images in one ``.npy``.
     """
-    dataset = build_mat(MatConfig(root=str(root), on_unlabelled="drop"), "mat")
+    image_root = None if images is None else str(images.expanduser().resolve())
+    config = MatConfig(root=str(root), image_root=image_root, on_unlabelled="drop")
+    dataset = build_mat(config, "mat")
     if not isinstance(dataset.images, FileImages):
         raise UserError(
             f"The pictures in '{root}' are one array, which is not indexed; train with dataset=mat "
             f"dataset.root={root} instead."
         )
     paths = dataset.images.names
+    if image_root is not None:
+        paths = tuple(str(Path(image_root) / path) for path in paths)
     stems = tuple(Path(path).stem for path in paths)
     return Rows(
         keys=stems if len(set(stems)) == len(stems) else paths,
@@ -121,6 +141,14 @@ def read_mat(root: Path) -> Rows:
         class_names=dataset.class_names,
         texts=None if dataset.texts is None else tuple(dataset.texts),
     )
+
+
+def picture_root(index: Index) -> Path | None:
+    """Return the folder around the pictures where the index has full paths, or None."""
+    paths = index.rows.paths
+    if not all(Path(path).is_absolute() for path in paths):
+        return None
+    return Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
 
 
 def _marker(file: OfficialFile, root: Path) -> Path:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from common.registry import DATASETS
+from dataset.auxiliary.captions import captions_by_picture
+from dataset.auxiliary.pseudo_images import with_listed_rows
 from dataset.base import HashDataset
+from dataset.mat import SECOND_CAPTIONS
 from dataset.preparation.index import load_index
 from dataset.preparation.protocol import Protocol, Selection
 from dataset.preparation.selection import draw, select
@@ -105,13 +108,23 @@ class PreparedConfig:
 def open_prepared(config: PreparedConfig, name: str) -> HashDataset:
     """Return the dataset that ``config`` names, read from its index.
 
+    Beside its rows it has what its authors' folder offers: VTPH's captions of the pictures, and
+    the features and generated pictures of PZSH's training list.
+
     Raises:
         UserError: not prepared yet, a damaged index, or a split that does not fit.
     """
     source, protocol = config.source, config.protocol()
     index = load_index(config.folder, source.name)
     selection = select(source, index, protocol, config.folder, config.lists)
-    return as_dataset(config, name, selection, draw(selection, protocol))
+    dataset = as_dataset(config, name, selection, draw(selection, protocol))
+    if selection.trained_on is not None:
+        folders = [selection.trained_on.file.parent, config.folder]
+        dataset = with_listed_rows(dataset, selection.trained_on, folders)
+    if (config.folder / SECOND_CAPTIONS).is_file():
+        captions = captions_by_picture(dataset, config.folder)
+        dataset.auxiliary = {**dataset.auxiliary, "second": captions}
+    return dataset
 
 
 def prepared(source_class: SourceClass) -> SourceClass:
@@ -146,4 +159,5 @@ def as_dataset(
         attribute_names=() if attributes is None else attributes.names,
         seen_classes=selection.seen_classes,
         extras={key: values[selection.rows] for key, values in rows.extras.items()},
+        picture_key=source.list_key,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from dataset.preparation.index import Index
+from dataset.preparation.lists import ListedRows
 from dataset.splits import SplitManifest
 
 
@@ -24,6 +25,7 @@ class Selection:
         listed: part → rows of the selection (not of the index) that its list file names, in the
             order of the file.
         texts: for each of the n rows its captions, at least one; None for image-only data.
+        trained_on: the training list as it is, where it has features or generated pictures.
     """
 
     index: Index
@@ -33,6 +35,7 @@ class Selection:
     seen_classes: tuple[int, ...] = ()
     listed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     texts: list[tuple[str, ...]] | None = None
+    trained_on: ListedRows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dataset.preparation.source import Source
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 
+log = logging.getLogger("hashing")
 LISTS = "lists"
 """Folder below the root where published list files are looked for, besides the root itself."""
 
@@ -38,9 +40,11 @@ def select(
     if protocol.keep is not None and index.layout != MAT:  # a .mat file holds the used rows only
         used = index.subset(protocol.keep)
     listed: dict[str, np.ndarray] = {}
+    trained_on = None
     if protocol.lists is not None:
-        folders = [lists] if lists is not None else [root / LISTS, root]
-        read = read_lists(protocol, folders)
+        read = read_lists(protocol, list_folders(root, lists))
+        if protocol.seen is not None:
+            trained_on = _set_generated_aside(source, index, read)
         listed = {part: _index_rows(source, index, rows) for part, rows in read.items()}
         order = match_columns(read, listed, labels, [index.rows.class_names[c] for c in columns])
         columns, labels = columns[order], labels[:, order]
@@ -60,7 +64,7 @@ def select(
     return Selection(
         index, rows, labels[rows].astype(np.float32), names, _seen(index, protocol, names),
         {part: position[index_rows] for part, index_rows in listed.items()},
-        _texts(rows, index, protocol),
+        _texts(rows, index, protocol), trained_on,
     )  # fmt: skip
 
 
@@ -79,6 +83,11 @@ def _texts(rows: np.ndarray, index: Index, protocol: Protocol) -> list[tuple[str
         return None
     absent = (protocol.texts.when_none if protocol.texts and index.layout != MAT else "",)
     return [texts[row] or absent for row in rows]
+
+
+def list_folders(root: Path, lists: Path | None) -> list[Path]:
+    """Return the folders where published lists are looked for."""
+    return [lists] if lists is not None else [root / LISTS, root]
 
 
 def draw(selection: Selection, protocol: Protocol) -> SplitManifest:
@@ -167,9 +176,37 @@ def read_lists(protocol: Protocol, folders: Sequence[Path]) -> dict[str, ListedR
     return read
 
 
+def _set_generated_aside(
+    source: Source, index: Index, read: dict[str, ListedRows]
+) -> ListedRows | None:
+    """Take pictures of the queries' classes that the index lacks out of the training list.
+
+    Returns the list as it was, where it had such pictures or features.
+    """
+    train, known = read["train"], _row_of(source, index)
+    of_queries = train.labels[:, read["query"].labels.any(0)].any(1)
+    absent = np.array([source.list_key(path) not in known for path in train.paths])
+    generated = absent & of_queries
+    read["train"] = train.take(np.flatnonzero(~generated))
+    if generated.any():
+        log.info(
+            "'%s': %s pictures of unseen classes are no rows of %s: generated ones",
+            train.file, f"{generated.sum():,}", source.name,
+        )  # fmt: skip
+    return train if generated.any() or train.features is not None else None
+
+
+def _row_of(source: Source, index: Index) -> dict[str, int]:
+    """Return list key → row of the index; the keys of ``.mat`` files are not the source's."""
+    keys: Sequence[str] = index.rows.keys
+    if index.layout == MAT:
+        keys = [source.list_key(path) for path in index.rows.paths]
+    return {key: row for row, key in enumerate(keys)}
+
+
 def _index_rows(source: Source, index: Index, listed: ListedRows) -> np.ndarray:
     """Return the rows of the index that a list file names."""
-    row_of = {key: row for row, key in enumerate(index.rows.keys)}
+    row_of = _row_of(source, index)
     keys = [source.list_key(path) for path in listed.paths]
     missing = [path for path, key in zip(listed.paths, keys, strict=True) if key not in row_of]
     if missing:

@@ -26,7 +26,7 @@ from dataset.preparation.checks import (
     split_findings,
 )
 from dataset.preparation.index import OFFICIAL, Index, check_rows, read_index
-from dataset.preparation.prepare import read_mat, splits_file
+from dataset.preparation.prepare import picture_root, read_mat, splits_file
 from dataset.preparation.prepared_dataset import PreparedConfig, as_dataset
 from dataset.preparation.protocol import Protocol, Selection
 from dataset.preparation.rows import Attributes
@@ -148,7 +148,10 @@ def _manifest(config: PreparedConfig, dataset: HashDataset, root: Path) -> Itera
 def _statements(config: PreparedConfig, index: Index, root: Path) -> Iterator[Finding]:
     """The official files, read again, against the index."""
     try:
-        rows = config.source.read(root) if index.layout == OFFICIAL else read_mat(root)
+        if index.layout == OFFICIAL:
+            rows = config.source.read(root)
+        else:
+            rows = read_mat(root, picture_root(index))
         rows = check_rows(rows, config.source.name)
     except _UNREADABLE as error:
         yield Finding("official files", str(error), "readable", False)

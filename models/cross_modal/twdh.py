@@ -23,7 +23,7 @@ Deviations from the released code
       .619/.638, 64 bits .645/.668 against .610/.626. ``runner.transform=released`` is the authors'
       recipe; :mod:`models.centers.twdh_transforms` has all of them, and why it fails.
     * Centres and transforms are made from the run's seed and training labels; theirs are files for
-      three datasets.
+      three datasets, which ``model.files=DIR runner.transform=files`` reads.
     * Short centres are random rows of the Hadamard matrix. Of their files some have that, one the
       first rows in order (half of whose 64 bits repeat the other half), some random codes.
     * Rows without label have no target: they are left out of bce (a NaN target there).
@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ from models.base import (
     Progress,
     Terms,
 )
+from models.centers.twdh_files import TwDHFiles
 from models.centers.twdh_transforms import long_centers, projection, short_centers, two_way
 from models.cross_modal.dcmht import AttentionHead
 from models.layers.pair_softmax import pair_softmax, pairs_to_code
@@ -72,6 +74,7 @@ class TwDHModelConfig:
     long_bits: int = 512  # L, a power of two
     short_bits: tuple[int, ...] = SHORT_BITS  # lengths with a transform; the run's own is added
     attention_heads: int = 8  # no effect on what is computed
+    files: str | None = None  # folder of the authors' centres and transforms of one dataset
 
 
 def short_lengths(listed: Sequence[int], bits: int, long_bits: int) -> list[int]:
@@ -115,10 +118,17 @@ class TwDH(HashModel):
         # a generator for each length, so that no length depends on the other lengths
         seed = int(torch.randint(2**31, (1,), generator=problem.generator))
         classes, generator = problem.n_classes, torch.Generator()
-        centers = long_centers(classes, bits, generator.manual_seed(seed))
+        self.files = None if config.files is None else TwDHFiles(config.files)
+        if self.files is None:
+            centers = long_centers(classes, bits, generator.manual_seed(seed))
+        else:
+            centers = self.files.long_centers(classes, bits)
         self.register_buffer("long_centers", centers)
         for length in self.lengths:
-            centers = short_centers(classes, length, generator.manual_seed(seed + length))
+            if self.files is None:
+                centers = short_centers(classes, length, generator.manual_seed(seed + length))
+            else:
+                centers = self.files.short_centers(classes, length)
             self.register_buffer(f"short_centers_{length}", centers)
             self.register_buffer(f"transform_{length}", projection(self.long_centers, centers))
 
@@ -178,6 +188,10 @@ class TwDH(HashModel):
         """Return p₁ - p₀ [B,K] of the run's length, ties below 0."""
         pairs = self.long_pairs(batch, modality)
         return pairs_to_code(self.short_pairs(pairs, self.problem.bits))
+
+    def protocol_notes(self, auxiliary: Mapping[str, str]) -> dict[str, Any]:
+        """State where centres come from, if not from the seed."""
+        return {} if self.files is None else {"centres": f"files in '{self.files.folder}'"}
 
 
 @dataclasses.dataclass(frozen=True)

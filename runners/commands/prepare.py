@@ -18,6 +18,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="coco, flickr25k, nuswide, …")
     add_settings(parser, "dataset.split.lists=DIR")
     parser.add_argument("--root", metavar="DIR", help="folder of its archives, or to put them in")
+    parser.add_argument(
+        "--images", metavar="DIR", help="where the pictures of .mat files lie, if elsewhere"
+    )
     parser.add_argument("--download", action="store_true", help="fetch what its host offers")
 
 
@@ -43,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
     if not config.root:
         raise UserError("No folder is given; say where the dataset is to lie with --root DIR.")
     source, folder = config.source, Path(config.root).expanduser()
-    index = prepare(source, folder, options.download, config.lists)
+    images = None if options.images is None else Path(options.images)
+    index = prepare(source, folder, options.download, config.lists, images)
     rows = index.rows
     lines = [
         f"{source.title}: {len(rows):,} rows, {len(rows.class_names)} classes, "

@@ -1,8 +1,8 @@
 """Published numbers beside ours where the whole recipe is the same, and near ours where it is not.
 
 The file is a CSV with the columns ``method, paper_or_repo, dataset, bits, direction, metric, value,
-source``; ``recipe`` may name a recipe of ours. The recipe behind a row is the run of ``configs/sweep/papers`` that repeats its table
-(:mod:`runners.recipes`). A row is set beside a run only where no key of the two recipes differs and
+source``; ``recipe`` may name a recipe of ours. The recipe behind a row is the run of
+``configs/sweep/papers`` that repeats its table (:mod:`runners.recipes`). A row is set beside a run only where no key of the two recipes differs and
 ours deviates from the release in nothing; otherwise it is near, with what differs in words. The
 value compared is the one that the release defines: its policy and cut.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.run_config import read_complete
+from dataset.preparation.followed import followed
 from runners.recipes.describe import describe, differences
 from runners.recipes.papers import PaperRun, paper_runs, paper_sweeps, paper_tables, plain_dataset
 from runners.report.study import Study
@@ -162,10 +163,18 @@ class RecipeOfRow:
     def __init__(self, row: Row) -> None:
         """Take the row; its recipe is read when it is first needed."""
         self.row = row
-        self.config = row.results[0].config
-        split = str(self.config["dataset"].get("split", {}).get("name"))
-        names = [row.dataset, split if split.startswith(row.dataset) else row.dataset]
-        self.set_names = list(dict.fromkeys(map(plain_dataset, names)))
+        first = row.results[0]
+        self.config, self.protocol = dict(first.config), first.metrics["protocol"]
+        ours = followed(self.config["dataset"], self.protocol)
+        if not isinstance(ours, str):  # rows of another layout follow the protocol, too
+            split = {"name": ours.protocol.name}
+            names = {"config": ours.dataset, "name": ours.dataset, "split": split}
+            if self.config["dataset"]["name"] != ours.dataset:
+                self.config["dataset"] = names
+        dataset = str(self.config["dataset"].get("config", row.dataset))
+        split_name = str(self.config["dataset"].get("split", {}).get("name"))
+        called = [dataset, split_name if split_name.startswith(dataset) else dataset]
+        self.set_names = list(dict.fromkeys(map(plain_dataset, called)))
 
     def is_of(self, theirs: Published) -> bool:
         """Tell whether the number is of the row's method, by name or by model and loss."""
@@ -186,7 +195,7 @@ class RecipeOfRow:
             recipe = describe(read_complete(self.config))
         except UserError as error:
             return f"the run's configuration is not read ({error})"
-        counted = self.row.results[0].metrics["protocol"].get("rows", {})
+        counted = self.protocol.get("rows", {})
         parts = {"train": "train", "val": "validation", "query": "query", "database": "database"}
         rows = {theirs: counted[ours] for ours, theirs in parts.items() if ours in counted}
         return {**recipe, "rows": {**recipe.get("rows", {}), **rows}}

@@ -9,15 +9,16 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
-from tests.papers.methods import describe_method
+from tests.papers.methods import method_values
 
 from common.config import schema
 from runners.recipes.describe import describe
 from runners.recipes.papers import Deviation, PaperRun, deviations, paper_runs, paper_sweeps
 from tests.papers.general import describe_general
 
+ATTRIBUTES = {"awa2": 85, "cub": 312, "sun": 102}
 METHOD_PART = ("method", "model", "loss", "optim", "runner")
-"""Keys of :func:`describe` that are settings; ``describe_method`` says them in neutral words."""
+"""Keys of :func:`describe` that are settings; ``method_values`` says them in neutral words."""
 
 
 def runs_of(name: str) -> dict[int, PaperRun]:
@@ -27,14 +28,12 @@ def runs_of(name: str) -> dict[int, PaperRun]:
 
 
 def neutral(run: PaperRun) -> dict[str, Any]:
-    """Return the neutral keys of a run, nested."""
+    """Return the neutral keys of a run, dotted."""
     general = {key: value for key, value in describe(run.config).items() if key not in METHOD_PART}
-    merged: dict[str, Any] = {}
-    for part in (general, describe_general(run.config), describe_method(run.config)):
-        for key, value in part.items():
-            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-            merged[key] = {**merged[key], **value} if both else value
-    return merged
+    merged = schema.flat(general) | schema.flat(describe_general(run.config))
+    classes = merged["labels.count"]
+    attributes = ATTRIBUTES.get(run.config.dataset_name, 0)
+    return merged | schema.flat(method_values(run.config, classes, attributes))
 
 
 def disagreements(entry: dict[str, Any]) -> list[str]:
@@ -50,7 +49,7 @@ def disagreements(entry: dict[str, Any]) -> list[str]:
 
 
 def _of_run(entry: dict[str, Any], run: PaperRun) -> list[str]:
-    theirs, ours = schema.flat(entry["recipe"]), schema.flat(neutral(run))
+    theirs, ours = schema.flat(entry["recipe"]), neutral(run)
     declared = [d for d in deviations() if fnmatch.fnmatchcase(entry["id"], d.recipe)]
     lines: list[str] = []
     used: set[Deviation] = set()

@@ -112,7 +112,9 @@ def size(count: int, built: Built) -> str:
 def linear(layer: nn.Linear, built: Built | None) -> str:
     """Return e.g. ``Linear 512->K without bias``; without ``built`` the number of outputs."""
     outputs = layer.out_features if built is None else size(layer.out_features, built)
-    return f"Linear {layer.in_features}->{outputs}{'' if layer.bias is not None else ' without bias'}"
+    return (
+        f"Linear {layer.in_features}->{outputs}{'' if layer.bias is not None else ' without bias'}"
+    )
 
 
 def words(layers: Iterable[nn.Module], built: Built) -> str:

@@ -86,7 +86,11 @@ def dcmht(built: Built) -> Values:
         "vartheta": config.vartheta, "quan_alpha": config.quan_alpha, **_margin(built),
         "form": f"{config.similarity} l{config.power}" + (", select mechanism" if select else ""),
     }  # fmt: skip
-    common = {"loss": loss, "evaluation.code": "argmax", **sections(built, hash_layers=built.model.heads)}
+    common = {
+        "loss": loss,
+        "evaluation.code": "argmax",
+        **sections(built, hash_layers=built.model.heads),
+    }
     if not select:
         return {**common, **attention_head(built)}
     first, bits = head.fc, head.bit_layers
@@ -419,7 +423,11 @@ def pixel(built: Built) -> Values:
 def pzsh(built: Built) -> Values:
     config, model, bank = built.config.loss.config, built.model, built.loss.memory
     normal = "N(0,1)" if parts.is_normal(bank.rows, 1) else "another"
-    moving = [*model.backbone.parameters(), *model.projection.parameters(), *model.head.parameters()]
+    moving = [
+        *model.backbone.parameters(),
+        *model.projection.parameters(),
+        *model.head.parameters(),
+    ]
     return {
         "hash_head": words(model.head, built),
         "hash_init": init(model.head),

@@ -52,7 +52,9 @@ def composed(entry: Entry, bits: int, **more: Any):
 
 def values_of(entry: Entry, bits: int, **more: Any) -> dict[str, Any]:
     attributes = ATTRIBUTES.get(entry["dataset"], 0)
-    return method_values(composed(entry, bits, **more), entry["recipe"]["labels"]["count"], attributes)
+    return method_values(
+        composed(entry, bits, **more), entry["recipe"]["labels"]["count"], attributes
+    )
 
 
 def flat(value: Any, path: str) -> dict[str, Any]:

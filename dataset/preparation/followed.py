@@ -1,0 +1,163 @@
+"""Which published protocol a run's rows follow: drawn by it, stated by a setting, or by counts.
+
+Datasets with official files are drawn by a protocol. ``mat`` and ``lists`` hold rows of such a
+dataset without its name: ``dataset.protocol: flickr25k/mith`` states it and is held to the
+published numbers when the dataset is opened. Unstated, rows that have all the numbers of a
+protocol, and its seed where it has one, follow it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from common.registry import DATASETS
+from dataset.base import HashDataset
+from dataset.preparation.protocol import Protocol
+from dataset.preparation.source import Source
+from utils.errors import UserError, unknown_name
+
+PARTS = ("query", "train", "database")
+WITHOUT_NAME = ("mat", "lists")
+"""Datasets that may hold rows of another under a protocol of its."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """A protocol that rows follow.
+
+    Attributes:
+        dataset: the dataset whose protocol it is (``coco``, also where the rows are ``mat``'s).
+        protocol: see there.
+        how: ``drawn by it``, ``stated``, or ``by its numbers of rows and classes``.
+    """
+
+    dataset: str
+    protocol: Protocol
+    how: str
+
+
+def sources() -> Iterator[Source]:
+    """Yield all datasets with official files."""
+    for name in DATASETS.names():
+        source = getattr(DATASETS.get(name).config, "source", None)
+        if source is not None:
+            yield source
+
+
+def stated_protocol(text: str) -> tuple[Source, Protocol]:
+    """Return the dataset and the protocol that ``coco/dcmht`` names.
+
+    Raises:
+        UserError: no such dataset or protocol.
+    """
+    known = {source.name: source for source in sources()}
+    dataset, slash, name = text.partition("/")
+    if not slash:
+        raise UserError(
+            f"dataset.protocol={text}: a dataset and a protocol of its are needed, as coco/dcmht."
+        )
+    if dataset not in known:
+        raise unknown_name("dataset in dataset.protocol", dataset, known)
+    return known[dataset], known[dataset].protocol(name)
+
+
+def check_stated(text: str | None, dataset: HashDataset) -> None:
+    """Hold a dataset to the published numbers of the protocol that it states, if it does.
+
+    Raises:
+        UserError: no such protocol, or other numbers.
+    """
+    if text is None:
+        return
+    _, protocol = stated_protocol(text)
+    generated = 0 if dataset.generated is None else len(dataset.generated.rows)
+    rows = len(dataset) - generated
+    counts = {"rows": rows, "classes": dataset.labels.shape[1], **dataset.split.counts}
+    counts["unlabelled"] = int((dataset.labels[:rows].sum(1) == 0).sum())
+    wrong = {
+        name: number
+        for name, number in {"unlabelled": 0, **protocol.published}.items()
+        if counts[name] != number
+    }
+    if wrong:
+        words = {"rows": "rows in all", "classes": "classes", "unlabelled": "rows without a label"}
+        theirs = ", ".join(f"{n:,} {words.get(name, f'{name} rows')}" for name, n in wrong.items())
+        ours = ", ".join(f"{counts[name]:,}" for name in wrong)
+        raise UserError(
+            f"dataset.protocol={text} has {theirs}, but here are {ours}; mend dataset.split or the "
+            "files, or leave dataset.protocol out (results are then compared with no paper)."
+        )
+
+
+def followed(dataset: Mapping[str, Any], protocol: Mapping[str, Any]) -> Followed | str:
+    """Return the published protocol that a run follows, or why it follows none.
+
+    Args:
+        dataset: section ``dataset`` of the run's resolved settings.
+        protocol: ``protocol`` of its ``metrics.json``: ``rows`` by part, and ``classes``.
+    """
+    rows = dict(protocol.get("rows", {}))
+    rows["train"] = rows.get("train", 0) + rows.get("val", 0)
+    classes = protocol.get("classes")
+    name = str(dataset.get("name"))
+    source = getattr(DATASETS.get(name).config, "source", None) if name in DATASETS else None
+    if source is not None:
+        split = dataset.get("split") or {}
+        chosen = (split if isinstance(split, str) else split.get("name")) or ""
+        known = {p.name: p for p in source.protocols}
+        candidate = known.get(chosen or source.protocols[0].name)
+        if candidate is None:
+            return f"protocol {chosen} is not known"
+        return _other_numbers(candidate, rows, None) or Followed(name, candidate, "drawn by it")
+    if name not in WITHOUT_NAME:
+        return f"{name} is not drawn by a published protocol"
+    if dataset.get("protocol"):
+        stated, candidate = stated_protocol(str(dataset["protocol"]))
+        other = _other_draw(dataset, candidate) or _other_numbers(candidate, rows, classes)
+        return other or Followed(stated.name, candidate, "stated")
+    return _by_counts(dataset, rows, classes)
+
+
+def _by_counts(
+    dataset: Mapping[str, Any], rows: Mapping[str, int], classes: int | None
+) -> Followed | str:
+    """Return the first protocol that has all these numbers, and draws with the same seed."""
+    listed = dataset["name"] == "lists"
+    for source in sources():
+        for protocol in source.protocols:
+            complete = {*PARTS, "classes"} <= set(protocol.published)
+            fits = (protocol.lists is not None) == listed and classes is not None
+            other = _other_numbers(protocol, rows, classes) or _other_draw(dataset, protocol)
+            if complete and fits and not other:
+                return Followed(source.name, protocol, "by its numbers of rows and classes")
+    return (
+        f"{dataset['name']} states no published protocol (dataset.protocol), and its numbers of "
+        "rows and classes are of none"
+    )
+
+
+def _other_numbers(protocol: Protocol, rows: Mapping[str, int], classes: int | None) -> str:
+    """Return how the rows of the parts differ from the published numbers, or ``""``."""
+    for part in PARTS:
+        published = protocol.published.get(part)
+        if published is not None and rows.get(part) != published:
+            return f"{rows.get(part)} {part} rows, {protocol.name} has {published}"
+    published = protocol.published.get("classes")
+    if classes is not None and published is not None and classes != published:
+        return f"{classes} classes, {protocol.name} has {published}"
+    return ""
+
+
+def _other_draw(dataset: Mapping[str, Any], protocol: Protocol) -> str:
+    """Return how the draw of ``mat`` rows differs from the protocol's, or ``""``."""
+    split = dataset.get("split") or {}
+    rule = split.get("rule", "file") if dataset["name"] == "mat" else "file"
+    if rule == "file":
+        return ""  # rows that somebody drew before
+    if rule != "permutation":
+        return f"rows drawn by {rule}, {protocol.name} permutes them"
+    if split.get("seed") != protocol.seed:
+        return f"rows drawn with seed {split.get('seed')}, {protocol.name} has {protocol.seed}"
+    return ""
