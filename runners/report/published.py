@@ -2,9 +2,10 @@
 
 The file is a CSV with the columns ``method, paper_or_repo, dataset, bits, direction, metric, value,
 source``; ``recipe`` may name a recipe of ours. The recipe behind a row is the run of
-``configs/sweep/papers`` that repeats its table (:mod:`runners.recipes`). A row is set beside a run only where no key of the two recipes differs and
-ours deviates from the release in nothing; otherwise it is near, with what differs in words. The
-value compared is the one that the release defines: its policy and cut.
+``configs/sweep/papers`` that repeats its table (:mod:`runners.recipes`). A row is set beside a run
+only where no key of the two recipes differs and ours deviates from the release in nothing;
+otherwise it is near, with what differs in words. The value compared is the one that the release
+defines: its policy and cut.
 """
 
 from __future__ import annotations
