@@ -41,7 +41,7 @@ class TorchvisionConfig:
 
     Attributes:
         model: torchvision's name, e.g. ``alexnet``, ``resnet50``, ``vgg16``, ``vit_b_16``.
-        weights: a file, a name such as ``IMAGENET1K_V2``, or ``random``; null is refused.
+        weights: a file, a name such as ``IMAGENET1K_V1``, or ``random``; null is refused.
         freeze: ``all`` (or ``image``) keeps the network as it is, batch-norm statistics included.
         batch_norm: ``eval``: its batch norms use their running statistics in training too, scale
             and shift are trained all the same; as PIXEL and FIRe have it.

@@ -148,3 +148,52 @@ def test_names_timm_knows_are_not_fetched_in_vain(monkeypatch):
     for weights in ("pretrained", True, "a1_in1k"):
         with pytest.raises(UserError, match="nor to be downloaded"):
             build_backbone("timm", TimmConfig(model="resnet18", weights=weights), IMAGE)
+
+
+def kinds(backbone, kind):
+    return [layer for layer in backbone.modules() if isinstance(layer, kind)]
+
+
+def test_batch_norms_in_evaluation_are_trained_all_the_same():
+    config = TorchvisionConfig("resnet18", "random", batch_norm="eval", image_size=64)
+    made = build_backbone("torchvision", config, IMAGE).train()
+    norms = kinds(made, torch.nn.BatchNorm2d)
+    before = [norm.running_mean.clone() for norm in norms]
+    image = torch.rand(2, 3, 64, 64)
+    pooled = made.encode_image(image).pooled
+    torch.testing.assert_close(pooled, made.eval().encode_image(image).pooled)
+    pooled.sum().backward()
+    assert made.train().training and made.visual.training
+    assert all(not n.training and n.weight.grad is not None for n in norms)
+    assert all(torch.equal(n.running_mean, b) for n, b in zip(norms, before, strict=True))
+    usual = build_backbone("torchvision", TorchvisionConfig("resnet18", "random"), IMAGE).train()
+    assert all(norm.training for norm in kinds(usual, torch.nn.BatchNorm2d))
+
+
+def test_dropout_may_be_off_in_training_too():
+    image = torch.rand(2, 3, 64, 64)
+    for dropout in ("model", "off"):
+        config = TorchvisionConfig(
+            "mobilenet_v3_small", "random", batch_norm="eval", dropout=dropout, image_size=64
+        )
+        made = build_backbone("torchvision", config, IMAGE).train()
+        first, second = (made.encode_image(image).pooled for _ in range(2))
+        assert torch.equal(first, second) == (dropout == "off")
+        if dropout == "off":
+            assert torch.equal(made.eval().encode_image(image).pooled, first)
+
+
+def test_torchvision_weights_that_are_not_here(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("models.backbones.weights.reachable", lambda url: False)
+    with pytest.raises(UserError) as caught:
+        build_backbone("torchvision", TorchvisionConfig("resnet18", "IMAGENET1K_V1"), IMAGE)
+    place = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    for part in (
+        "needs resnet18-f37072fd.pth", "https://download.pytorch.org/models/", str(place),
+        "backbone=NAME", "backbone=pixels", "backbone.weights=random",
+    ):  # fmt: skip
+        assert part in str(caught.value)
+    place.parent.mkdir()
+    torch.save(torchvision.models.resnet18().state_dict(), place)
+    build_backbone("torchvision", TorchvisionConfig("resnet18", "IMAGENET1K_V1"), IMAGE)

@@ -145,7 +145,10 @@ def test_random_start_is_said_in_the_log_and_depends_on_the_seed(tiny_json, capl
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weights": None}, ("backbone.weights is not set", "backbone.weights=PATH", "backbone=pixels")),
+        (
+            {"weights": None},
+            ("backbone.weights is not set", "weights=PATH", "backbone=pixels"),
+        ),
         ({"weights": "nowhere/x.safetensors"}, ("'nowhere/x.safetensors' does not exist",)),
         ({"model": "ViT-B-32-quickgelu", "weights": None}, ("ViT-B-32.pt", "openaipublic")),
         ({"model": "ViT-B-23"}, ("Did you mean 'ViT-B-32'?",)),

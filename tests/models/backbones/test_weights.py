@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import pickle
 import warnings
@@ -18,9 +20,9 @@ from models.backbones.weights import (
     locate,
     looks_like_file,
     state_fingerprint,
+    url_file,
 )
 from utils.errors import UserError
-
 
 SOMEWHERE = Published("weights.pt", "example.org")
 
@@ -98,6 +100,44 @@ def test_torchscript_archives_are_read_as_openais(tmp_path):
         torch.jit.trace(network, torch.ones(1, 2)).save(str(tmp_path / "clip.pt"))
     state, openai = load_state(str(tmp_path / "clip.pt"), "A network", SOMEWHERE)
     assert openai and set(state) == {"layer.weight", "layer.bias"}
+
+
+def test_another_hash_than_the_official_file_s_is_told_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hashing"), "propagate", True)  # main.main() stops it
+    file = tmp_path / "w.pt"
+    torch.save({"a": torch.ones(2)}, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    for official in (digest, digest[:8]):
+        load_state(str(file), "It", Published("w.pt", "x", hashes=("0" * 64, official)))
+    assert caplog.text == ""
+    other = Published("official.pt", "x", hashes=("0123456789abcdef" * 4,))
+    for _ in range(2):
+        load_state(str(file), "It", other)
+    assert len(caplog.records) == 1
+    for part in (str(file), digest[:16], "official.pt 0123456789abcdef"):
+        assert part in caplog.text
+
+
+def test_a_file_at_its_place_is_not_downloaded(tmp_path, monkeypatch):
+    url = "https://example.org/a/" + "ab" * 32 + "/w.pt"
+    published = Published.at(url, tmp_path, "Somebody")
+    assert published == Published("w.pt", f"Somebody, {url}", tmp_path / "w.pt", url, ("ab" * 32,))
+    monkeypatch.setattr("models.backbones.weights.reachable", lambda url: False)
+    with pytest.raises(UserError, match="put it at '.*w.pt', or elsewhere with backbone.weights="):
+        url_file("It", published)
+    published.place.write_bytes(b"")
+    assert url_file("It", published) == str(published.place)
+
+
+def test_a_download_of_another_hash_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "w-01234567.pt").write_bytes(b"something")
+    url = f"file://{tmp_path}/there/w-01234567.pt"
+    monkeypatch.setattr("models.backbones.weights.reachable", lambda url: True)
+    published = Published.at(url, tmp_path / "here")
+    with pytest.raises(UserError, match="It needs w-01234567.pt .* but that failed .invalid hash"):
+        url_file("It", published)
+    assert not published.place.exists()
 
 
 def test_a_misfit_names_the_first_of_each_kind(tmp_path):
