@@ -27,6 +27,8 @@ from PIL import Image, ImageEnhance
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
+_NUMBER = r"(\d+(?:\.\d+)?(?:/[1-9]\d*)?)"  # 0.75 or 3/4
+
 Number = Callable[[int], float]
 """Stream of an operation → number in [0, 1)."""
 Box = tuple[int, int, int, int]
@@ -163,7 +165,7 @@ class RandomResizedCrop(Sized):
 
     form: ClassVar[str] = "random_resized_crop N scale a-b ratio c-d bicubic|bilinear [of original]"
     pattern: ClassVar[str] = (
-        r"(\d+) scale ([\d./]+)-([\d./]+) ratio ([\d./]+)-([\d./]+) (bicubic|bilinear)"
+        rf"(\d+) scale {_NUMBER}-{_NUMBER} ratio {_NUMBER}-{_NUMBER} (bicubic|bilinear)"
         r"( of original)?"
     )
     is_random: ClassVar[bool] = True
@@ -220,7 +222,7 @@ class Flip(Operation):
     """Left to right with probability ``p``; drawn: whether."""
 
     form: ClassVar[str] = "flip p"
-    pattern: ClassVar[str] = r"([\d.]+)"
+    pattern: ClassVar[str] = _NUMBER
     is_random: ClassVar[bool] = True
     resizes: ClassVar[bool] = False
 
@@ -255,7 +257,7 @@ class ColorJitter(Operation):
     """
 
     form: ClassVar[str] = "color_jitter [brightness b] [contrast c]"
-    pattern: ClassVar[str] = r"(?=.)(?:brightness ([\d.]+))? ?(?:contrast ([\d.]+))?"
+    pattern: ClassVar[str] = rf"(?=.)(?:brightness {_NUMBER})? ?(?:contrast {_NUMBER})?"
     is_random: ClassVar[bool] = True
     resizes: ClassVar[bool] = False
 

@@ -48,8 +48,7 @@ class ImageOperations:
         """
         operations = tuple(_operation(text, key) for text in (DEFAULT if words is None else words))
         if problem := _problem(operations):
-            shown = f"[{', '.join(words or DEFAULT)}]"
-            raise UserError(f"{key}={shown} is not accepted: {problem}.")
+            raise UserError(f"{key}={cls(operations)} is not accepted: {problem}.")
         return cls(operations)
 
     @property
@@ -151,7 +150,7 @@ def _operation(text: str, key: str) -> Operation:
             if not isinstance(operation, Sized) or operation.size >= 1:
                 return operation
             reason = " (N is at least 1)"
-        except (ValueError, ZeroDivisionError) as error:
+        except ValueError as error:
             reason = f" ({error})"
     raise UserError(f"{key}: '{text}' is not understood{reason}; it is written {kind.form}.")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,18 +63,23 @@ class FeatureCache:
     device: torch.device
 
     def images(
-        self, images: ImageSource, geometry: Geometry, on_bad_image: str = "error"
-    ) -> FeatureBank:
-        """Return the features of all images; of stacked sources each has a cache of its own."""
+        self, images: ImageSource, geometry: Geometry, on_bad_image: str = "error",
+        beside: Sequence[Geometry] = (),
+    ) -> FeatureBank:  # fmt: skip
+        """Return the features of all images; of stacked sources each has a cache of its own.
+
+        ``beside``: further geometries that the run needs, so that images are decoded once for all.
+        """
         if isinstance(images, StackedImages):
-            return _stacked([self.images(part, geometry, on_bad_image) for part in images.parts])
+            each = (self.images(part, geometry, on_bad_image, beside) for part in images.parts)
+            return _stacked(list(each))
         key = digest(
             VERSION, "image", self.backbone.fingerprint, images.fingerprint, str(geometry),
             str(self.tokens), on_bad_image,
         )  # fmt: skip
 
         def build(path: Path) -> None:
-            cache = ImageCache.open(images, (geometry,), on_bad_image)
+            cache = ImageCache.open(images, (geometry, *beside), on_bad_image)
             inputs = ViewInputs(cache.images(geometry), self.backbone.image_input)
             view = SplitView(np.arange(len(images)), np.zeros((len(images), 1)), inputs)
             batches = make_loader(view, self.batch_size)

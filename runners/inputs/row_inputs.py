@@ -91,7 +91,8 @@ def images_from_features(
     images: ImageSource, operations: Sequence[Parts], cache: FeatureCache, on_bad_image: str
 ) -> tuple[list[ViewInputs], np.ndarray]:
     """Return for each of ``operations`` the cached features of all images; and unreadable rows."""
-    banks = [cache.images(images, geometry, on_bad_image) for geometry, _ in operations]
+    geometries = [geometry for geometry, _ in operations]
+    banks = [cache.images(images, geometry, on_bad_image, geometries) for geometry in geometries]
     views = [ViewInputs(image_features=bank.features) for bank in banks]
     return views, np.union1d(*(bank.bad_rows for bank in banks))
 

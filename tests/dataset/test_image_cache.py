@@ -1,4 +1,4 @@
-"""Geometries equal to Pillow's and torchvision's, and no picture decoded twice."""
+"""Pictures equal to Pillow's and torchvision's, and none decoded twice."""
 
 import errno
 import pickle
@@ -11,11 +11,20 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from dataset.base import ArrayImages, BadImageError, ImageSource
-from dataset.image_cache import Geometry, ImageCache
+from dataset.image_cache import ImageCache, OriginalImages, RaggedImages
 from dataset.images import FileImages
+from dataset.operation_lists import Geometry, ImageOperations
+from dataset.stacked import stack_images
 from utils.errors import UserError
 
-SQUASH, CROP = Geometry("squash", 24), Geometry("crop", 24)
+
+def geometry(*words: str) -> Geometry:
+    return ImageOperations.parse(words, "data.train_image").split()[0]
+
+
+SQUASH = geometry("squash 24 bicubic")
+CROP = geometry("resize_short 24 bicubic", "center_crop 24")
+SHORT = geometry("resize_short 24 bilinear", "flip 0.5", "random_crop 20")
 N = 37
 
 
@@ -66,9 +75,9 @@ def test_squash_equals_pillow_and_crop_equals_torchvision(folder):
         image = Image.open(folder / f"{row}.jpg").convert("RGB")
         np.testing.assert_array_equal(source.decode(row), np.asarray(image))
         squashed = image.resize((24, 24), Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(cache.array(SQUASH)[row], np.asarray(squashed))
-        np.testing.assert_array_equal(cache.array(CROP)[row], np.asarray(crop[1](crop[0](image))))
-    assert isinstance(cache.array(CROP), np.memmap) and cache.array(CROP).dtype == np.uint8
+        np.testing.assert_array_equal(cache.images(SQUASH)[row], np.asarray(squashed))
+        np.testing.assert_array_equal(cache.images(CROP)[row], np.asarray(crop[1](crop[0](image))))
+    assert isinstance(cache.images(CROP), np.memmap) and cache.images(CROP).dtype == np.uint8
     assert cache.bad_rows.tolist() == []
 
 
@@ -78,7 +87,8 @@ def test_crop_of_any_shape(shape, size):
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image = Resize(size, interpolation=InterpolationMode.BICUBIC)(Image.fromarray(pixels))
     expected = np.asarray(CenterCrop(size)(image))
-    np.testing.assert_array_equal(Geometry("crop", size).apply(pixels), expected)
+    crop = geometry(f"resize_short {size} bicubic", f"center_crop {size}")
+    np.testing.assert_array_equal(crop.apply(pixels), expected)
 
 
 def test_every_picture_is_decoded_once(folder):
@@ -89,9 +99,9 @@ def test_every_picture_is_decoded_once(folder):
     second = ImageCache.open(again, (CROP, SQUASH))
     only = ImageCache.open(again, (CROP,))
     assert again.rows == []
-    np.testing.assert_array_equal(first.array(CROP), second.array(CROP))
-    np.testing.assert_array_equal(first.array(CROP), only.array(CROP))
-    ImageCache.open(again, (CROP, Geometry("squash", 8)))  # one more geometry, one more pass
+    np.testing.assert_array_equal(first.images(CROP), second.images(CROP))
+    np.testing.assert_array_equal(first.images(CROP), only.images(CROP))
+    ImageCache.open(again, (CROP, geometry("squash 8 bicubic")))  # one more geometry, one more pass
     assert sorted(again.rows) == list(range(N))
 
 
@@ -99,7 +109,7 @@ def test_changed_pictures_are_decoded_anew(folder):
     ImageCache.open(files(folder), (SQUASH,))
     Image.new("RGB", (9, 9), (255, 0, 0)).save(folder / "5.jpg")
     changed = Counting(files(folder))
-    assert (ImageCache.open(changed, (SQUASH,)).array(SQUASH)[5, :, :, 0] > 250).all()
+    assert (ImageCache.open(changed, (SQUASH,)).images(SQUASH)[5, :, :, 0] > 250).all()
     assert len(changed.rows) == N
 
 
@@ -109,7 +119,7 @@ def test_archive_equals_files(folder, tmp_path):
             archive.write(folder / f"{i}.jpg", f"{i}.jpg")
     packed = FileImages([f"{i}.jpg" for i in range(N)], tmp_path, "all.zip")
     assert packed.name(2) == str(tmp_path / "all.zip" / "2.jpg")
-    ours, theirs = (ImageCache.open(s, (CROP,)).array(CROP) for s in (packed, files(folder)))
+    ours, theirs = (ImageCache.open(s, (CROP,)).images(CROP) for s in (packed, files(folder)))
     np.testing.assert_array_equal(ours, theirs)
     copy = pickle.loads(pickle.dumps(packed))
     np.testing.assert_array_equal(copy.decode(3), packed.decode(3))
@@ -127,7 +137,7 @@ def test_bad_pictures_end_it_or_are_left_out(folder):
         ImageCache.open(files(folder), (SQUASH,))
     cache = ImageCache.open(files(folder), (SQUASH, CROP), on_bad_image="skip")
     assert cache.bad_rows.tolist() == [7, 20, 21, 22] and cache.bad_rows.dtype == np.int64
-    assert not cache.array(SQUASH)[cache.bad_rows].any() and cache.array(SQUASH)[8].any()
+    assert not cache.images(SQUASH)[cache.bad_rows].any() and cache.images(SQUASH)[8].any()
     assert "does not exist" in cache.bad[20] and "empty" in cache.bad[21]
     assert "no picture in a known format" in cache.bad[22]
     source = Counting(files(folder))
@@ -144,8 +154,6 @@ def test_nothing_but_bad_pictures_and_unknown_choices(folder, tmp_path):
         ImageCache.open(files(folder), (SQUASH,), on_bad_image="ignore")
     with pytest.raises(UserError, match="no picture"):
         ImageCache.open(FileImages([], folder), (SQUASH,))
-    with pytest.raises(UserError, match="geometry 'stretch' of 24 px"):
-        Geometry("stretch", 24)
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
@@ -157,24 +165,66 @@ def test_a_failed_build_leaves_nothing(folder, tmp_path):
     with pytest.raises(UserError, match="the disk is full"):
         ImageCache.open(Failing(files(folder)), (SQUASH,))
     assert [p.suffix for p in (tmp_path / "cache" / "images").iterdir()] == [".lock"]
-    assert ImageCache.open(files(folder), (SQUASH,)).array(SQUASH)[0].any()
+    assert ImageCache.open(files(folder), (SQUASH,)).images(SQUASH)[0].any()
 
 
 def test_arrays_of_the_right_size_are_passed_through(tmp_path, monkeypatch):
     monkeypatch.setenv("HASHING_CACHE", str(tmp_path))
     source = ArrayImages(np.zeros((4, 24, 24, 3), np.uint8), "zeros")
     cache = ImageCache.open(source, (SQUASH, CROP))
-    assert cache.array(SQUASH) is source.array and cache.array(CROP) is source.array
+    assert cache.images(SQUASH) is source.array and cache.images(CROP) is source.array
     assert not list(tmp_path.iterdir())
-    both = ImageCache.open(source, (SQUASH, Geometry("squash", 8)))
-    assert both.array(SQUASH) is source.array
-    assert both.array(Geometry("squash", 8)).shape == (4, 8, 8, 3)
+    both = ImageCache.open(source, (SQUASH, geometry("squash 8 bicubic")))
+    assert both.images(SQUASH) is source.array
+    assert both.images(geometry("squash 8 bicubic")).shape == (4, 8, 8, 3)
 
 
 def test_the_array_of_32_px_resized_to_96(tmp_path, monkeypatch):
     monkeypatch.setenv("HASHING_CACHE", str(tmp_path))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    large = Geometry("squash", 96)
+    large = geometry("squash 96 bicubic")
     cache = ImageCache.open(ArrayImages(pixels, "random"), (large,))
     image = Image.fromarray(pixels[1]).resize((96, 96), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(cache.array(large)[1], np.asarray(image))
+    np.testing.assert_array_equal(cache.images(large)[1], np.asarray(image))
+
+
+def test_shapes_of_their_own_are_kept_and_decoded_once(folder):
+    truncate(folder / "7.jpg")
+    source = Counting(files(folder))
+    cache = ImageCache.open(source, (SHORT, CROP), on_bad_image="skip")
+    again = ImageCache.open(source, (SHORT,), on_bad_image="skip")
+    assert len(source.rows) == N and cache.bad_rows.tolist() == again.bad_rows.tolist() == [7]
+    short = again.images(SHORT)
+    assert isinstance(short, RaggedImages) and len(short) == N and SHORT.size is None
+    resize = Resize(24, interpolation=InterpolationMode.BILINEAR)
+    rows = np.array([30, 0, 36])
+    for row, pixels in zip(rows, short[rows], strict=True):
+        image = resize(Image.open(folder / f"{row}.jpg").convert("RGB"))
+        np.testing.assert_array_equal(pixels, np.asarray(image))
+
+
+def test_stores_of_several_sources_are_one(folder):
+    parts = [FileImages([f"{i}.jpg" for i in range(*ends)], folder) for ends in ((0, 5), (5, N))]
+    both = stack_images([ImageCache.open(part, (SHORT,)).images(SHORT) for part in parts])
+    whole = ImageCache.open(files(folder), (SHORT,)).images(SHORT)
+    rows = np.array([6, 2, 5, 4, 36])
+    assert len(both) == N
+    for ours, theirs in zip(both[rows], whole[rows], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_oblong_picture_is_refused_where_a_square_is_needed(folder, tmp_path):
+    short = geometry("resize_short 24 bilinear")
+    message = r"Picture '.*0.jpg' of 30×70 px is no square after \[resize_short 24 bilinear\]"
+    with pytest.raises(UserError, match=message):
+        ImageCache.open(files(folder), (short,))
+    squares = ArrayImages(np.zeros((2, 32, 32, 3), np.uint8), "squares")
+    assert ImageCache.open(squares, (short,)).images(short).shape == (2, 24, 24, 3)
+
+
+def test_originals_are_decoded_at_every_access(folder):
+    images = OriginalImages(files(folder))
+    assert images[np.array([3])][0].shape == (67, 33, 3) and len(images) == N
+    (folder / "3.jpg").unlink()
+    with pytest.raises(UserError, match="Bad picture .*3.jpg': the file does not exist"):
+        images[np.array([3])]

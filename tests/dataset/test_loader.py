@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ks_2samp
-from torchvision.transforms import RandomResizedCrop
 
 from common.batch import Batch, Features
-from dataset.augmentation import _random_boxes, augment, uniform
+from dataset.augmentation import Draws, uniform
+from dataset.image_cache import OriginalImages
 from dataset.loader import (
     EpochOrder,
     SplitView,
@@ -20,15 +19,31 @@ from dataset.loader import (
     make_loader,
     set_epoch,
 )
+from dataset.operation_lists import ImageOperations
 from utils.errors import UserError
 
 N, C, S = 30, 4, 16
 ROWS = np.random.default_rng(1).permutation(N)[:23]
 LABELS = np.eye(C, dtype=np.float32)[np.arange(N) % C]
-IMAGES = np.random.default_rng(0).integers(0, 256, (N, S, S, 3), dtype=np.uint8)
+LARGE = np.random.default_rng(0).integers(0, 256, (N, S + 4, S + 4, 3), dtype=np.uint8)
+IMAGES = LARGE[:, :S, :S]
 INPUT = SimpleNamespace(size=S, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 TEXTS, OFFSETS = flatten_captions([[f"{i}/{j}" for j in range(1 + i % 5)] for i in range(N)])
 TOKENS = torch.arange(len(TEXTS)).unsqueeze(1).repeat(1, 3), torch.zeros(len(TEXTS), 3, dtype=bool)
+
+
+LISTS = {
+    "crop": ("flip 0.5", "random_crop 16"),
+    "resized": ("random_resized_crop 16 scale 0.08-1 ratio 3/4-4/3 bilinear", "flip 0.5"),
+    "jitter": ("random_crop 16", "color_jitter brightness 0.3 contrast 0.3"),
+    "none": (),
+}
+
+
+def at_access(name: str):
+    """The random part of a list that starts from pictures of S + 4 px."""
+    words = ("squash 20 bicubic", *LISTS[name])
+    return ImageOperations.parse(words, "data.train_image").split()[1]
 
 
 READ = {field.name for field in dataclasses.fields(ViewInputs)}
@@ -40,9 +55,10 @@ def view(**keys) -> SplitView:
 
 
 def full_view(**keys) -> SplitView:
-    keys = {"augment": "crop_flip", "captions": "random", "seed": 3, **keys}
+    keys = {"operations": at_access("crop"), "captions": "random", "seed": 3, **keys}
+    keys = {"images": LARGE if keys["operations"] else IMAGES, **keys}
     return view(
-        images=IMAGES, image_input=INPUT, tokens=TOKENS, caption_offsets=OFFSETS, **keys
+        image_input=INPUT, tokens=TOKENS, caption_offsets=OFFSETS, **keys
     )  # fmt: skip
 
 
@@ -97,18 +113,19 @@ def test_random_captions_belong_to_their_row_and_change_with_the_epoch():
     assert [len(s) for s in seen] == [1 + row % 5 for row in ROWS]
 
 
-@pytest.mark.parametrize("kind", ["none", "flip", "crop_flip", "resized_crop_flip"])
-def test_resumed_and_uninterrupted_runs_see_the_same(kind):
-    straight = epochs(make_loader(full_view(augment=kind), 5, shuffle=True, seed=1), range(3))
+@pytest.mark.parametrize("name", LISTS)
+def test_resumed_and_uninterrupted_runs_see_the_same(name):
+    keys = {"operations": at_access(name)}
+    straight = epochs(make_loader(full_view(**keys), 5, shuffle=True, seed=1), range(3))
     torch.manual_seed(99)
-    resumed = epochs(make_loader(full_view(augment=kind), 5, shuffle=True, seed=1), [2])
+    resumed = epochs(make_loader(full_view(**keys), 5, shuffle=True, seed=1), [2])
     assert len(straight) == 15 and len(resumed) == 5
     assert all(equal(a, b) for a, b in zip(straight[10:], resumed, strict=True))
     assert not equal(straight[0], straight[5])
 
 
 def test_a_batch_does_not_depend_on_its_company():
-    some = full_view(augment="resized_crop_flip")
+    some = full_view(operations=at_access("resized"))
     together, alone = some.__getitems__([4, 9, 2]), some.__getitems__([9])
     assert torch.equal(together.image[1], alone.image[0])
     assert torch.equal(together.text[1], alone.text[0])
@@ -166,47 +183,54 @@ def test_uniform_numbers_are_uniform_and_unrelated():
     assert abs(np.corrcoef(draws[0, 0, 0][1:], draws[0, 0, 0][:-1])[0, 1]) < 0.03
 
 
-def test_augmentations():
-    at = np.arange(N)
-    assert augment(IMAGES, "none", 0, 0, at) is IMAGES
-    flipped = augment(IMAGES, "flip", 0, 0, at)
-    same = (flipped == IMAGES).all((1, 2, 3))
-    mirrored = (flipped == IMAGES[:, :, ::-1]).all((1, 2, 3))
-    assert (same ^ mirrored).all() and 5 < same.sum() < 25
-    white = np.full((200, S, S, 3), 255, np.uint8)
-    shifted = augment(white, "crop_flip", 0, 0, np.arange(200))
-    borders = {int((picture[..., 0].sum(1) == 0).sum()) for picture in shifted}
-    assert borders == {0, 1, 2}  # up to S/8 black lines
-    moved = augment(IMAGES, "crop_flip", 0, 0, at)
-    padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    for i in range(N):
-        windows = [padded[i, y : y + S, x : x + S] for y in range(5) for x in range(5)]
-        assert any((moved[i] == w).all() or (moved[i] == w[:, ::-1]).all() for w in windows)
-    ramp = np.broadcast_to(np.arange(0, 16 * S, 16, dtype=np.uint8)[:, None], (50, S, S, 3))
-    boxed = augment(ramp, "resized_crop_flip", 0, 0, np.arange(50))
-    assert boxed.shape == ramp.shape and boxed.dtype == np.uint8
-    spread = np.ptp(boxed.astype(int), axis=(1, 2, 3)) / 240
-    smallest = 3 / 15  # a box of at least √(0.08·3/4)·16 ≈ 4 px spans 3 of 15 steps
-    assert spread.min() > smallest - 1e-6 and spread.max() <= 1 and 0.5 < spread.mean() < 0.9
+def test_chance_changes_a_picture_by_epoch_and_position():
+    some = full_view(images=IMAGES, operations=at_access("crop")[:1])
+    plain = full_view(operations=()).__getitems__(range(23)).image
+    seen = []
+    for epoch in range(20):
+        some.set_epoch(epoch)
+        images = some.__getitems__(range(23)).image
+        same = (images == plain).flatten(1).all(1)
+        mirrored = (images == plain.flip(3)).flatten(1).all(1)
+        assert (same ^ mirrored).all()
+        seen.append(same)
+    share = torch.stack(seen).float().mean(0)
+    assert 0.4 < share.mean() < 0.6 and (share > 0).all() and (share < 1).all()
 
 
-def test_random_boxes_are_those_of_torchvision():
-    many = np.arange(4000)
-    boxes = _random_boxes(64, 4000, lambda stream: uniform(0, 0, many, stream))
-    blank = torch.empty(3, 64, 64)
-    torch.manual_seed(0)
-    theirs = np.array(
-        [RandomResizedCrop.get_params(blank, (0.08, 1), (3 / 4, 4 / 3)) for _ in many]
-    )
-    for of in (lambda b: b[:, 2] * b[:, 3], lambda b: b[:, 3] / b[:, 2], lambda b: b[:, 0]):
-        assert ks_2samp(of(boxes), of(theirs)).pvalue > 1e-3
-    assert (boxes[:, :2] >= 0).all() and (boxes[:, :2] + boxes[:, 2:] <= 64).all()
+def test_draws_are_those_of_uniform():
+    draws = Draws(3, 5, np.array([7, 2]))
+    assert draws.number(1, 130) == uniform(3, 5, np.array([2]), 130)[0]
+
+
+def test_originals_are_cropped_as_they_are():
+    class Source:
+        fingerprint = "ramps"
+
+        def __len__(self):
+            return N
+
+        def decode(self, row):
+            return np.full((S + row, 2 * S, 3), row, np.uint8)
+
+    operations = ImageOperations.parse(
+        ("flip 0.5", "random_resized_crop 16 scale 0.08-1 ratio 3/4-4/3 bilinear of original"), ""
+    ).split()[1]
+    originals = full_view(images=OriginalImages(Source()), operations=operations)
+    alone = originals.__getitems__([9])
+    batch = originals.__getitems__(range(23))
+    mean, std = INPUT.mean[0], INPUT.std[0]
+    rows = (batch.image[:, 0] * std + mean) * 255
+    torch.testing.assert_close(rows, torch.tensor(ROWS).float()[:, None, None].expand(23, S, S))
+    assert torch.equal(alone.image[0], batch.image[9])
+    theirs = epochs(make_loader(originals, 4, shuffle=True, seed=7, workers=2), [1])
+    ours = epochs(make_loader(originals, 4, shuffle=True, seed=7), [1])
+    assert all(equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: view(augment="flop"), "Did you mean 'flip'"),
         (lambda: view(captions="frist"), "Did you mean 'first'"),
         (lambda: make_loader(view(), 0), "batch_size=0"),
         (lambda: make_loader(view(), 4, workers=-1), "data.workers=-1"),

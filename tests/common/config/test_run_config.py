@@ -48,8 +48,12 @@ def test_later_layers_win(tree):
 
 
 def test_sections_are_merged_key_by_key(tree):
-    config = compose(["method=two", "dataset=one", "data.augment=flip"])
-    assert (config.data.workers, config.data.eval_batch_size, config.data.augment) == (2, 1, "flip")
+    config = compose(["method=two", "dataset=one", "data.captions=first"])
+    assert (config.data.workers, config.data.eval_batch_size, config.data.captions) == (
+        2,
+        1,
+        "first",
+    )
 
 
 def test_who_chooses_the_backbone(tree):

@@ -150,7 +150,7 @@ def test_features_that_were_generated_are_used_if_they_are_this_encoders(painted
     words = f"data.generated={tmp_path / 'other'}"
     batch = everything(build(words))
     assert bool((batch.auxiliary["pseudo"].image_features.pooled == 7).all())
-    for other in ("backbone.size=16", "data.eval_geometry=crop"):
+    for other in ("backbone.size=16", "data.eval_image=[squash 256 bicubic, center_crop 224]"):
         batch = everything(build(words, other))
         assert batch.auxiliary["pseudo"].image_features.pooled.unique().numel() > 100
 
