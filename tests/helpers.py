@@ -82,10 +82,13 @@ def outcome(folder: RunFolder) -> dict[str, Any]:
     metrics = folder.metrics()
     metrics.pop("timing")
     metrics.pop("memory")
-    query, database, split_hash = read_codes(folder.codes_file)
-    parts = {
-        f"{name} {key}": array.tolist()
-        for name, part in (("query", query), ("database", database))
-        for key, array in {**part.codes, "labels": part.labels, "rows": part.rows}.items()
-    }
-    return {**parts, "split_hash": split_hash, "metrics": metrics}
+    parts: dict[str, Any] = {"metrics": metrics}
+    for file in (folder.codes_file, *sorted(folder.path.glob("codes-epoch*.h5"))):
+        query, database, parts["split_hash"] = read_codes(file)
+        of = "" if file == folder.codes_file else f"{file.stem} "
+        parts |= {
+            f"{of}{name} {key}": array.tolist()
+            for name, part in (("query", query), ("database", database))
+            for key, array in {**part.codes, "labels": part.labels, "rows": part.rows}.items()
+        }
+    return parts

@@ -101,9 +101,14 @@ def test_the_log_of_a_run_announces_random_weights(pictures, tmp_path):
     assert "starts from random weights" in (folder.path / "log.txt").read_text()
 
 
+PER_DIRECTION = ("eval.epoch_per=direction", "eval.measure=[mith@all]")
+PER_CUT = ("eval.epoch_per=cut", "eval.at=[all,1,5]", "eval.measure=[fire@3]")
+
+
+@pytest.mark.parametrize("per", [(), PER_DIRECTION, PER_CUT, (*PER_CUT, "eval.select=val")])
 @pytest.mark.parametrize("stop", [1, 3])
-def test_an_interrupted_run_ends_with_the_same_numbers(stop, captioned, tmp_path, monkeypatch):
-    words = [*DSPH, *captioned, "eval.select=query"]
+def test_an_interrupted_run_ends_with_the_same_numbers(stop, per, captioned, tmp_path, monkeypatch):
+    words = [*DSPH, *captioned, "eval.select=query", *per]
     whole = run(*words, f"output={tmp_path / 'whole'}")
     save = checkpoint.save
 

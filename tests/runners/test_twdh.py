@@ -74,10 +74,11 @@ def test_a_sweep_over_lengths_trains_once(words, epochs, tmp_path):
 def test_what_the_network_depends_on(words, epochs, tmp_path):
     words = [*words, f"output={tmp_path / 'out'}", "bits=8"]
     first = stages_of(run(*words))
-    for same in ("runner.transform=projection", "eval.at=[5]", "loss.short_bits=[2]"):
+    for same in ("runner.transform=projection", "eval.at=[all,5]", "loss.short_bits=[2]"):
         assert stages_of(run(*words, same))["network"] == first["network"], same
     assert len(epochs) == 4
-    for other in ("seed=1", "loss.quan_alpha=0.1", "dataset.split.seed=3", "eval.select=last"):
+    for other in ("seed=1", "loss.quan_alpha=0.1", "dataset.split.seed=3", "eval.select=last",
+                  "eval.at=[5]"):  # fmt: skip
         assert stages_of(run(*words, other))["network"] != first["network"], other
 
 
@@ -184,3 +185,33 @@ def test_the_method_file():
     config = compose(["method=twdh", "dataset=creatures_scenes"])
     assert config.runner.name == "twdh" and config.runner.config.transform == "regression"
     assert config.model.config.short_bits == (16, 32, 64)
+
+
+@pytest.mark.parametrize("stop", [None, 2])
+def test_epochs_of_directions_are_those_of_the_own_length(
+    stop, words, tmp_path, monkeypatch, epochs
+):
+    words = [*words, "eval.select=query", "eval.epoch_per=direction", "eval.at=[5,all]"]
+    whole = run(*words, "bits=8", f"output={tmp_path / 'whole'}")
+    records = read_history(whole.path)
+    selected = whole.metrics()["protocol"]["selected"]
+    for direction, report in whole.metrics()["directions"].items():
+        values = [record.measured.map[direction] for record in records]
+        assert report["epoch"] == selected["epochs"][direction] == values.index(max(values)) + 1
+        assert report["map"]["5"]["expected"] == max(values)  # of the codes that are kept
+    run(*words, "bits=4", f"output={tmp_path / 'whole'}")
+    assert len(epochs) == 8, "every length has chosen for itself"
+    if stop:
+        shutil.rmtree(tmp_path / "cache" / "stages")
+        save = checkpoint.save
+
+        def stopping(folder, modules, optimizers=(), rng=None, state=None):
+            save(folder, modules, optimizers, rng, state)
+            if state and state.get("config") and state["epoch"] == stop:
+                raise KeyboardInterrupt
+
+        torn = [*words, "bits=8", f"output={tmp_path / 'torn'}"]
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checkpoint, "save", stopping)
+            run(*torn)
+        assert outcome(run(*torn)) == outcome(whole)
