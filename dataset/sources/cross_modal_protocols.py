@@ -21,7 +21,7 @@ RULE = (
     "one permutation: first the queries, next the training rows, all but the queries are the "
     "database"
 )
-_GENERATOR = "numpy.random.RandomState"
+GENERATOR = "numpy.random.RandomState"
 _UNRELEASED = "the order of all_imgs.txt, which is not in the repository"
 _NOTE = "rows in {}: MITH's all_imgs.txt, which decides their order, is not released"
 _UNCUT = "TwDH states mAP@5000 of an uncut ranking"
@@ -81,7 +81,7 @@ def protocols(
 
     def permuted(name: str, papers: str, seed: int, kind: Kind, note: str = "") -> Protocol:
         stated = Stated(
-            kind.words, RULE, _GENERATOR, unlabelled=kind.unlabelled, labels=kind.labels
+            kind.words, RULE, GENERATOR, unlabelled=kind.unlabelled, labels=kind.labels
         )
         return Protocol(
             name, papers, rules.permutation, seed, kind.query, kind.train, classes=columns,

@@ -373,6 +373,13 @@ def _tokenizer(model: str, text_cfg: Mapping[str, Any], home: Path | None, lengt
     return tokenize
 
 
+def has_clip_texts(model: str) -> bool:
+    """Tell whether texts of ``backbone.model`` are CLIP's pieces, pooled at the largest id."""
+    text_cfg = _architecture(model)[0]["text_cfg"]
+    other = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
+    return not other and text_cfg.get("pool_type", "argmax") == "argmax"
+
+
 def clip_tokenize(length: int) -> Tokenize:
     """Return CLIP's byte-pair tokeniser: SOS, at most ``length`` - 2 pieces, EOS, zeros."""
     from open_clip import SimpleTokenizer

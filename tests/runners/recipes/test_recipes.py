@@ -1,0 +1,113 @@
+"""Rows and texts of runs in neutral words, against the recipes of releases."""
+
+import json
+
+import pytest
+
+from common.config.run_config import compose
+from runners.recipes.rows import describe_rows
+from runners.recipes.texts import KEYS, describe_texts
+from tests.helpers import SHARED
+
+FILE = SHARED / "papers" / "recipes.json"
+SETTINGS = {
+    "pixel": ["model.text.vocabulary=vocab.txt"],
+    "pzsh": ["data.generated=painted"],
+    "shc": ["loss.several=first"],
+}
+"""What a method needs beside its defaults to be its release."""
+
+
+def entries():
+    if not FILE.is_file():
+        return []
+    content = json.loads(FILE.read_text(encoding="utf-8"))
+    content = content if isinstance(content, list) else content["recipes"]
+    return [pytest.param(entry, id=entry["id"]) for entry in content]
+
+
+def words_of(entry):
+    identifier, dataset, split = entry["id"], entry["dataset"], entry["split"]
+    variant, _, place = identifier.partition(".")
+    words = [f"method={entry['method']}", "bits=16", "eval.select=last"]
+    words += SETTINGS.get(variant.partition("_")[0], [])
+    if str(entry["recipe"].get("caption_eval")).startswith("random"):
+        words.append("data.eval_captions=random")
+    if dataset == "lists":
+        named = "voc2012" if place == "voc2012" else "imagenet100"
+        words.append(f"dataset={named}")
+        if variant.startswith("fire"):
+            words.append("dataset.published=imagenet100_fire")
+        return words
+    if variant.startswith("fire"):
+        split = "fire_ep1" if place == "cifar10-ep1" else "fire"
+    elif identifier == "shc.coco":
+        split = "shc"
+    words += [f"dataset={dataset}", f"dataset.split.name={split}"]
+    if "CLIP" in str(entry["recipe"].get("tokeniser")):
+        words.append("backbone=clip_vit_b32")
+    return words
+
+
+@pytest.mark.skipif(not FILE.is_file(), reason="../shared/papers/recipes.json is absent")
+@pytest.mark.parametrize("entry", entries())
+def test_a_run_under_the_protocol_says_what_the_recipe_says(entry):
+    config = compose(words_of(entry))
+    recipe, ours = entry["recipe"], {**describe_rows(config), **describe_texts(config)}
+    for key in ("rows", "labels", *KEYS):
+        assert ours[key] == recipe.get(key), key
+
+
+def rows_of(*words):
+    return describe_rows(compose(["method=dsph", "bits=16", *words]))["rows"]
+
+
+def test_changed_numbers_are_told():
+    rows = rows_of("dataset=coco", "eval.select=last", "dataset.split.query=4000")
+    assert (rows["query"], rows["train"], rows["database"]) == (4000, 10_000, 118_218)
+    rows = rows_of("dataset=coco", "eval.select=val", "eval.val_size=0.1")
+    assert (rows["train"], rows["validation"]) == (9000, 1000)
+    assert rows_of("dataset=coco", "dataset.split.seed=7")["permutation"]["seed"] == 7
+    words = ["dataset=cifar10", "dataset.split.query=50", "eval.select=last", "method=csq"]
+    rows = rows_of(*words)
+    assert (rows["query"], rows["database"], rows["permutation"]["seed"]) == (500, 54_500, None)
+    assert rows["rule"].startswith("of every class 50 queries, 500 training rows")
+    assert rows_of(*words, "dataset.split.seed=3")["permutation"]["seed"] == 3
+    rows = rows_of(*words, "dataset.split.name=cifar10-2", "dataset.split.train=4000")
+    assert rows["train"] == rows["database"] == 40_000
+
+
+def test_other_datasets_state_their_rule():
+    rows = rows_of("dataset=mat", "dataset.split.query=5000", "dataset.split.train=10000",
+                   "eval.select=query")  # fmt: skip
+    assert rows["rule"].startswith("one permutation") and rows["order"] is None
+    assert rows["permutation"] == {"generator": "numpy.random.RandomState", "seed": 1814}
+    assert (rows["query"], rows["train"], rows["total"]) == (5000, 10_000, None)
+    rows = rows_of("dataset=lists", "method=csq", "eval.select=last")
+    assert rows["rule"] == "lists train.txt, test.txt, database.txt" and rows["train"] is None
+    assert rows_of("dataset=lists", "method=csq")["validation"] == "10% of the training rows"
+    rows = rows_of("dataset=creatures_image", "method=csq", "eval.select=last")
+    assert rows["order"] is None and rows["query_in_database"] in (None, False)
+    rows = rows_of("dataset=awa2", "method=pixel_released")
+    assert rows["rule"] == "pixel: PIXEL, PZSH" and rows["query"] == 1000
+
+
+def test_captions_follow_the_settings():
+    words = ["method=vtph", "backbone=clip_vit_b32"]
+    texts = describe_texts(compose([*words, "dataset=coco", "data.captions=first"]))
+    assert texts["caption_train"] == texts["caption_eval"] == "fixed"
+    noisy = describe_texts(compose([*words, "dataset=flickr25k", "data.caption_noise=0.3"]))
+    assert noisy["caption_train"] == "fixed; of 30% of the rows shuffled among them"
+    assert set(describe_texts(compose(["method=csq", "dataset=coco"])).values()) == {None}
+    mat = describe_texts(compose([*words, "dataset=mat"]))
+    assert mat["caption_eval"] == "fixed" and mat["caption_train"] is None
+    assert mat["text_source"] == "as in caption.mat" and mat["text_words"] == 32
+    mini = describe_texts(compose(["method=vtph", "dataset=coco", "backbone=clip_vit_b32",
+                                   "backbone.max_words=20"]))  # fmt: skip
+    assert mini["text_ids"] == "start 49406, at most 18 tokens, end 49407, then 0"
+
+
+def test_pixel_says_which_words_it_hides():
+    pixel = describe_texts(compose(["method=pixel", "dataset=creatures_zeroshot"]))
+    assert pixel["tokeniser"] == "words of the texts"
+    assert pixel["caption_train"].startswith("20.8 % of tokens masked and 1.5 % replaced at every")
