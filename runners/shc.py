@@ -91,6 +91,13 @@ class SHCRunner(StagedRunner):
         if settings.classifier.epochs < 1:
             epochs = settings.classifier.epochs
             raise not_accepted("classifier.epochs", epochs, "at least 1 is needed.")
+        others = {group.schedule.name for group in config.optim.values()} - {"cosine"}
+        if settings.classifier.floor is not None and others:
+            raise UserError(
+                f"runner.classifier.floor={settings.classifier.floor} is of a cosine schedule, and "
+                f"this run has schedule.name={others.pop()}; leave it out, or give "
+                "schedule.name=cosine."
+            )
         if not settings.effort > 0:
             raise not_accepted("effort", settings.effort, "a number above 0 is needed.")
         if distance is not None and not 0 <= distance <= config.bits:
@@ -279,16 +286,6 @@ class SHCRunner(StagedRunner):
 
 
 def _with_floor(group: OptimGroup, floor: float) -> OptimGroup:
-    """Return the settings of a group whose cosine schedule ends at ``floor``.
-
-    Raises:
-        UserError: the schedule is another one, which has no floor.
-    """
-    schedule = group.schedule
-    if schedule.name != "cosine":
-        raise UserError(
-            f"runner.classifier.floor is of a cosine schedule, and this run has "
-            f"schedule.name={schedule.name}; leave runner.classifier.floor out."
-        )
-    config = dataclasses.replace(schedule.config, floor=floor)
-    return dataclasses.replace(group, schedule=dataclasses.replace(schedule, config=config))
+    """Return the settings of a group whose cosine schedule ends at ``floor``."""
+    config = dataclasses.replace(group.schedule.config, floor=floor)
+    return dataclasses.replace(group, schedule=dataclasses.replace(group.schedule, config=config))

@@ -1,5 +1,6 @@
 """SHC's runner: three stages, each reused by every run that depends on the same."""
 
+import math
 import shutil
 
 import pytest
@@ -86,7 +87,8 @@ def test_what_each_stage_depends_on(words, epochs):
         ), word
     assert len(epochs) == 2
     for word in ("seed=1", "dataset.split.seed=3", "runner.classifier.cross_entropy=logits",
-                 "runner.classifier.lr=1e-3", "model.standardize=true"):  # fmt: skip
+                 "runner.classifier.lr=1e-3", "model.standardize=true",
+                 "runner.classifier.floor=0", "runner.classifier.logits_of=augmented"):  # fmt: skip
         other = stages_of(run(*words, word))
         assert all(other[name] != first[name] for name in first), word
 
@@ -95,6 +97,25 @@ def test_a_classifier_with_a_rate_of_its_own_does_not_depend_on_the_other(words,
     words = [*words, "runner.classifier.lr=1e-3"]
     first, second = (stages_of(run(*words, f"optim.lr={lr}")) for lr in ("1e-2", "2e-2"))
     assert first == second and len(epochs) == 2
+
+
+def test_the_rate_of_the_classifier_falls_to_a_floor_of_its_own(words, tmp_path):
+    words = [*words, "schedule.floor=0.5", "runner.classifier.epochs=4"]
+    for word, last in (("runner.classifier.floor=0", 0.0), ("runner.effort=0.001", 0.5)):
+        folder = run(*words, word)
+        stage = tmp_path / "cache" / "stages" / f"classifier-{stages_of(folder)['classifier']}"
+        rates = [record.lr["head"] for record in read_history(stage)]
+        wanted = [1e-2 * (last + (1 - last) * (1 + math.cos(math.pi * e / 4)) / 2) for e in range(4)]
+        assert rates == pytest.approx(wanted)
+
+
+def test_the_logits_may_be_of_augmented_pictures(words, tmp_path):
+    words = [*words, "data.augment=flip"]
+    kinds = ("plain", "augmented")
+    folders = [run(*words, f"runner.classifier.logits_of={kind}") for kind in kinds]
+    plain, augmented = (stored(tmp_path, f, "classifier", "logits") for f in folders)
+    changed = (plain - augmented).abs().amax(1) > 1e-6
+    assert changed.any() and not changed.all()  # a flip leaves about half as they are
 
 
 def test_reused_stages_and_built_stages_give_the_same_results(words, tmp_path):
@@ -187,12 +208,16 @@ def test_curves_and_pictures(words):
         ("runner.classifier.epochs=0", "runner.classifier.epochs=0 is not accepted"),
         ("runner.effort=0", "runner.effort=0.0 is not accepted; a number above 0"),
         ("runner.min_distance=17", "min_distance=17 is not accepted with bits=16; 0 to 16"),
+        (
+            "schedule.name=constant runner.classifier.floor=0",
+            "runner.classifier.floor=0.0 is of a cosine schedule, and .* schedule.name=constant",
+        ),
         ("runner.centers=magic", "'magic' is not one of semantic, hadamard"),
     ],
 )
 def test_what_is_refused(word, message, words, tmp_path):
     with pytest.raises(UserError, match=message):
-        run(*words, word)
+        run(*words, *word.split())
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 

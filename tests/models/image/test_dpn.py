@@ -48,7 +48,8 @@ def test_the_first_label_alone(over_bits):
     assert batch.label[0].sum() == 2 and alone.label[0].sum() == 1
     every = make_loss(over_bits=over_bits)
     close(terms_of(loss, code, batch).polar, terms_of(every, code, alone).polar.item())
-    assert terms_of(every, code, batch).polar != terms_of(loss, code, batch).polar
+    others = [make_loss(seed, over_bits=over_bits) for seed in range(3)]
+    assert any(terms_of(o, code, batch).polar != terms_of(o, code, alone).polar for o in others)
 
 
 @pytest.mark.parametrize("centers", ["balanced", "bernoulli"])

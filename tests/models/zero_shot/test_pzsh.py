@@ -156,6 +156,16 @@ def test_switches_of_the_loss():
         PZSHLossConfig(temperature=0)
 
 
+def test_centers_without_a_seed_follow_the_run():
+    kinds = [(42, 0), (42, 1), (None, 0), (None, 1), (None, 0)]
+    drawn = [
+        PZSHLoss(PZSHLossConfig(center_seed=seed), toy_problem(BITS, seed=run)).centers
+        for seed, run in kinds
+    ]
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[2], drawn[4])
+    assert not torch.equal(drawn[2], drawn[3]) and not torch.equal(drawn[0], drawn[2])
+
+
 @pytest.mark.parametrize(("classes", "bits"), [(50, 24), (40, 20), (5, 7), (1, 16), (3, 1)])
 def test_centers(classes, bits):
     centers = random_centers(classes, bits, 42)
@@ -224,6 +234,16 @@ def test_the_twin_follows_step_by_step():
     model.eval()(batch)
     model.encode(batch, "image")
     assert all(torch.equal(v, before[n]) for n, v in model.twin.state_dict().items())
+
+
+def test_a_twin_that_moves_with_every_batch():
+    model, batch = build(Towers(), twin_moves="always").eval(), raw_batch()
+    with torch.no_grad():
+        model.head[0].weight.add_(1)
+    before = model.twin["head"][0].weight.clone()
+    model.encode(batch, "image")
+    wanted = 0.9 * before + 0.1 * model.head[0].weight
+    torch.testing.assert_close(model.twin["head"][0].weight, wanted)
 
 
 def test_a_frozen_encoder_has_a_projection_and_no_twin():
