@@ -222,6 +222,24 @@ def test_published_numbers_of_the_same_protocol(official, tmp_path):
     assert any("mAP@5000 was not measured" in reason for reason in comparison.left_out)
 
 
+@pytest.mark.parametrize("stated", ["flickr25k/mith", None])
+def test_mat_files_follow_a_protocol_too(official, tmp_path, stated):
+    for folder in official.iterdir():
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        split = {"rule": "permutation", "seed": 1, "query": 2000, "train": 10000}
+        config["dataset"] = {"name": "mat", "root": "", "protocol": stated, "split": split}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["run"]["dataset"], metrics["protocol"]["classes"] = "mat", 24
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    row = "DCMHT,MITH (MM 2023) Table 1,MIRFlickr25K,16,i2t,mAP@all,0.8254,table 1"
+    (match,) = compare(study(official), published(tmp_path, row)).matches
+    assert match.protocol.name == "mith" and match.row.dataset == "mat"
+    for file in official.glob("*/metrics.json"):
+        file.write_text(file.read_text().replace('"classes": 24', '"classes": 38'))
+    assert not compare(study(official), published(tmp_path, row)).matches
+
+
 def test_the_file_may_name_the_protocol(official, tmp_path):
     row = "DCMHT,someone,MIRFlickr25K,16,i2t,mAP,0.8,s"
     head = f"{HEAD},protocol"
