@@ -112,6 +112,7 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     split = SplitManifest(**rows, rule=f"lists {files}")
     split.check(len(row_of), "the lists")
     _check_published(config, {**split.counts, "classes": labels.shape[1]})
+    check_stated(config.protocol, labels, split.counts)
     images = FileImages(tuple(row_of), image_root, config.archive)
     images.check_first(parts["train"].file)
     dataset = HashDataset(
@@ -130,17 +131,15 @@ def build(config: ListsConfig, name: str) -> HashDataset:
             "of them in '%s'",
             name, unseen.sum(), f"{generated:,}" if generated else "no", given.file.name,
         )  # fmt: skip
-    listed = unseen.any() and (generated or given.features is not None)
-    if listed:
-        dataset = with_listed_rows(dataset, given, [image_root, root])
-    check_stated(config.protocol, dataset)
-    return dataset
+    if not unseen.any() or not (generated or given.features is not None):
+        return dataset
+    return with_listed_rows(dataset, given, [image_root, root])
 
 
 def _unseen(stated: str, parts: dict[str, ListedRows]) -> np.ndarray:
     """Return which classes no training row may have, bool [C]; see :class:`ListsConfig`."""
     train, query = parts["train"], parts["query"]
-    of_queries = query.labels.any(0)
+    of_queries = np.asarray(query.labels.any(0))
     none = np.zeros_like(of_queries)
     if stated == "none" or train.labels.shape[1] != query.labels.shape[1]:
         return none  # another number of labels is refused later

@@ -136,18 +136,19 @@ def build(config: MatConfig, name: str) -> HashDataset:
         source = f"captions of pictures, in '{config.second_caption_file}'"
         rows = np.arange(len(second))
         auxiliary["second"] = AuxiliaryInputs(rows, source, second, parts=WITHOUT_QUERIES)
-    dataset = HashDataset(
+    check_stated(config.protocol, labels, {})
+    split = make_split(config.split, labels, root=root)
+    check_stated(config.protocol, labels, split.counts)
+    return HashDataset(
         name=name,
         images=images,
         labels=labels,
         class_names=class_names,
         multi_label=bool((labels.sum(1) > 1).any()),
-        split=make_split(config.split, labels, root=root),
+        split=split,
         texts=texts,
         auxiliary=auxiliary,
     )
-    check_stated(config.protocol, dataset)
-    return dataset
 
 
 def _complete(split: SplitConfig, protocol: str) -> SplitConfig:

@@ -1,7 +1,7 @@
 """A tensor in a file that somebody pickled, read as data: nothing in it is executed.
 
-``torch.save`` is read by PyTorch's restricted reader, ``pickle.dump`` of a tensor or an array by one
-that knows only the functions which such files need to put numbers together.
+``torch.save`` is read by PyTorch's restricted reader, ``pickle.dump`` of a tensor or an array by
+one that knows only the functions which such files need to put numbers together.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_rebuild_array: Any = np.empty(0).__reduce__()[0]  # type: ignore[index]
+_rebuild_array: Any = np.empty(0).__reduce__()[0]
 _ARRAYS: list[Any] = [
     (_rebuild_array, "numpy._core.multiarray._reconstruct"),
     (_rebuild_array, "numpy.core.multiarray._reconstruct"),

@@ -109,10 +109,10 @@ def captions_by_picture(dataset: HashDataset, root: Path) -> AuxiliaryInputs:
     rows, found = [], []
     for row in range(len(dataset)):
         name = row_name(dataset, row)
-        text = caption_of.get(name, caption_of.get(dataset.picture_key(name)))
-        if text is not None:
+        key = name if name in caption_of else dataset.picture_key(name)
+        if key in caption_of:
             rows.append(row)
-            found.append(text)
+            found.append(caption_of[key])
     if not rows:
         raise UserError(
             f"'{index}' names none of the pictures of dataset '{dataset.name}', '{names[0]}' "

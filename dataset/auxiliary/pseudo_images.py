@@ -196,7 +196,9 @@ def with_feature_list(dataset: HashDataset, path: Path) -> HashDataset:
     Raises:
         UserError: a broken line, or one whose picture is nowhere.
     """
-    listed, labels, features = [], [], []
+    listed: list[str] = []
+    labels: list[np.ndarray] = []
+    features: list[np.ndarray] = []
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             cells = line.rstrip("\r\n").split("\t")

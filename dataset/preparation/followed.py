@@ -12,8 +12,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from common.registry import DATASETS
-from dataset.base import HashDataset
 from dataset.preparation.protocol import Protocol
 from dataset.preparation.source import Source
 from utils.errors import UserError, unknown_name
@@ -63,8 +64,13 @@ def stated_protocol(text: str) -> tuple[Source, Protocol]:
     return known[dataset], known[dataset].protocol(name)
 
 
-def check_stated(text: str | None, dataset: HashDataset) -> None:
-    """Hold a dataset to the published numbers of the protocol that it states, if it does.
+def check_stated(text: str | None, labels: np.ndarray, parts: Mapping[str, int]) -> None:
+    """Hold rows to the published numbers of the protocol that a dataset states, if it does.
+
+    Args:
+        text: ``dataset.protocol``.
+        labels: [N,C] of the rows, without generated ones.
+        parts: numbers of rows by part; ``{}`` before any is drawn.
 
     Raises:
         UserError: no such protocol, or other numbers.
@@ -72,14 +78,12 @@ def check_stated(text: str | None, dataset: HashDataset) -> None:
     if text is None:
         return
     _, protocol = stated_protocol(text)
-    generated = 0 if dataset.generated is None else len(dataset.generated.rows)
-    rows = len(dataset) - generated
-    counts = {"rows": rows, "classes": dataset.labels.shape[1], **dataset.split.counts}
-    counts["unlabelled"] = int((dataset.labels[:rows].sum(1) == 0).sum())
+    unlabelled = int((labels.sum(1) == 0).sum())
+    counts = {"rows": len(labels), "classes": labels.shape[1], "unlabelled": unlabelled, **parts}
     wrong = {
         name: number
         for name, number in {"unlabelled": 0, **protocol.published}.items()
-        if counts[name] != number
+        if counts.get(name, number) != number
     }
     if wrong:
         words = {"rows": "rows in all", "classes": "classes", "unlabelled": "rows without a label"}

@@ -84,6 +84,8 @@ def test_files_are_held_to_what_they_state(tmp_path, monkeypatch):
     shrunk(monkeypatch, Flickr25k(), rows=24, classes=24, train=8, query=4, database=20)
     with pytest.raises(UserError, match="flickr25k/dcmht has 24 classes, but here are 3"):
         build_mat(MatConfig(str(tmp_path), "index.npy", protocol="flickr25k/dcmht"), "mat")
+    with pytest.raises(UserError, match="has 122,218 rows in all, 80 classes, but here are 24, 3"):
+        build_mat(MatConfig(str(tmp_path), "index.npy", protocol="coco/mith"), "mat")
 
 
 def test_lists_are_held_to_what_they_state(tmp_path):
