@@ -20,7 +20,8 @@ def describe_general(config: RunConfig) -> dict[str, Any]:
 
 def _sizes(operations: list[str]) -> tuple[int | None, int | None]:
     """Return the pixels of the first resizing and of the last cut."""
-    sizes = [int(operation.split()[1]) for operation in operations if "flip" not in operation]
+    words = [operation.split()[1] for operation in operations]
+    sizes = [int(word) for word in words if word.isdigit()]
     return (sizes[0], sizes[-1]) if sizes else (None, None)
 
 
@@ -37,5 +38,10 @@ def _generated(config: RunConfig) -> dict[str, Any] | None:
             "(image_caption.mat)"
             if paired
             else "the text alone",
+        }
+    if config.model.name == "pzsh" and config.resolved["dataset"]["split"]["name"] == "lists":
+        return {
+            "target of a training row": "768 numbers in the list: BLIP's unit class token of the "
+            "painted picture"
         }
     return None

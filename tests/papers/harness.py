@@ -7,6 +7,7 @@ entry that no adapter states fails, as does a deviation that is declared and not
 from __future__ import annotations
 
 import fnmatch
+import functools
 from typing import Any
 
 from tests.papers.methods import method_values
@@ -17,6 +18,11 @@ from runners.recipes.papers import Deviation, PaperRun, deviations, paper_runs, 
 from tests.papers.general import describe_general
 
 ATTRIBUTES = {"awa2": 85, "cub": 312, "sun": 102}
+SAME = {
+    "float32 in training, float32 in evaluation": "float32",
+    "pixels of the CIFAR files": "RGB by PIL, no EXIF rotation",  # RGB, without EXIF
+}
+"""Words of recipes that say the same as others."""
 METHOD_PART = ("method", "model", "loss", "optim", "runner")
 """Keys of :func:`describe` that are settings; ``method_values`` says them in neutral words."""
 
@@ -27,13 +33,25 @@ def runs_of(name: str) -> dict[int, PaperRun]:
     return {run.config.bits: run for run in runs}
 
 
-def neutral(run: PaperRun) -> dict[str, Any]:
-    """Return the neutral keys of a run, dotted."""
+@functools.cache
+def neutral(sweep: str, number: int) -> dict[str, Any]:
+    """Return the neutral keys of a sweep's run, dotted."""
+    run = paper_runs(sweep)[number]
     general = {key: value for key, value in describe(run.config).items() if key not in METHOD_PART}
     merged = schema.flat(general) | schema.flat(describe_general(run.config))
     classes = merged["labels.count"]
     attributes = ATTRIBUTES.get(run.config.dataset_name, 0)
-    return merged | schema.flat(method_values(run.config, classes, attributes))
+    return flat(merged | method_values(run.config, classes, attributes))
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Return dotted paths → values; lists of mappings by number, others are compared whole."""
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    parts = [flat(inner, f"{path}.{key}" if path else str(key)) for key, inner in value.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
 
 
 def disagreements(entry: dict[str, Any]) -> list[str]:
@@ -49,7 +67,8 @@ def disagreements(entry: dict[str, Any]) -> list[str]:
 
 
 def _of_run(entry: dict[str, Any], run: PaperRun) -> list[str]:
-    theirs, ours = schema.flat(entry["recipe"]), neutral(run)
+    theirs = flat(entry["recipe"])
+    ours = neutral(run.sweep, paper_runs(run.sweep).index(run))
     declared = [d for d in deviations() if fnmatch.fnmatchcase(entry["id"], d.recipe)]
     lines: list[str] = []
     used: set[Deviation] = set()
@@ -87,6 +106,8 @@ def _of_other_bits(key: str, bits: int) -> bool:
 
 def _plain(value: Any) -> Any:
     """Return a value in which tuples are lists and whole floats are integers."""
+    if isinstance(value, str):
+        return SAME.get(value, value)
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     if isinstance(value, dict):
