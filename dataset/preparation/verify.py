@@ -108,7 +108,7 @@ def examine(config: PreparedConfig) -> tuple[list[Finding], Examined | None]:
     dataset = as_dataset(config, source.name, selection, split)
     findings += [
         *_figures(config, protocol, dataset),
-        *per_class_findings(dataset, protocol.per_class),
+        *per_class_findings(dataset, {} if _overridden(config) else protocol.per_class),
         *_manifest(config, dataset, root),
     ]
     return findings, Examined(index, selection, dataset)
@@ -116,7 +116,7 @@ def examine(config: PreparedConfig) -> tuple[list[Finding], Examined | None]:
 
 def _figures(config: PreparedConfig, protocol: Protocol, dataset: HashDataset) -> Iterator[Finding]:
     """Counts against the published ones, except for numbers that the user has set."""
-    overridden = {part for part in ("train", "query") if getattr(config.choice, part) is not None}
+    overridden = _overridden(config)
     for name, count in counts_of(dataset).items():
         published = None if name in overridden else protocol.published.get(name)
         if name in overridden:
@@ -125,6 +125,12 @@ def _figures(config: PreparedConfig, protocol: Protocol, dataset: HashDataset) -
             yield Finding(count_label(name), f"{count:,}")
         else:
             yield Finding(count_label(name), f"{count:,}", f"{published:,}", count == published)
+
+
+def _overridden(config: PreparedConfig) -> set[str]:
+    """Return the parts whose numbers the user has set; the database is what the others leave."""
+    parts = {part for part in ("train", "query") if getattr(config.choice, part) is not None}
+    return parts | {"database"} if parts else parts
 
 
 def _left_out(index: Index, selection: Selection) -> Iterator[Finding]:

@@ -74,21 +74,26 @@ def weight_files(
 
 
 def hub_files(tag: str, names: Sequence[Sequence[str]]) -> tuple[WeightFile, ...]:
-    """Return files of a model on Hugging Face's hub, as its cache has them.
+    """Return files of a model on Hugging Face's hub, as its cache has them; none: the model.
 
     Each of ``names`` is one file under its possible names.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    place = Path(constants.HF_HUB_CACHE) / f"models--{tag.replace('/', '--')}"
-    found = []
+    place = (_short(Path(constants.HF_HUB_CACHE) / f"models--{tag.replace('/', '--')}"),)
+    paths = []
     for choices in names:
-        cached = (try_to_load_from_cache(tag, name) for name in choices)
-        path = next((Path(file) for file in cached if isinstance(file, str)), None)
+        cached = (try_to_load_from_cache(tag, name, constants.HF_HUB_CACHE) for name in choices)
+        paths.append(next((Path(file) for file in cached if isinstance(file, str)), None))
+    lacking = [names[i][0] for i, path in enumerate(paths) if path is None]
+    get = f"hf download {tag} {' '.join(lacking)}"
+    if not any(paths):
+        return (WeightFile(tag, None, place, get),)
+    found = []
+    for choices, path in zip(names, paths, strict=True):
         blob = "" if path is None else path.resolve().name  # large files are stored by their hash
         recorded = (blob,) if _SHA256.fullmatch(blob) else ()
-        get = f"hf download {tag} {choices[0]}"
-        found.append(WeightFile(f"{tag}/{choices[0]}", path, (_short(place),), get, recorded))
+        found.append(WeightFile(f"{tag}/{choices[0]}", path, place, get, recorded))
     return tuple(found)
 
 
@@ -116,9 +121,7 @@ def _given(path: str, source: str, recorded: Sequence[str] = ()) -> WeightFile:
     get = f"{source}; put it there, or set backbone.weights=PATH"
     in_name = _HASH_IN_NAME.search(file.name)
     known = tuple(recorded) or ((in_name[1],) if in_name else ())
-    return WeightFile(
-        file.name, file if file.is_file() else None, (path,), get, known, chosen=True
-    )
+    return WeightFile(file.name, file if file.is_file() else None, (path,), get, known, chosen=True)
 
 
 def _downloaded(url: str, folder: Path, recorded: Sequence[str]) -> WeightFile:
@@ -135,11 +138,9 @@ def _open_clip(config: Any, modalities: tuple[str, ...]) -> tuple[WeightFile, ..
     description = _description(config.model)
     text = () if "text" not in modalities else _text_tower(config.model, description)
     if files.looks_like_file(config.weights):
-        openai = get_pretrained_cfg(config.model, "openai") or {}
-        recorded = _hash_of_url(openai.get("url", ""))
-        source = f"the weights of {config.model}"
-        if recorded:
-            source = f"curl -L -o {config.weights} {openai['url']}"
+        url = (get_pretrained_cfg(config.model, "openai") or {}).get("url", "")
+        recorded = _hash_of_url(url) if url else ()
+        source = f"curl -L -o {config.weights} {url}" if url else f"the weights of {config.model}"
         return (_given(config.weights, source, recorded), *text)
     known = get_pretrained_cfg(config.model, config.weights)
     if not known:

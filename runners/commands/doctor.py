@@ -1,0 +1,105 @@
+"""``main.py doctor``: what is here, what is missing, what it will cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runners.commands.arguments import add_settings
+from utils.errors import UserError
+from utils.files import write_text
+
+if TYPE_CHECKING:
+    from runners.doctor.diagnosis import Diagnosis
+    from runners.doctor.finding import Finding
+
+CANNOT_START = 2  # what is missing is the user's to mend
+GROUPS = {
+    "machine": "Machine", "runs": "Runs", "weights": "Weights of encoders", "data": "Data",
+    "cost": "Cost",
+}  # fmt: skip
+STYLES = {"ok": "green", "missing": "bold red", "differs": "bold red", "warning": "yellow"}
+WIDEST = 44  # characters of a name before what was found
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``doctor``."""
+    text = "a file, or a name of `list sweeps`; left out: the machine and what ships"
+    parser.add_argument("sweep", metavar="SWEEP", nargs="?", help=text)
+    add_settings(parser, "backbone.weights=ViT-B-32.pt dataset.root=DIR")
+    parser.add_argument("--output", metavar="DIR", help="folder of the runs, as for sweep")
+    parser.add_argument("--json", metavar="FILE|-", help="write it as JSON; - prints that alone")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what is found; exit code 0: it can start, 2: something is missing.
+
+    Raises:
+        UserError: a sweep that cannot be read, or settings that are not accepted.
+    """
+    found = _diagnose(options)
+    text = json.dumps(found.plain(), indent=2)
+    if options.json == "-":
+        print(text)
+    else:
+        _show(found)
+        if options.json:
+            write_text(Path(options.json), f"{text}\n")
+    return 0 if found.can_start else CANNOT_START
+
+
+def _diagnose(options: argparse.Namespace) -> Diagnosis:
+    from runners.doctor.diagnosis import diagnose_machine, diagnose_sweep
+    from runners.sweeps.sweep import expand, read_sweep, sweep_file
+
+    if options.sweep is None:
+        return diagnose_machine()
+    if "=" in options.sweep and not Path(options.sweep).exists():
+        raise UserError(
+            f"'{options.sweep}' stands where a sweep belongs: main.py doctor SWEEP "
+            f"{options.sweep}; `list sweeps` names them."
+        )
+    path = sweep_file(options.sweep)
+    sweep = read_sweep(path)
+    configs = expand(sweep, path, options.settings, options.output)
+    return diagnose_sweep(options.sweep, sweep, configs)
+
+
+def _show(found: Diagnosis) -> None:
+    """Print the table, what is missing with what gets it, and the sentence."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    width = min(max(len(finding.name) for finding in found.findings), WIDEST)
+    for group, title in GROUPS.items():
+        lines = [finding for finding in found.findings if finding.group == group]
+        if lines:
+            console.print(Text(f"\n{title}", style="bold"))
+        for line in lines:
+            state = "" if line.state == "info" else line.state
+            runs = f"  ({_runs(line.runs)})" if line.runs else ""
+            text = Text(f"  {state:8}", style=STYLES.get(line.state, ""))
+            console.print(text.append(f"{line.name:{width}}  {line.found}{runs}", style="default"))
+    for title, lines in (
+        ("What is missing, and how to get it", [f for f in found.findings if f.blocks]),
+        ("Worth a look", [f for f in found.findings if f.state == "warning" and f.get]),
+    ):
+        if lines:
+            console.print(Text(f"\n{title}", style="bold"))
+            console.print(Text("\n".join(_mending(lines))))
+    console.print(Text(f"\n{found.sentence}", style="bold"))
+
+
+def _mending(findings: list[Finding]) -> Iterator[str]:
+    """Yield a line for each thing: what it is, and the command or file that gets it."""
+    width = min(max(len(finding.name) for finding in findings), WIDEST)
+    for finding in findings:
+        yield f"  {finding.name:{width}}  {finding.get or finding.found}"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
