@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runners.commands.arguments import add_settings
+from runners.doctor import machine
+from runners.doctor.finding import Diagnosis, Finding, conclusion
 from utils.errors import UserError
 from utils.files import write_text
-
-if TYPE_CHECKING:
-    from runners.doctor.diagnosis import Diagnosis
-    from runners.doctor.finding import Finding
 
 CANNOT_START = 2  # what is missing is the user's to mend
 GROUPS = {
     "machine": "Machine", "runs": "Runs", "weights": "Weights of encoders", "data": "Data",
     "cost": "Cost",
 }  # fmt: skip
-STYLES = {"ok": "green", "missing": "bold red", "differs": "bold red", "warning": "yellow"}
+BOLD = "1"  # of the terminal's styles, as are these
+STYLES = {"ok": "32", "missing": "1;31", "differs": "1;31", "warning": "33", "info": ""}
 WIDEST = 44  # characters of a name before what was found
 
 
@@ -52,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _diagnose(options: argparse.Namespace) -> Diagnosis:
+    software = list(machine.software())
+    if any(finding.blocks for finding in software):  # without them nothing else can be read
+        name = options.sweep or "A sweep"
+        return Diagnosis(options.sweep or "", tuple(software), {}, None, conclusion(name, software))
     from runners.doctor.diagnosis import diagnose_machine, diagnose_sweep
     from runners.sweeps.sweep import expand, read_sweep, sweep_file
 
@@ -69,29 +73,33 @@ def _diagnose(options: argparse.Namespace) -> Diagnosis:
 
 
 def _show(found: Diagnosis) -> None:
-    """Print the table, what is missing with what gets it, and the sentence."""
-    from rich.console import Console
-    from rich.text import Text
+    """Print the table, what is missing with what gets it, and the sentence.
 
-    console = Console(soft_wrap=True, highlight=False)
+    Plain prints: the library for tables may be among what is missing, and a terminal must not fold
+    commands.
+    """
     width = min(max(len(finding.name) for finding in found.findings), WIDEST)
     for group, title in GROUPS.items():
         lines = [finding for finding in found.findings if finding.group == group]
         if lines:
-            console.print(Text(f"\n{title}", style="bold"))
+            print(f"\n{_styled(title, BOLD)}")
         for line in lines:
-            state = "" if line.state == "info" else line.state
+            state = _styled(f"{'' if line.state == 'info' else line.state:8}", STYLES[line.state])
             runs = f"  ({_runs(line.runs)})" if line.runs else ""
-            text = Text(f"  {state:8}", style=STYLES.get(line.state, ""))
-            console.print(text.append(f"{line.name:{width}}  {line.found}{runs}", style="default"))
+            print(f"  {state}{line.name:{width}}  {line.found}{runs}")
     for title, lines in (
         ("What is missing, and how to get it", [f for f in found.findings if f.blocks]),
         ("Worth a look", [f for f in found.findings if f.state == "warning" and f.get]),
     ):
         if lines:
-            console.print(Text(f"\n{title}", style="bold"))
-            console.print(Text("\n".join(_mending(lines))))
-    console.print(Text(f"\n{found.sentence}", style="bold"))
+            print(f"\n{_styled(title, BOLD)}", *_mending(lines), sep="\n")
+    print(f"\n{_styled(found.sentence, BOLD)}")
+
+
+def _styled(text: str, code: str) -> str:
+    """Return ``text`` in a style of the terminal, if the output is one."""
+    plain = not code or not sys.stdout.isatty() or "NO_COLOR" in os.environ
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
 
 
 def _mending(findings: list[Finding]) -> Iterator[str]:

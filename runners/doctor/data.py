@@ -84,7 +84,7 @@ def check_dataset(config: RunConfig, runs: int = 0) -> tuple[list[Finding], Rows
     """Return what is found of the dataset of a run, and its rows."""
     settings, name = config.dataset.config, config.dataset_name
     if isinstance(settings, PreparedConfig):
-        return _prepared(settings, name, runs)
+        return _prepared(settings, name, runs, config.data.on_bad_image == "skip")
     if config.dataset.entry.target.__module__.startswith(CREATURES):
         found = f"{settings.rows:,} pictures of {SIZE} px, drawn when first needed"
         rows = Rows(rows=settings.rows, train=settings.rows, database=settings.rows, pixels=SIZE)
@@ -123,7 +123,9 @@ def _published(config: PreparedConfig) -> Rows:
     return Rows(None, rows, train, query, database, rows)
 
 
-def _prepared(config: PreparedConfig, name: str, runs: int) -> tuple[list[Finding], Rows]:
+def _prepared(
+    config: PreparedConfig, name: str, runs: int, skip: bool
+) -> tuple[list[Finding], Rows]:
     """Look at a dataset of ``main.py prepare``."""
     source, protocol = config.source, config.protocol()
     root = Path(config.root or f"data/{source.name}").expanduser()
@@ -152,7 +154,9 @@ def _prepared(config: PreparedConfig, name: str, runs: int) -> tuple[list[Findin
         findings.append(Finding("data", title, "differs", found, get, runs))
     if examined is None:
         return findings, _published(config)
-    findings += _pictures(examined, name, root, runs)
+    pictures = _pictures(examined, name, root, runs)
+    if pictures is not None:
+        findings.append(dataclasses.replace(pictures, state="warning") if skip else pictures)
     if not findings:
         split_of = examined.dataset.split
         found = f"{_counts(split_of.counts)} rows, as published; split {split_of.hash}"
@@ -204,8 +208,8 @@ def _lists(config: PreparedConfig, root: Path, runs: int) -> Finding | None:
     return Finding("data", title, "missing", found, get, runs)
 
 
-def _pictures(examined: Examined, name: str, root: Path, runs: int) -> list[Finding]:
-    """Return whether pictures were missing when the index was made, or are now."""
+def _pictures(examined: Examined, name: str, root: Path, runs: int) -> Finding | None:
+    """Return that pictures were missing when the index was made, or are now; None: all well."""
     rows, images = examined.selection.rows, examined.dataset.images
     absent = int((examined.index.image_bytes[rows] < 0).sum())
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(LOOKED_AT, len(rows))).astype(int))
@@ -214,8 +218,8 @@ def _pictures(examined: Examined, name: str, root: Path, runs: int) -> list[Find
     title = f"{name}, pictures"
     if absent:
         found = f"{absent:,} of {len(rows):,} were not there when it was prepared"
-        return [Finding("data", title, "missing", found, get, runs)]
+        return Finding("data", title, "missing", found, get, runs)
     if gone:
         found = f"{len(gone)} of {len(chosen)} looked for are gone, {images.name(gone[0])} first"
-        return [Finding("data", title, "missing", found, get, runs)]
-    return []
+        return Finding("data", title, "missing", found, get, runs)
+    return None

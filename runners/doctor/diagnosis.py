@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from common.config import layers
 from common.config.run_config import RunConfig, compose
@@ -20,48 +19,13 @@ from models.backbones.weight_files import weight_files
 from runners.doctor import cost
 from runners.doctor.data import check_datasets
 from runners.doctor.encoders import check_file, check_weights
-from runners.doctor.finding import Finding
+from runners.doctor.finding import Diagnosis, Finding, conclusion
 from runners.doctor.inputs import check_inputs
-from runners.doctor.machine import machine
+from runners.doctor.machine import hardware, software
 from runners.sweeps.status import statuses
 from runners.sweeps.sweep import SweepFile
 from utils.errors import UserError
 from utils.files import free_space, readable
-
-
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
-    """What was found.
-
-    Attributes:
-        sweep: its name, or empty.
-        findings: all lines, in order.
-        runs: state → number of runs of the sweep.
-        seconds: estimate of the remaining time; None where there is none.
-        sentence: the conclusion.
-    """
-
-    sweep: str
-    findings: tuple[Finding, ...]
-    runs: dict[str, int]
-    seconds: float | None
-    sentence: str
-
-    @property
-    def can_start(self) -> bool:
-        """Whether nothing is in the way."""
-        return not any(finding.blocks for finding in self.findings)
-
-    def plain(self) -> dict[str, Any]:
-        """Return all of it for JSON."""
-        return {
-            "sweep": self.sweep or None,
-            "can_start": self.can_start,
-            "sentence": self.sentence,
-            "runs": self.runs,
-            "estimated_s": self.seconds,
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
-        }
 
 
 def diagnose_sweep(name: str, sweep: SweepFile, configs: Sequence[RunConfig]) -> Diagnosis:
@@ -74,7 +38,11 @@ def diagnose_sweep(name: str, sweep: SweepFile, configs: Sequence[RunConfig]) ->
     parts = {"done": 0, **counts}
     found = ", ".join(f"{count} {state}" for state, count in parts.items())
     outputs = ", ".join(dict.fromkeys(config.output for config in configs))
-    findings = [*machine(), Finding("runs", f"{len(states)} runs", "info", f"{found}; {outputs}")]
+    findings = [
+        *software(),
+        *hardware(),
+        Finding("runs", f"{len(states)} runs", "info", f"{found}; {outputs}"),
+    ]
     remaining = cost.open_runs(states)
     seconds: float | None = 0.0
     if remaining:
@@ -84,25 +52,13 @@ def diagnose_sweep(name: str, sweep: SweepFile, configs: Sequence[RunConfig]) ->
         findings += [*cost.check_device(needs), *cost.check_disk(needs)]
         time, seconds = cost.check_time(states, needs, sweep.workers)
         findings.append(time)
-    sentence = _conclusion(name, findings) if remaining else f"{name} is done."
+    sentence = conclusion(name, findings) if remaining else f"{name} is done."
     return Diagnosis(name, tuple(findings), counts, seconds, sentence)
-
-
-def _conclusion(name: str, findings: Sequence[Finding]) -> str:
-    """Return whether a sweep can start, and what keeps it from that."""
-    states = Counter(finding.state for finding in findings)
-    words = {"missing": "missing", "differs": "not what is recorded or published"}
-    reasons = [
-        f"{states[state]} {'things are' if states[state] > 1 else 'thing is'} {described}"
-        for state, described in words.items()
-        if states[state]
-    ]
-    return f"{name} cannot start: {', '.join(reasons)}." if reasons else f"{name} can start."
 
 
 def diagnose_machine() -> Diagnosis:
     """Return what is on this machine: packages, weights of the encoders that ship, datasets."""
-    findings = [*machine()]
+    findings = [*software(), *hardware()]
     for title, path in (("disk of the cache", cache_root()), ("disk of runs", Path("runs"))):
         found = f"{readable(free_space(path))} free in {path}"
         findings.append(Finding("machine", title, "info", found))

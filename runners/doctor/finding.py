@@ -1,9 +1,11 @@
-"""One thing that ``main.py doctor`` has looked at."""
+"""What ``main.py doctor`` has looked at, and what follows from it."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
 
 State = Literal["ok", "missing", "differs", "warning", "info"]
 BLOCKING = ("missing", "differs")
@@ -34,3 +36,50 @@ class Finding:
     def blocks(self) -> bool:
         """Whether a sweep cannot start as long as this stands."""
         return self.state in BLOCKING
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        sweep: its name, or empty.
+        findings: all lines, in order.
+        runs: state → number of runs of the sweep.
+        seconds: estimate of the remaining time; None where there is none.
+        sentence: the conclusion.
+    """
+
+    sweep: str
+    findings: tuple[Finding, ...]
+    runs: dict[str, int]
+    seconds: float | None
+    sentence: str
+
+    @property
+    def can_start(self) -> bool:
+        """Whether nothing is in the way."""
+        return not any(finding.blocks for finding in self.findings)
+
+    def plain(self) -> dict[str, Any]:
+        """Return all of it for JSON."""
+        return {
+            "sweep": self.sweep or None,
+            "can_start": self.can_start,
+            "sentence": self.sentence,
+            "runs": self.runs,
+            "estimated_s": self.seconds,
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+        }
+
+
+def conclusion(name: str, findings: Sequence[Finding]) -> str:
+    """Return whether a sweep can start, and what keeps it from that."""
+    states = Counter(finding.state for finding in findings)
+    words: dict[State, str] = {"missing": "missing", "differs": "not what is recorded or published"}
+    reasons = [
+        f"{states[state]} {'things are' if states[state] > 1 else 'thing is'} {described}"
+        for state, described in words.items()
+        if states[state]
+    ]
+    return f"{name} cannot start: {', '.join(reasons)}." if reasons else f"{name} can start."

@@ -10,12 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from models.backbones.weights import PROJECT_ROOT
 from runners.doctor.finding import Finding
 from utils.files import readable
 
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 LEAST_PYTHON = (3, 11)
 SHOWN = 4  # packages in a line
 OPTIONAL = {
@@ -25,8 +23,8 @@ OPTIONAL = {
 """Files of requirements that a sweep by itself does not need, and what each is for."""
 
 
-def machine() -> Iterator[Finding]:
-    """Yield what this machine is."""
+def software() -> Iterator[Finding]:
+    """Yield Python and the packages; none of them is imported."""
     version, least = ".".join(map(str, sys.version_info[:3])), ".".join(map(str, LEAST_PYTHON))
     if sys.version_info >= LEAST_PYTHON:
         yield Finding("machine", "Python", "ok", version)
@@ -36,6 +34,10 @@ def machine() -> Iterator[Finding]:
     yield _packages("requirements.txt")
     for file, purpose in OPTIONAL.items():
         yield _packages(file, purpose)
+
+
+def hardware() -> Iterator[Finding]:
+    """Yield PyTorch's CUDA, the GPUs, cores and memory."""
     yield from _accelerator()
     yield Finding("machine", "CPU", "info", f"{cores()} cores")
     memory, available = ram()
@@ -85,6 +87,8 @@ def _some(words: list[str]) -> str:
 
 def _accelerator() -> Iterator[Finding]:
     """Yield PyTorch's CUDA and the GPUs."""
+    import torch
+
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     yield Finding("machine", "PyTorch", "ok", f"{torch.__version__}, {built}")
     devices = gpus()
@@ -101,6 +105,8 @@ def _accelerator() -> Iterator[Finding]:
 
 def gpus() -> list[tuple[str, int, int]]:
     """Return name, bytes and free bytes of every GPU that PyTorch can use."""
+    import torch
+
     found = []
     with contextlib.suppress(RuntimeError, AssertionError):
         for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 
@@ -196,6 +197,23 @@ def test_the_machine_alone(place, capfd, monkeypatch):
     assert by_name(found, "data").keys() >= {"coco", "flickr25k", "nuswide", "cub"}
     assert by_name(found, "weights")["alexnet: alexnet-owt-7be5be79.pth"]["state"] == "ok"
     assert by_name(found, "weights")["clip_vit_b32: ViT-B-32.pt"]["state"] == "info"
+
+
+def test_packages_come_first(place, monkeypatch):
+    def version(name):
+        if name in ("torch", "timm"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "0.1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    (finding,) = place.blocking().values()
+    assert finding["found"] == "2 of 19 are not installed: torch, timm"
+    assert finding["get"] == "pip install -r requirements.txt"
+
+
+def test_pictures_that_are_skipped_do_not_matter(place):
+    (place.root / "toy" / "pictures" / "5.jpg").unlink()
+    assert place.blocking("data.on_bad_image=skip") == {}
 
 
 @pytest.mark.parametrize("words", [("bits=32",), ("no_such_sweep",)])
