@@ -19,6 +19,7 @@ COMMANDS = {
     "encode": "codes of your own pictures or texts by a run",
     "search": "the nearest pictures or texts, by a run",
     "sweep": "run a grid of settings; skips what is done",
+    "doctor": "what is here, what is missing; 0: it can start",
     "report": "leaderboard of all finished runs in a folder",
     "prepare": "index a dataset's official files; resumes",
     "verify": "is a dataset what its protocol says? exit code 1: no",

@@ -81,3 +81,24 @@ def file_digest(path: Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's content."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def free_space(path: Path) -> int:
+    """Return the free bytes of the disk of ``path``, which need not exist."""
+    folder = path.absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    with saying_why(path, "look at"):
+        return shutil.disk_usage(folder).free
+
+
+def readable(size: int) -> str:
+    """Return a number of bytes in words.
+
+    >>> readable(999), readable(1_500_000), readable(2_000_000_000)
+    ('999 bytes', '1.5 MB', '2.0 GB')
+    """
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"

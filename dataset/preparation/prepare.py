@@ -110,8 +110,13 @@ def splits(source: Source, index: Index, root: Path, lists: Path | None = None) 
 
 def find_layout(source: Source, root: Path) -> str:
     """Return ``mat`` where only ``.mat`` files exist, else ``official``."""
-    missing = any(file.needed and not _is_available(file, root) for file in source.files)
+    missing = missing_files(source, root)
     return MAT if missing and all((root / name).is_file() for name in _MAT_FILES) else OFFICIAL
+
+
+def missing_files(source: Source, root: Path) -> list[OfficialFile]:
+    """Return the needed official files that are neither in ``root`` nor unpacked there."""
+    return [file for file in source.files if file.needed and not _is_available(file, root)]
 
 
 def read_mat(root: Path, images: Path | None = None) -> Rows:
@@ -223,7 +228,7 @@ def _fetch(source: Source, root: Path) -> None:
 
 def _check_complete(source: Source, root: Path) -> None:
     """Refuse to continue while needed files are missing; name each and its path."""
-    missing = [file for file in source.files if file.needed and not _is_available(file, root)]
+    missing = missing_files(source, root)
     if not missing:
         return
     requests = []

@@ -46,27 +46,12 @@ def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding
     Raises:
         UserError: it has no index yet, or an unreadable one.
     """
-    source, protocol, root = config.source, config.protocol(), config.folder
-    index, recorded = read_index(root, source.name)
-    findings = [Finding("index content", index.content, recorded, index.content == recorded)]
-    try:
-        selection = select(source, index, protocol, root, config.lists)
-    except UserError as error:
-        return [*findings, Finding("split", str(error), protocol.name, False)]
-    findings += _left_out(index, selection)
-    try:
-        split = draw(selection, protocol)
-    except UserError as error:  # the rows are checked all the same
-        findings.append(Finding("split", str(error), protocol.name, False))
-        none = np.empty(0, np.int64)
-        split = SplitManifest(none, none, np.arange(len(selection)))
-    dataset = as_dataset(config, source.name, selection, split)
-    findings += [
-        *_figures(config, protocol, dataset),
-        *per_class_findings(dataset, protocol.per_class),
-        *_manifest(config, dataset, root),
-        *_sizes(dataset, index, selection),
-    ]
+    findings, examined = examine(config)
+    if examined is None:
+        return findings
+    root, protocol = config.folder, config.protocol()
+    index, selection, dataset = examined.index, examined.selection, examined.dataset
+    findings += _sizes(dataset, index, selection)
     if not quick:
         findings += _statements(config, index, root)
         findings += _attributes(config, index, root)
@@ -82,9 +67,56 @@ def verify_prepared(config: PreparedConfig, quick: bool = False) -> list[Finding
     return [*findings, *duplicate_findings(dataset, digests, protocol.overlap)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """A prepared dataset as its index states it.
+
+    Attributes:
+        index: of all rows.
+        selection: the rows that the protocol uses.
+        dataset: these rows under its split; a split without rows where it cannot be drawn.
+    """
+
+    index: Index
+    selection: Selection
+    dataset: HashDataset
+
+
+def examine(config: PreparedConfig) -> tuple[list[Finding], Examined | None]:
+    """Compare the index of a prepared dataset with its protocol; no other file is looked at.
+
+    Returns:
+        The findings, and the dataset; None where the protocol has no rows in this index.
+
+    Raises:
+        UserError: it has no index yet, or an unreadable one.
+    """
+    source, protocol, root = config.source, config.protocol(), config.folder
+    index, recorded = read_index(root, source.name)
+    findings = [Finding("index content", index.content, recorded, index.content == recorded)]
+    try:
+        selection = select(source, index, protocol, root, config.lists)
+    except UserError as error:
+        return [*findings, Finding("split", str(error), protocol.name, False)], None
+    findings += _left_out(index, selection)
+    try:
+        split = draw(selection, protocol)
+    except UserError as error:  # the rows are checked all the same
+        findings.append(Finding("split", str(error), protocol.name, False))
+        none = np.empty(0, np.int64)
+        split = SplitManifest(none, none, np.arange(len(selection)))
+    dataset = as_dataset(config, source.name, selection, split)
+    findings += [
+        *_figures(config, protocol, dataset),
+        *per_class_findings(dataset, {} if _overridden(config) else protocol.per_class),
+        *_manifest(config, dataset, root),
+    ]
+    return findings, Examined(index, selection, dataset)
+
+
 def _figures(config: PreparedConfig, protocol: Protocol, dataset: HashDataset) -> Iterator[Finding]:
     """Counts against the published ones, except for numbers that the user has set."""
-    overridden = {part for part in ("train", "query") if getattr(config.choice, part) is not None}
+    overridden = _overridden(config)
     for name, count in counts_of(dataset).items():
         published = None if name in overridden else protocol.published.get(name)
         if name in overridden:
@@ -93,6 +125,12 @@ def _figures(config: PreparedConfig, protocol: Protocol, dataset: HashDataset) -
             yield Finding(count_label(name), f"{count:,}")
         else:
             yield Finding(count_label(name), f"{count:,}", f"{published:,}", count == published)
+
+
+def _overridden(config: PreparedConfig) -> set[str]:
+    """Return the parts whose numbers the user has set; the database is what the others leave."""
+    parts = {part for part in ("train", "query") if getattr(config.choice, part) is not None}
+    return parts | {"database"} if parts else parts
 
 
 def _left_out(index: Index, selection: Selection) -> Iterator[Finding]:

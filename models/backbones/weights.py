@@ -346,7 +346,9 @@ def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mappin
     state = source.state_dict() if isinstance(source, nn.Module) else source
     total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name in sorted(state):
+        total.update(f"\n{name} {state[name].dtype} {list(state[name].shape)}\n".encode())
+        if state[name].is_meta:  # a network that is only measured
+            continue
         tensor = state[name].detach().cpu().contiguous()
-        total.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]

@@ -27,12 +27,10 @@ from runners.generation.output_folder import (
     Lines,
     OutputFolder,
     check_space,
-    readable,
     save_image,
-    space,
 )
 from runners.generation.prompts import check_template
-from utils.files import digest
+from utils.files import digest, free_space, readable
 from utils.progress import progress_bar
 
 log = logging.getLogger("hashing")
@@ -133,7 +131,7 @@ class Generation(ABC):
     def summary(self) -> list[str]:
         """Return what is to be done, line by line."""
         missing = self.missing()
-        needed, free = readable(self.needed(missing)), readable(space(self.options.out))
+        needed, free = readable(self.needed(missing)), readable(free_space(self.options.out))
         disk = f"{'disk':{self.label_width}} {needed} at most; {free} free"
         return [*self.summary_lines(missing), disk]
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from common.storage.cache import locked
 from utils.errors import UserError
-from utils.files import atomic_path, saying_why, write_json
+from utils.files import atomic_path, free_space, readable, saying_why, write_json
 
 FORMAT = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
@@ -175,36 +175,15 @@ def save_image(image: Image.Image, path: Path) -> None:
         image.save(temporary, format="PNG")
 
 
-def space(path: Path) -> int:
-    """Return the free bytes of the disk of ``path``, which need not exist."""
-    folder = path.absolute()
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    with saying_why(path, "look at"):
-        return shutil.disk_usage(folder).free
-
-
 def check_space(path: Path, needed: int) -> None:
     """Refuse what the disk cannot hold.
 
     Raises:
         UserError: names the needed and the free space.
     """
-    free = space(path)
+    free = free_space(path)
     if needed > free:
         raise UserError(
             f"--out: up to {readable(needed)} may be needed, and '{path}' has {readable(free)} "
             "free; make room, choose another folder, or give --limit."
         )
-
-
-def readable(size: int) -> str:
-    """Return a number of bytes in words.
-
-    >>> readable(999), readable(1_500_000), readable(2_000_000_000)
-    ('999 bytes', '1.5 MB', '2.0 GB')
-    """
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes"

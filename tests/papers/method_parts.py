@@ -91,9 +91,17 @@ def build(config: RunConfig, classes: int, attributes: int) -> Built:
     name = getattr(settings, "model", config.backbone.name)
     modalities = config.model.entry.target.modalities
     encoder = StandIn(name, modalities, settings.freeze == "all")
-    model = config.model.entry.target(config.model.config, problem, encoder)
+    model = config.model.entry.target(without_files(config.model.config), problem, encoder)
     loss = config.loss.entry.target(config.loss.config, problem)
     return Built(config, problem, model, loss, Optimization.build(config.optim, model, loss))
+
+
+def without_files(settings: Any) -> Any:
+    """Return settings of a model without the vocabulary file that it would read."""
+    if not hasattr(settings, "text"):
+        return settings
+    text = dataclasses.replace(settings.text, vocabulary=None)
+    return dataclasses.replace(settings, text=text)
 
 
 # ---- layers

@@ -82,11 +82,11 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
 
 
 def test_room(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "space", lambda path: 1000)
+    monkeypatch.setattr(folders, "free_space", lambda path: 1000)
     check_space(tmp_path, 1000)
     with pytest.raises(UserError, match=r"up to 2.0 kB may be needed.* has 1.0 kB free; make room"):
         check_space(tmp_path, 2000)
 
 
 def test_space_of_a_folder_that_is_not_there_yet(tmp_path):
-    assert folders.space(tmp_path / "a" / "b") > 0
+    assert folders.free_space(tmp_path / "a" / "b") > 0
