@@ -79,10 +79,10 @@ def test_a_run_of_the_papers_sweep_is_set_beside_the_paper(fake, dcmht, tmp_path
             ["data.train_image=[squash 224 bicubic]"],
             "train_image: squash 224 bicubic, there resize",
         ),
-        (["optim.lr=1e-3"], "optim.head.lr: 0.001, there 0.0001"),
+        (["optim.groups.head.lr=1e-3"], "optim.head.lr: 0.001, there 0.0001"),
         (["runner.epochs=99"], "epochs: 99, there 100"),
         (["loss.vartheta=0.5"], "loss.vartheta: 0.5, there 0.75"),
-        (["eval.select=last"], "selection.rule: last, there best"),
+        (["eval.select=val"], "selection.on: "),
         (["eval.measure=[mith@all]"], "evaluation.empty_query: "),
     ],
 )
