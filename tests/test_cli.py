@@ -197,7 +197,12 @@ def weights_words(file: Path, pictures: list[str], out: Path) -> list[str]:
 
 def test_weights_that_are_not_there(told, tmp_path, pictures, out):
     sentence = told(*weights_words(tmp_path / "none.safetensors", pictures, out))
-    assert "needs pretrained weights" in sentence and "none.safetensors' does not exist" in sentence
+    place = tmp_path / "none.safetensors"
+    for part in (
+        "needs resnet34-b627a593.pth (https://download.pytorch.org/",
+        f"'{place}' does not exist: put it at '{place}'", "backbone=NAME", "backbone=pixels",
+    ):  # fmt: skip
+        assert part in sentence
     assert "backbone.weights=PATH" in sentence
 
 

@@ -96,11 +96,16 @@ def hashes_in(urls: Iterable[str]) -> tuple[str, ...]:
     return tuple(match[1] or match[2] for match in found if match)
 
 
-def needs_weights(what: str, published: Published, because: str) -> UserError:
-    """Return the sentence for absent weights of ``what``: file, source, place, and ways on."""
-    place = f"put it at '{published.place}', or elsewhere with" if published.place else "give"
+def needs_weights(
+    what: str, published: Published, because: str, place: Path | None = None
+) -> UserError:
+    """Return the sentence for absent weights of ``what``: file, source, place, and ways on.
+
+    ``place``: where the file would have been found.
+    """
+    put = f"put it at '{place}', or elsewhere with" if place else "give"
     return UserError(
-        f"{what} needs {published.file} ({published.source}), but {because}: {place} "
+        f"{what} needs {published.file} ({published.source}), but {because}: {put} "
         f"backbone.weights=PATH; {WITHOUT} (backbone.weights={RANDOM}: an untrained network)."
     )
 
@@ -132,7 +137,7 @@ def load_state(path: str, what: str, published: Published) -> tuple[dict[str, Te
     """
     file = locate(path)
     if not file.is_file():
-        raise needs_weights(what, published, f"'{path}' does not exist")
+        raise needs_weights(what, published, f"'{path}' does not exist", file)
     if published.hashes:
         stat = file.stat()
         _warn_of_another_hash(file, published, (stat.st_mtime_ns, stat.st_size))
@@ -317,7 +322,8 @@ def url_file(what: str, published: Published) -> str:
     assert place is not None and published.url
     if not place.is_file():
         if not reachable(published.url):
-            raise needs_weights(what, published, "it is not here and cannot be downloaded")
+            because = "it is not here and cannot be downloaded"
+            raise needs_weights(what, published, because, place)
         with library_errors(what, published):
             place.parent.mkdir(parents=True, exist_ok=True)
             expected = published.hashes[0] if published.hashes else None
@@ -333,7 +339,7 @@ def library_errors(what: str, published: Published) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         because = f"that failed ({lines[0].rstrip('.')})"
-        raise needs_weights(what, published, because) from error
+        raise needs_weights(what, published, because, published.place) from error
 
 
 def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:

@@ -67,5 +67,5 @@ def test_the_small_encoder_is_for_drawings(file: Path, tmp_path, monkeypatch):
 def test_commands_are_found_everywhere():
     suffixes = {case.values[0].suffix for case in CASES}
     assert suffixes >= {".md", ".yaml"} and len(CASES) > 60
-    text = "# (or: python main.py sweep x)\n$ python main.py train a=b   (c)\nmain.py train a\nerror:"
+    text = "(or: python main.py sweep x)\n$ python main.py train a=b  (c)\nmain.py train a\nerror:"
     assert shown(text) == ["sweep x", "train a=b"]
