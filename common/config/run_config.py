@@ -65,9 +65,7 @@ class EvalConfig:
     val_size: int | float = 0.1  # rows, or a fraction of the training rows, when select=val
     every: int = 1  # epochs between evaluations while training
     epoch_per: Literal["run", "direction", "cut"] = "run"  # what has a best epoch of its own
-    measure: list[str] | None = (
-        None  # mAPs of releases beside the exact: deephash@5000; 1st selects
-    )
+    measure: list[str] | None = None  # mAPs of releases, e.g. deephash@5000; the first selects
     directions: list[Literal["i2i", "i2t", "t2i", "t2t"]] | None = None  # None: by modalities
     at: list[int | str] = dataclasses.field(default_factory=lambda: ["all"])  # cuts of mAP
     no_relevant: Literal["zero", "skip"] = "zero"  # what a query without relevant rows counts

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from common.code_files.run_codes import CodeSet
 from common.config.run_config import EvalConfig
 from common.metrics.compat.measures import parse_measure
+from common.storage.run_folder import RunFolder
 from runners.evaluation.measure import count_directions, measure_directions, report_counted
 from runners.evaluation.query_ap import query_ap
 from runners.evaluation.selection import EXACT, Selection, epochs_of
@@ -64,6 +66,14 @@ def report_run(
         _replace_cuts(codes_of, selected, reports, per_query, evaluation, device)
     ordered = {direction: reports[direction] for direction in directions}
     return RunReport(ordered, {d: per_query[d] for d in directions}, zero_shot)
+
+
+def codes_file(folder: Path, metrics: Mapping[str, Any], direction: str) -> Path:
+    """Return the codes in a run folder that the report of a direction is of."""
+    run, epoch = RunFolder(folder), metrics["directions"][direction].get("epoch")
+    if epoch in (None, metrics["protocol"]["selected"].get("epoch")):
+        return run.codes_file
+    return run.codes_of_epoch(epoch)
 
 
 def measure_words(evaluation: EvalConfig) -> dict[str, str]:

@@ -21,6 +21,7 @@ from common.code_files.run_codes import CodeSet, read_codes
 from common.directions import sides
 from dataset.base import BadImageError, HashDataset
 from runners.evaluation.nearest import nearest, spread
+from runners.evaluation.run_report import codes_file
 from runners.report.study import Study
 from runners.results.leaderboard import Row
 from utils.errors import UserError
@@ -81,7 +82,8 @@ def _entry(study: Study, rows: list[Row], queries: int, thumbnails: Thumbnails) 
     entry: dict[str, Any] = {"dataset": dataset_name, "direction": direction, "bits": bits}
     runs = {row.name: row.results[0] for row in best}
     try:
-        read = {name: read_codes(run.folder / "codes.h5")[:2] for name, run in runs.items()}
+        files = {n: codes_file(run.folder, run.metrics, direction) for n, run in runs.items()}
+        read = {name: read_codes(file)[:2] for name, file in files.items()}
     except UserError as error:
         return {**entry, "note": str(error)}
     usual = Counter(map(_row_numbers, read.values())).most_common(1)[0][0]

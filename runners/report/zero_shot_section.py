@@ -8,6 +8,7 @@ import numpy as np
 
 from common.code_files.run_codes import read_codes
 from common.directions import sides
+from runners.evaluation.run_report import codes_file
 from runners.report.study import Study
 from runners.results.leaderboard import Row, mean_and_std
 from utils.errors import UserError
@@ -39,7 +40,7 @@ def _classes(study: Study, row: Row) -> list[dict[str, Any]]:
 
     result = row.results[0]
     try:
-        query, database, _ = read_codes(result.folder / "codes.h5")
+        query, database, _ = read_codes(codes_file(result.folder, result.metrics, row.direction))
     except UserError:
         return []
     count = query.labels.shape[1]

@@ -66,7 +66,7 @@ def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
     print_table(output, Table(title, ("direction", *(f"mAP@{cut}" for cut in cuts)), tuple(rows)))
     for direction, report in directions.items():
         own = "".join(f"; {name} of {epoch}" for name, epoch in report.get("epochs", {}).items())
-        epoch = f"of epoch {report['epoch']}{own}"
+        epoch = f"of epoch {report.get('epoch')}{own}"
         for note in [*([epoch] if own or own_epochs else []), *_notes(report)]:
             text = f"{direction}: {note}"
             output.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")

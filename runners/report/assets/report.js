@@ -161,7 +161,7 @@ function trainingCharts(lines) {
     const relative = losses.every((line) => line.epochs.loss[1][0] > 0 && line.epochs.loss[1].every((v) => v !== null && v >= 0));
     const scaled = (line) => zip(line.epochs.loss[0], line.epochs.loss[1].map((v) => (relative && v !== null ? v / line.epochs.loss[1][0] : v)));
     const scores = [["val", "validation rows"], ["query", "test queries"]].map(([part, rows]) =>
-      lineChart(`mAP on ${rows}`, { label: "epoch" }, { label: "mAP@all" }, seriesOf(of.filter((line) => line.epochs[part]), (line) => zip(...line.epochs[part]))));
+      lineChart(`mAP on ${rows}`, { label: "epoch" }, { label: "what epochs are compared by" }, seriesOf(of.filter((line) => line.epochs[part]), (line) => zip(...line.epochs[part]))));
     charts.append(chartRow(`${k} bits`,
       lineChart("Training loss", { label: "epoch" }, { label: relative ? "loss, first epoch = 1" : "loss" }, seriesOf(losses, scaled)), ...scores));
   }

@@ -37,10 +37,14 @@ def write_run(
         "map": {"all": {"expected": score, "worst": score - 0.1, "best": score + 0.1}},
         "pr_rank": {"recall": [0.0, 1.0], "precision": [1.0, 0.5]},
     }
+    if "compat" in keys:
+        report["compat"] = keys["compat"]
     metrics = {
         "run": {"method": method, "bits": bits, "seed": seed, "dataset": keys["dataset"],
                 "backbone": keys["backbone"]},
-        "protocol": {"selected": {"on": "val", "epoch": 3, "score": 0.5}},
+        "protocol": {
+            "selected": {"on": "val", "epoch": 3, "score": 0.5, "per": keys.get("per", "run")}
+        },
         "split_hash": keys["split"], "directions": {keys["direction"]: report},
         "timing": {"time_s": 0.1, "train_s": 2.0 + seed},
     }  # fmt: skip
@@ -261,3 +265,25 @@ def test_queries_are_paired_whatever_rows_were_trained_on(tmp_path):
     tested = {row.method: row.p_queries for row in rows_of(tmp_path)}
     assert tested["itq"] is not None and tested["itq"] < 1e-6
     assert tested["lsh"] is None and tested["dhn"] is None
+
+
+def test_measures_of_releases_are_columns(tmp_path, capsys):
+    for seed, value in enumerate((0.25, 0.75)):
+        write_run(tmp_path, 0.5, seed, compat={"fire@10": value, "mith@all": None}, per="cut")
+    write_run(tmp_path, 0.4, method="itq")
+    rows = rows_of(tmp_path)
+    print_tables(rows)
+    printed = capsys.readouterr().out
+    csq, itq = (
+        next(x for x in printed.splitlines() if f"│ {name} " in x) for name in ("csq", "itq")
+    )
+    assert "0.5000 ± 0.3536" in csq and "val, per cut" in csq
+    assert csq.count("–") == 0 and itq.count("–") == 1  # mith@all is NaN: no column
+    assert "16 bits" in printed and "fire@10" in printed and "mith@all" not in printed
+    write_csv(rows, tmp_path / "table.csv")
+    with open(tmp_path / "table.csv", newline="") as stream:
+        written = {row["method"]: row for row in csv.DictReader(stream)}
+    assert written["csq"]["release_measures"] == "fire@10=0.5"
+    assert (
+        written["csq"]["selected_on"] == "val, per cut" and written["itq"]["release_measures"] == ""
+    )

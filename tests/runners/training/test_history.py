@@ -37,7 +37,9 @@ def test_a_line_is_an_epoch(folder):
         "epoch": 1, "loss": {"total": 0.75, "pull": 0.5, "push": 0.25}, "lr": {"head": 1e-3},
         "seconds": 2.5, "measured": None,
     }  # fmt: skip
-    assert lines[1]["measured"] == {"on": "val", "score": 0.3, "map": {"i2t": 0.3}}
+    assert lines[1]["measured"] == {
+        "on": "val", "score": 0.3, "map": {"i2t": 0.3}, "by": "mAP@all", "cuts": {},
+    }  # fmt: skip
     assert read_history(folder) == RECORDS
     content = (folder / FILE).read_bytes()
     write_history(folder, RECORDS)
