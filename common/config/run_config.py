@@ -43,9 +43,7 @@ NOT_IDENTITY = (
 class DataConfig:
     """Section ``data``: how rows reach the model."""
 
-    train_image: list[str] | None = (
-        None  # operations on training pictures; None: [squash 224 bicubic]
-    )
+    train_image: list[str] | None = None  # operations on pictures; None: [squash 224 bicubic]
     eval_image: list[str] | None = None  # the same of query and database pictures, without chance
     captions: Literal["random", "first"] = "random"  # drawn at each training access, or fixed
     eval_captions: Literal["random", "first"] = "first"  # of query and database texts

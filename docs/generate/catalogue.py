@@ -29,7 +29,7 @@ GENERAL = (
     ("dataset", "a file of `configs/dataset/` or a path"),
     ("backbone", "a file of `configs/backbone/` or a path"),
     ("bits", "length of the code, K"),
-    ("seed", "decides initialisation, order, captions, augmentation, validation rows"),
+    ("seed", "decides initialisation, order, captions, crops and flips, validation rows"),
     ("output", "folder of run folders"),
     ("plugins", "Python files that register components of yours: `plugins=[file.py]`"),
 )
