@@ -106,7 +106,9 @@ def center_weight(built: Built) -> float:
     batch, code = built.batch(), torch.rand(8, built.K, generator=torch.Generator().manual_seed(3))
     target = built.loss.targets(batch.label)
     plain = -(((1 + target * code.tanh()) / 2).log()).mean()
-    return round(float(built.loss(Outputs(image_code=code), batch, Progress())["center"] / plain), 4)
+    return round(
+        float(built.loss(Outputs(image_code=code), batch, Progress())["center"] / plain), 4
+    )
 
 
 def centers(kind: str) -> str:
