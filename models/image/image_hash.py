@@ -47,7 +47,7 @@ class ImageHash(StandardizedHeadModel):
     config: ImageHashConfig
 
     def build_head(self, width: int) -> nn.Module:
-        """Return ``Linear(width, K)`` in PyTorch's default initialisation, or with small weights."""
+        """Return ``Linear(width, K)`` as PyTorch initialises it, or with small weights."""
         if self.config.init == "small":
             return small_linear(width, self.problem.bits)
         return nn.Linear(width, self.problem.bits, bias=self.config.bias)

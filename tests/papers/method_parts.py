@@ -230,6 +230,15 @@ def default_attention(attention: nn.MultiheadAttention) -> bool:
 Parts = Mapping[str, Iterable[nn.Parameter]]
 
 
+def sections(built: Built, **named: Any) -> dict[str, Any]:
+    """Return parameters by the recipe's words: ``encoder`` and modules or lists under names."""
+    found = {"encoder": [p for p in built.model.backbone.parameters() if p.requires_grad]}
+    for name, value in named.items():
+        members = value.parameters() if isinstance(value, nn.Module) else value
+        found[name.replace("_", " ")] = list(members)
+    return {"parts": found}
+
+
 def optimiser(built: Built, parts: Parts, second: Iterable[nn.Parameter] = ()) -> dict[str, Any]:
     """Return ``optimiser``, ``weight_decay`` and ``clipping`` of the recipe's ``parts``.
 
@@ -323,10 +332,11 @@ def schedule(config: RunConfig) -> dict[str, Any]:
         case "warmup_cosine":
             after = math.ceil(settings.warmup * 1000) + 1  # the first step behind the rise
             cosine = 0.5 * (1 + math.cos(math.pi * after / 1000))
+            rescaled = abs(rate(settings, after, 1000, 0, 1) - cosine) > 1e-9
             return {
                 "name": "warmup_cosine", "per": "step", "warmup_share": settings.warmup,
                 "first_step_rate": rate(settings, 0, 1000, 0, epochs),
-                "cosine_rescaled_after_warmup": abs(rate(settings, after, 1000, 0, 1) - cosine) > 1e-9,
+                "cosine_rescaled_after_warmup": rescaled,
             }  # fmt: skip
         case "cosine":
             last = group.lr * rate(settings, 0, 1, epochs, epochs)

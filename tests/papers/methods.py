@@ -18,10 +18,11 @@ from models.base import Outputs, Progress
 from models.losses.memory_bank import MemoryBank
 from tests.papers import method_parts as parts
 from tests.papers.image_methods import IMAGE_METHODS
-from tests.papers.method_parts import Built, dropout, init, per_modality, words
+from tests.papers.method_parts import Built, dropout, init, per_modality, sections, words
+from tests.papers.zero_shot_methods import ZERO_SHOT_METHODS
 
 Values = dict[str, Any]
-FAMILIES: dict[str, Callable[[Built], Values]] = dict(IMAGE_METHODS)
+FAMILIES: dict[str, Callable[[Built], Values]] = {**IMAGE_METHODS, **ZERO_SHOT_METHODS}
 """Registered name of the loss → values that only its family knows, ``parts`` and ``second``."""
 
 ABSENT: Values = {
@@ -64,15 +65,6 @@ def shuffle() -> str:
     first = next(iter(order))
     order.set_epoch(1)
     return "every epoch" if sorted(first) != first != next(iter(order)) else "never"
-
-
-def sections(built: Built, **named: Any) -> Values:
-    """Return parameters by the recipe's words: ``encoder`` and modules or lists under names."""
-    found = {"encoder": [p for p in built.model.backbone.parameters() if p.requires_grad]}
-    for name, value in named.items():
-        members = value.parameters() if isinstance(value, torch.nn.Module) else value
-        found[name.replace("_", " ")] = list(members)
-    return {"parts": found}
 
 
 # ---- DCMHT and its toolkit
@@ -153,8 +145,8 @@ def attention_head(built: Built) -> Values:
 @family("twdh")
 def twdh(built: Built) -> Values:
     config, model = built.config.loss.config, built.model
-    runner = built.config.runner.config
-    files = getattr(runner, "files", None) is not None
+    transform = built.config.runner.config.transform
+    files = getattr(model.config, "files", None) is not None
     head = model.heads["image"]
     return {
         **attention_head(built),
@@ -163,8 +155,8 @@ def twdh(built: Built) -> Values:
             "L_long": model.config.long_bits, "quan_alpha": config.quan_alpha,
             "low_rate": config.low_rate,
             "centres": "released files" if files else "drawn by the run's seed",
-            "transforms": "released files, not trained with the model" if files
-            else f"{runner.transform}, not trained with the model",
+            "transforms": ("released files" if transform == "files" else transform)
+            + ", not trained with the model",
         },
         "evaluation.code": "argmax",
         **sections(built, hash_layers=model.heads),
@@ -383,78 +375,3 @@ def vtph(built: Built) -> Values:
         "loss": loss,
         **sections(built, hash_modules=model.head, prompting_modules=model.prompts),
     }
-
-
-# ---- zero-shot
-
-
-@family("pixel")
-def pixel(built: Built) -> Values:
-    from models.text.sentence_encoder import RANDOM
-    from models.zero_shot.pixel import SAME_CLASS
-
-    config, model, loss = built.config.loss.config, built.model, built.loss
-    text = built.config.model.config.text
-    released = config.variant == "released"
-    start = loss.text_scale.item()
-    origin = "drawn at random" if text.weights == RANDOM else "pretrained"
-    named = {
-        "hash layer, class vectors": [*model.hash_head.parameters(), loss.centroids],
-        "text encoder, text layers, kappa": [
-            *model.encoder.parameters(), *model.text_attributes.parameters(), loss.text_scale,
-        ],
-        "attribute convolution and attribute layer": [*model.image_attributes.parameters()],
-    }  # fmt: skip
-    return {
-        "hash_head": f"{parts.linear(model.hash_head, built)}, identity",
-        "hash_init": init(model.hash_head),
-        "loss": {
-            "attributes": loss.attributes.shape[1], "kappa_init": start, "m": config.margin,
-            "margin": {"cosine": "cosface", "arc": "arcface"}[config.form], "s": config.scale,
-            "same_class_factor": SAME_CLASS if released else f"{SAME_CLASS}, of squares",
-            "text_encoder": f"{text.layers} layers, {origin}",
-            "w_se": config.w_semantic, "w_tr": config.w_regression,
-        },
-        **sections(built, **named),
-    }  # fmt: skip
-
-
-@family("pzsh")
-def pzsh(built: Built) -> Values:
-    config, model, bank = built.config.loss.config, built.model, built.loss.memory
-    normal = "N(0,1)" if parts.is_normal(bank.rows, 1) else "another"
-    moving = [
-        *model.backbone.parameters(),
-        *model.projection.parameters(),
-        *model.head.parameters(),
-    ]
-    return {
-        "hash_head": words(model.head, built),
-        "hash_init": init(model.head),
-        "loss": {
-            "alpha": config.alpha, "beta": config.beta, "centre_seed": config.center_seed,
-            "lambda_q": config.lambda_quant, "m_ema": model.config.momentum,
-            "tau": config.temperature, "warmup_epochs": config.proxy_warmup,
-        },
-        "memory": f"training rows by bits, {normal} at first"
-        if tuple(bank.rows.shape) == (parts.ROWS, built.K)
-        else "other rows",
-        "ema_update": _twin(built),
-        "parts": {"all of the trained encoder and head": moving},
-    }  # fmt: skip
-
-
-@torch.no_grad()
-def _twin(built: Built) -> str:
-    """Return when the twin moves, by what a batch does to it."""
-    model, moves = built.model, {}
-    for training in (True, False):
-        model.head[0].weight.add_(1)
-        before = model.twin["head"][0].weight.clone()
-        model.train(training)
-        model(built.batch()) if training else model.encode(built.batch(), "image")
-        moves[training] = not torch.equal(before, model.twin["head"][0].weight)
-    return {
-        (True, True): "before every forward pass of the twin, in evaluation too",
-        (True, False): "before every forward pass of the twin, in training",
-    }.get((moves[True], moves[False]), "never")

@@ -105,7 +105,9 @@ def test_the_rate_of_the_classifier_falls_to_a_floor_of_its_own(words, tmp_path)
         folder = run(*words, word)
         stage = tmp_path / "cache" / "stages" / f"classifier-{stages_of(folder)['classifier']}"
         rates = [record.lr["head"] for record in read_history(stage)]
-        wanted = [1e-2 * (last + (1 - last) * (1 + math.cos(math.pi * e / 4)) / 2) for e in range(4)]
+        wanted = [
+            1e-2 * (last + (1 - last) * (1 + math.cos(math.pi * e / 4)) / 2) for e in range(4)
+        ]
         assert rates == pytest.approx(wanted)
 
 
