@@ -152,7 +152,7 @@ def build(config: MatConfig, name: str) -> HashDataset:
 
 
 def _complete(split: SplitConfig, protocol: str) -> SplitConfig:
-    """Return ``split`` with the numbers of the protocol ``dataset/name`` where it has none."""
+    """Return ``split`` with the numbers of a protocol (``coco/mith``) where it has none."""
     source, stated = stated_protocol(protocol)
     if stated.query is None or stated.lists is not None:
         raise UserError(

@@ -274,6 +274,7 @@ def _index(source: Source, layout: str, rows: Rows, root: Path, journal: Path) -
         current = Index(source.name, layout, rows, known.image_bytes, known.image_digests)
         if current.content == known.content and _same_sizes(images, known):
             log.info("'%s' is up to date", path)
+            remove_journal(journal)  # of a process that ended between the index and this
             return known
     scanned = scan(images, journal)
     index = Index(source.name, layout, rows, scanned.sizes, scanned.digests)
