@@ -20,7 +20,9 @@ def pages() -> dict[Path, str]:
     made[DOCS / "methods" / "index.md"] = methods_index()
     made[DOCS / "components.md"] = components_page()
     made[DOCS / "settings.md"] = settings_page()
-    made[DOCS / "coming_from.md"] = coming_from((DOCS / "coming_from.md").read_text(encoding="utf-8"))
+    made[DOCS / "coming_from.md"] = coming_from(
+        (DOCS / "coming_from.md").read_text(encoding="utf-8")
+    )
     made[ROOT / "README.md"] = readme((ROOT / "README.md").read_text(encoding="utf-8"))
     return made
 
