@@ -80,9 +80,7 @@ def protocols(
     """
 
     def permuted(name: str, papers: str, seed: int, kind: Kind, note: str = "") -> Protocol:
-        stated = Stated(
-            kind.words, RULE, GENERATOR, unlabelled=kind.unlabelled, labels=kind.labels
-        )
+        stated = Stated(kind.words, RULE, GENERATOR, unlabelled=kind.unlabelled, labels=kind.labels)
         return Protocol(
             name, papers, rules.permutation, seed, kind.query, kind.train, classes=columns,
             keep=kind.keep, note=note, order=kind.order, texts=kind.texts, stated=stated,
