@@ -16,7 +16,7 @@ from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol
 from dataset.preparation.rows import Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.tables import read_json
 from utils.errors import UserError
 
@@ -65,6 +65,7 @@ class Coco(Source):
     licence = "annotations CC BY 4.0; photos under Flickr's terms, each with its own licence"
     files = _FILES
     multi_label = True
+    row_kind = RowKind(texts=5)
     protocols = (
         *rules.cross_modal(_ROWS, 80, mith=(_ROWS, 5000, 10000)),
         Protocol(

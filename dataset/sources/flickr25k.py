@@ -18,7 +18,7 @@ from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol
 from dataset.preparation.rows import Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.tables import read_lines, row_number
 from utils.errors import UserError
 
@@ -62,6 +62,7 @@ class Flickr25k(Source):
         ),
     )
     multi_label = True
+    row_kind = RowKind(texts=1)
     protocols = (
         *rules.cross_modal(24_581, 24, (20_015, 2000, 10000), LABELS, "common_tags"),
         Protocol(

@@ -20,7 +20,7 @@ from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol
 from dataset.preparation.rows import Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.tables import read_bits, read_lines
 from utils.errors import UserError
 
@@ -51,6 +51,7 @@ class NusWide(Source):
         OfficialFile("Flickr.zip", unpacks=("Flickr|images",), page=_PAGE),
     )
     multi_label = True
+    row_kind = RowKind(texts=1)
     protocols = (
         *rules.cross_modal(195_834, 21, (190_421, 2100, 10500), CONCEPTS_21, "listed_tags"),
         Protocol(

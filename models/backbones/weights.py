@@ -24,7 +24,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from utils.errors import UserError, nearest
+from utils.errors import MissingWeightsError, UserError, nearest
 
 RANDOM = "random"
 """Value of ``backbone.weights`` for an untrained network."""
@@ -54,7 +54,7 @@ def locate(path: str) -> Path:
 
 def needs_weights(what: str, source: str, because: str) -> UserError:
     """Return the sentence for absent weights of ``what``, which come from ``source``."""
-    return UserError(
+    return MissingWeightsError(
         f"{what} needs pretrained weights, but {because}: get {source}, put the file anywhere and "
         f"set backbone.weights=PATH ('{RANDOM}' asks for an untrained network), {WITHOUT}."
     )
