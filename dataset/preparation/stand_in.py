@@ -81,8 +81,9 @@ def _split(label: np.ndarray, seen: tuple[int, ...], protocol: Protocol) -> Spli
     else:
         train, query = np.isin(place, (1, 2)), place == 0
     in_database = ~query & (~train | (protocol.train_in_database and not seen))
-    parts = (np.flatnonzero(part) for part in (train, query, in_database))
-    return SplitManifest(*parts, rule=f"drawn rows in place of {protocol.name}")
+    parts = {"train": train, "query": query, "database": in_database}
+    rows = {name: np.flatnonzero(chosen) for name, chosen in parts.items()}
+    return SplitManifest(**rows, rule=f"drawn rows in place of {protocol.name}")
 
 
 def _texts(

@@ -25,8 +25,8 @@ def build_entry(entry: Entry, config: Any, modalities: tuple[str, ...] = MODALIT
     lacking = [modality for modality in modalities if modality not in backbone.modalities]
     if lacking:
         raise UserError(
-            f"Backbone '{entry.name}' encodes {' and '.join(backbone.modalities)}, but {lacking[0]} "
-            "is needed too; choose a dual encoder, e.g. backbone=clip_mini."
+            f"Backbone '{entry.name}' encodes {' and '.join(backbone.modalities)}, but "
+            f"{lacking[0]} is needed too; choose a dual encoder, e.g. backbone=clip_mini."
         )
     return backbone
 

@@ -49,8 +49,8 @@ from utils.files import saying_why, write_json
 from utils.logs import console_shows
 
 log = logging.getLogger("hashing")
-STEPS, ROWS = 2, 8  # epochs of one step; rows of a batch at most
-QUERIES, DATABASE, VALIDATION, GENERATED = 8, 16, 4, 2  # rows
+STEPS, ROWS = 2, 4  # epochs of one step; rows of a batch at most
+QUERIES, DATABASE, VALIDATION, GENERATED = 4, 8, 2, 2  # rows
 _MOST = {"epochs": STEPS, "batch_size": ROWS, "accumulate": 2}
 """Keys of ``runner``, at any depth, and the most that a smoke lets them be."""
 
@@ -309,8 +309,7 @@ def _carried_out(config: RunConfig) -> float:
 def _described(error: Exception) -> str:
     """Return type, message and place of an error that the user cannot mend."""
     frames = traceback.extract_tb(error.__traceback__)
-    root = Path(__file__).resolve().parents[2]
-    ours = [f for f in frames if Path(f.filename).is_relative_to(root)] or frames
+    ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message} ({Path(ours[-1].filename).name}:{ours[-1].lineno})"
 
