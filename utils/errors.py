@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class MissingWeightsError(UserError):
+    """Pretrained weights are not here and cannot be had; those that do not fit are no such case."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or ``""``.
 

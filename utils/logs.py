@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LOGGER = "hashing"
@@ -48,3 +48,19 @@ def logging_to(file: Path) -> Iterator[None]:
         logger.setLevel(previous)
         logger.removeHandler(handler)
         handler.close()
+
+
+@contextlib.contextmanager
+def console_shows(wanted: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """Show of the project's messages those that are ``wanted``, while the block runs; not in files.
+
+    Blocks may be nested; a message is then shown if all want it.
+    """
+    handlers = [h for h in logging.getLogger(LOGGER).handlers if isinstance(h, _Console)]
+    for handler in handlers:
+        handler.addFilter(wanted)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(wanted)

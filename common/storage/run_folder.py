@@ -28,6 +28,9 @@ from common.storage.leases import Lease, Leases
 from utils.errors import UserError
 from utils.files import saying_why, write_json, write_text
 
+SMOKE = ".smoke-"
+"""How names of folders begin in which `sweep --smoke` tries runs in miniature."""
+
 
 class RunFolder:
     """The folder of one run."""
@@ -35,6 +38,11 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         """Refer to a folder; nothing is read or written yet."""
         self.path = Path(path)
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether it lies in a folder of `sweep --smoke`, so that its numbers mean nothing."""
+        return any(part.startswith(SMOKE) for part in self.path.absolute().parts)
 
     @property
     def config_file(self) -> Path:
@@ -87,9 +95,14 @@ class RunFolder:
         """Return the run folder at ``path``.
 
         Raises:
-            UserError: it is no run folder.
+            UserError: it is no run folder, or one of a run in miniature.
         """
         folder = cls(path)
+        if folder.is_smoke:
+            raise UserError(
+                f"'{path}' is of a run in miniature (sweep --smoke), whose codes mean nothing; "
+                "give the folder of a whole run, and remove this one."
+            )
         if not folder.config_file.is_file():
             raise UserError(
                 f"'{path}' is not a run folder (no config.yaml in it); give the path that "

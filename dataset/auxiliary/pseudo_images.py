@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.base import AuxiliaryInputs, GeneratedRows, HashDataset
+from dataset.base import AuxiliaryInputs, GeneratedRows, HashDataset, ImageSource
 from dataset.images import FileImages
 from dataset.preparation.lists import ListedRows
 from dataset.stacked import StackedImages
@@ -85,7 +85,7 @@ def with_pseudo_images(dataset: HashDataset, root: Path, origin: dict[str, Any])
         )  # fmt: skip
     labels = one_hot([image.label for image in added], dataset.labels.shape[1]).astype(np.float32)
     files, prompts = [image.file for image in added], [image.prompt for image in added]
-    grown = _with_rows(dataset, FileImages(files, root), labels, prompts, source)
+    grown = with_rows(dataset, FileImages(files, root), labels, prompts, source)
     return dataclasses.replace(grown, auxiliary=auxiliary)
 
 
@@ -151,8 +151,8 @@ def pair_rows(
     return paired, [image for image in images if image.label not in seen]
 
 
-def _with_rows(
-    dataset: HashDataset, images: FileImages, labels: np.ndarray, texts: list[str], source: str
+def with_rows(
+    dataset: HashDataset, images: ImageSource, labels: np.ndarray, texts: list[str], source: str
 ) -> HashDataset:
     """Return the dataset with generated rows at its end; no part of its split names them."""
     if len(labels) == 0:
@@ -271,7 +271,7 @@ def with_listed_rows(
     labels = np.stack(further).astype(np.float32) if further else np.empty((0, 0))
     images, texts = FileImages(files, folders[0]), [""] * len(files)
     further_source = f"pictures and {source}" if content else f"pictures {source}"
-    grown = _with_rows(dataset, images, labels, texts, further_source)
+    grown = with_rows(dataset, images, labels, texts, further_source)
     return dataclasses.replace(grown, auxiliary=auxiliary)
 
 

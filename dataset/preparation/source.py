@@ -55,6 +55,23 @@ class OfficialFile:
         return [p for p in contents if not any(any(root.glob(pattern)) for pattern in p.split("|"))]
 
 
+@dataclasses.dataclass(frozen=True)
+class RowKind:
+    """What rows of a dataset are like, known without its files.
+
+    Attributes:
+        texts: captions of a row; 0: none (a row of tags counts 1).
+        attributes: of a class; 0: none.
+        image_attributes: whether rows have attributes of their own (``extras``).
+        side: of all pictures in pixels; None: photos of several sizes.
+    """
+
+    texts: int = 0
+    attributes: int = 0
+    image_attributes: bool = False
+    side: int | None = None
+
+
 class Source(ABC):
     """A dataset with official files.
 
@@ -65,6 +82,7 @@ class Source(ABC):
         files: its official files.
         protocols: the first one is the default.
         multi_label: whether a row may carry several labels.
+        row_kind: see there.
     """
 
     name: str
@@ -73,6 +91,7 @@ class Source(ABC):
     files: tuple[OfficialFile, ...]
     protocols: tuple[Protocol, ...]
     multi_label: bool = False
+    row_kind: RowKind = RowKind()
 
     @abstractmethod
     def read(self, root: Path) -> Rows:

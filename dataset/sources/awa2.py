@@ -12,7 +12,7 @@ from pathlib import Path
 from dataset.class_attributes import awa_attributes
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Attributes, Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.sources import xlsa17
 from dataset.sources import zero_shot_protocols as zero_shot
 from dataset.tables import one_hot, read_lines, read_pairs
@@ -51,6 +51,7 @@ class Awa2(Source):
         ),
         xlsa17.archive(XLSA17),
     )
+    row_kind = RowKind(attributes=85)
     protocols = zero_shot.protocols(
         rows=37_322, classes=50, seen=40, train=100, query=100,
         trainval=23_527, test_seen=5_882, test_unseen=7_913, unseen=10,

@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset.base import BadImageError, ImageSource
 from dataset.preparation.rows import Rows
-from dataset.preparation.source import Source
+from dataset.preparation.source import RowKind, Source
 from dataset.tables import one_hot, read_lines
 from utils.errors import UserError
 from utils.files import digest
@@ -33,6 +33,7 @@ class RecordSource(Source):
     record_files: tuple[str, ...]
     names_file: str
     label_bytes: int
+    row_kind = RowKind(side=SIDE)
 
     def read(self, root: Path) -> Rows:
         """Read the labels of all records, file by file."""

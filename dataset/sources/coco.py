@@ -17,7 +17,7 @@ from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol, Texts
 from dataset.preparation.rows import Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.sources import cross_modal_protocols as cross_modal
 from dataset.sources import list_protocols
 from dataset.tables import read_json
@@ -86,6 +86,7 @@ class Coco(Source):
     licence = "annotations CC BY 4.0; photos under Flickr's terms, each with its own licence"
     files = _FILES
     multi_label = True
+    row_kind = RowKind(texts=5)
     protocols = (
         *cross_modal.protocols(
             80,

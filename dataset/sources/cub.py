@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Attributes, Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.sources import xlsa17
 from dataset.sources import zero_shot_protocols as zero_shot
 from dataset.tables import one_hot, read_matrix, read_pairs
@@ -50,6 +50,7 @@ class Cub(Source):
         ),
         xlsa17.archive(XLSA17),
     )
+    row_kind = RowKind(attributes=312, image_attributes=True)
     protocols = zero_shot.protocols(
         rows=11_788, classes=200, seen=SEEN, train=30, query=30,
         trainval=7_057, test_seen=1_764, test_unseen=2_967, unseen=50,

@@ -21,7 +21,7 @@ from dataset.preparation import rules
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.protocol import ListFiles, Protocol, Texts
 from dataset.preparation.rows import Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.sources import cross_modal_protocols as cross_modal
 from dataset.sources import list_protocols
 from dataset.tables import read_bits, read_lines
@@ -61,6 +61,7 @@ class NusWide(Source):
         OfficialFile("Flickr.zip", unpacks=("Flickr|images",), page=_PAGE),
     )
     multi_label = True
+    row_kind = RowKind(texts=1)
     protocols = (
         *cross_modal.protocols(
             21,

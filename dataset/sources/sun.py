@@ -14,7 +14,7 @@ import numpy as np
 
 from dataset.preparation.prepared_dataset import prepared
 from dataset.preparation.rows import Attributes, Rows
-from dataset.preparation.source import OfficialFile, Source
+from dataset.preparation.source import OfficialFile, RowKind, Source
 from dataset.sources import xlsa17
 from dataset.sources import zero_shot_protocols as zero_shot
 from dataset.tables import cell_words, one_hot
@@ -52,6 +52,7 @@ class Sun(Source):
         ),
         xlsa17.archive(XLSA17),
     )
+    row_kind = RowKind(attributes=102, image_attributes=True)
     protocols = zero_shot.protocols(
         rows=14_340, classes=717, seen=SEEN, train=10, query=10,
         trainval=10_320, test_seen=2_580, test_unseen=1_440, unseen=72,

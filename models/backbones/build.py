@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.batch import MODALITIES
-from common.registry import BACKBONES
+from common.registry import BACKBONES, Entry
 from models.backbones.base import Backbone
 from utils.errors import UserError
 
@@ -16,12 +16,17 @@ def build_backbone(name: str, config: Any, modalities: tuple[str, ...] = MODALIT
     Raises:
         UserError: unknown name, absent weights, or a modality that this backbone does not encode.
     """
-    backbone: Backbone = BACKBONES.get(name).target(config, tuple(modalities))
+    return build_entry(BACKBONES.get(name), config, modalities)
+
+
+def build_entry(entry: Entry, config: Any, modalities: tuple[str, ...] = MODALITIES) -> Backbone:
+    """Return the backbone of a registry's entry, as :func:`build_backbone` does."""
+    backbone: Backbone = entry.target(config, tuple(modalities))
     lacking = [modality for modality in modalities if modality not in backbone.modalities]
     if lacking:
         raise UserError(
-            f"Backbone '{name}' encodes {' and '.join(backbone.modalities)}, but {lacking[0]} is "
-            "needed too; choose a dual encoder, e.g. backbone=clip_vit_b32."
+            f"Backbone '{entry.name}' encodes {' and '.join(backbone.modalities)}, but "
+            f"{lacking[0]} is needed too; choose a dual encoder, e.g. backbone=clip_vit_b32."
         )
     return backbone
 

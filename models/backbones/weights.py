@@ -27,7 +27,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from utils.errors import UserError, nearest
+from utils.errors import MissingWeightsError, UserError, nearest
 from utils.files import file_digest
 
 RANDOM = "random"
@@ -104,7 +104,7 @@ def needs_weights(
     ``place``: where the file would have been found.
     """
     put = f"put it at '{place}', or elsewhere with" if place else "give"
-    return UserError(
+    return MissingWeightsError(
         f"{what} needs {published.file} ({published.source}), but {because}: {put} "
         f"backbone.weights=PATH; {WITHOUT} (backbone.weights={RANDOM}: an untrained network)."
     )

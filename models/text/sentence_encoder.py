@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.backbones.weights import RANDOM, hub_file
 from models.text.word_pieces import WordPieces
-from utils.errors import UserError
+from utils.errors import MissingWeightsError, UserError
 
 RELEASED_LAYERS = 6  # of PIXEL's BERT, which are run of the twelve it has
 PADDING, MASK = "[PAD]", "[MASK]"
@@ -175,7 +175,7 @@ def _pretrained_bert(config: EncoderConfig) -> BertSentences:
 
     weights = config.weights
     if not Path(weights).expanduser().is_dir() and hub_file(weights, ("config.json",)) is None:
-        raise UserError(
+        raise MissingWeightsError(
             f"model.text.weights='{weights}' is neither a folder nor to be had from Hugging Face; "
             "give the folder of a BERT (config.json, model.safetensors, tokenizer files), or "
             f"'{RANDOM}' as in PIXEL's release."

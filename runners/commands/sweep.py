@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runners.commands.arguments import add_settings
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from common.config.run_config import RunConfig
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +26,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--launcher", choices=("local", "ray", "submitit"), default="local")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and the time left")
     parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="try every run on a few rows, in minutes; keeps nothing",
+    )
+    parser.add_argument(
+        "--every-seed", action="store_true", help="of a smoke: runs that differ in their seed, too"
+    )
+    parser.add_argument(
         "--retry-failed", action="store_true", help="also runs that failed too often before"
     )
 
 
 def _workers(word: str) -> int | str:
     return word if word == "auto" else int(word)
+
+
+def _smoke(configs: Sequence[RunConfig], options: argparse.Namespace, output: Path) -> int:
+    """Try the runs in miniature; exit code 1: a fault of the program, 2: for the user to mend."""
+    from runners.sweeps.smoke import one_seed, smoke
+    from runners.sweeps.smoke_table import exit_code, print_trials, sentence
+    from utils.signals import terminated_like_ctrl_c
+
+    if not options.smoke:
+        raise UserError("--every-seed belongs to --smoke; give both, or neither.")
+    others = {
+        f"--launcher {options.launcher}": options.launcher != "local",
+        f"--workers {options.workers}": options.workers not in (None, 1),
+        "--dry-run": options.dry_run,
+        "--retry-failed": options.retry_failed,
+    }
+    for words in (words for words, given in others.items() if given):
+        raise UserError(f"--smoke tries runs one by one in this process; leave {words} out.")
+    chosen = list(configs) if options.every_seed else one_seed(configs)
+    with terminated_like_ctrl_c():  # so that nothing stays behind
+        trials = smoke(chosen, output)
+    print_trials(trials)
+    print(sentence(trials, len(configs) - len(chosen)))
+    return exit_code(trials)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
     path = sweep_file(options.sweep)
     sweep = read_sweep(path)
     configs = expand(sweep, path, options.settings, options.output)
+    if options.smoke or options.every_seed:
+        return _smoke(configs, options, Path(options.output or sweep.output))
     workers = sweep.workers if options.workers is None else options.workers
     if options.dry_run:
         states = statuses(configs, sweep.retries, options.retry_failed)

@@ -8,7 +8,7 @@ from common.config.run_config import RunConfig
 from common.devices import find_device
 from dataset.auxiliary.captions import with_generated
 from dataset.base import HashDataset
-from models.backbones.build import build_backbone
+from models.backbones.build import build_entry
 from models.backbones.towers import freeze_tower
 from models.base import Backbone, InputRequest
 from utils.errors import UserError
@@ -43,7 +43,7 @@ def load_backbone(config: RunConfig, modalities: tuple[str, ...]) -> Backbone:
     key = repr((config.resolved["backbone"], modalities))
     if key in _backbones:
         return _backbones[key]
-    backbone = build_backbone(config.backbone.name, config.backbone.config, modalities)
+    backbone = build_entry(config.backbone.entry, config.backbone.config, modalities)
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         _backbones.clear()
         _backbones[key] = backbone

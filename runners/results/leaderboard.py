@@ -152,7 +152,7 @@ def _at(report: Any, keys: Sequence[str]) -> float | None:
 
 
 def find_runs(root: str | Path) -> list[RunFolder]:
-    """Return the finished runs below ``root``, in order of their names.
+    """Return the finished runs below ``root``, in order of their names; no runs in miniature.
 
     Raises:
         UserError: no such folder, or no finished run in it.
@@ -161,7 +161,7 @@ def find_runs(root: str | Path) -> list[RunFolder]:
     if not path.is_dir():
         raise UserError(f"'{root}' is not a folder; give the output folder of a sweep or train.")
     folders = [RunFolder(p.parent) for p in sorted(path.rglob("metrics.json"))]
-    done = [folder for folder in folders if folder.is_done]
+    done = [folder for folder in folders if folder.is_done and not folder.is_smoke]
     if not done:
         raise UserError(f"'{root}' holds no finished run; run train or sweep with output={root}.")
     return done

@@ -10,12 +10,11 @@ import fnmatch
 import functools
 from typing import Any
 
-from tests.papers.methods import method_values
-
 from common.config import schema
 from runners.recipes.describe import describe
 from runners.recipes.papers import Deviation, PaperRun, deviations, paper_runs, paper_sweeps
 from tests.papers.general import describe_general
+from tests.papers.methods import method_values
 
 ATTRIBUTES = {"awa2": 85, "cub": 312, "sun": 102}
 SAME = {
