@@ -2,7 +2,7 @@
 
 ==========================================  ====================================================
 ``data.train_geometry``, ``eval_geometry``  ``data.train_image``, ``data.eval_image``
-``squash``                                  ``squash 224 bicubic``
+``squash``                                  ``squash 224 bicubic``, the default
 ``crop``                                    ``resize_short 224 bicubic, center_crop 224``
 ``data.augment``                            at the end of ``data.train_image``
 ``flip``                                    ``flip 0.5``
@@ -13,13 +13,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from utils.errors import UserError
-
-log = logging.getLogger("hashing")
 
 _GEOMETRIES = {
     "squash": ["squash 224 bicubic"],
@@ -60,13 +57,11 @@ def present_image_keys(data: Mapping[str, Any], given_in: str | None) -> dict[st
             f"{given_in}: data.{key} is now a part of data.{_KEYS[key]}, a list of operations such "
             "as [resize_short 256 bilinear, flip 0.5, random_crop 224]; give that."
         )
-    if former.get("augment") == "crop_flip":
-        log.warning(
-            "this run shifted its training pictures (data.augment=crop_flip), which is no longer "
-            "done: it can be evaluated and searched, but trained again it differs"
-        )
     train = _GEOMETRIES[former.get("train_geometry", "squash")]
     train = [*train, *_AUGMENTATIONS[former.get("augment", "none")]]
     evaluation = _GEOMETRIES[former.get("eval_geometry", "squash")]
-    kept = {key: value for key, value in data.items() if key not in _KEYS}
-    return {"train_image": train, "eval_image": evaluation, **kept}
+    lists = {"train_image": train, "eval_image": evaluation}
+    present = {
+        key: None if words == _GEOMETRIES["squash"] else words for key, words in lists.items()
+    }
+    return {**present, **{key: value for key, value in data.items() if key not in _KEYS}}

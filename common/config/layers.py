@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from common import registry
 from common.config.former_keys import present_image_keys
 from utils.errors import UserError, unknown_name
 
+log = logging.getLogger("hashing")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
 _NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
@@ -208,6 +210,11 @@ def with_present_keys(layer: Layer) -> Layer:
     data = layer.values.get("data")
     if not isinstance(data, Mapping):
         return layer
+    if layer.is_complete and data.get("augment") == "crop_flip":
+        log.warning(
+            "%s: training pictures were shifted (data.augment=crop_flip), which is no longer done; "
+            "the run can be evaluated and searched, but trained again it differs", layer.source,
+        )  # fmt: skip
     present = present_image_keys(data, None if layer.is_complete else layer.source)
     return dataclasses.replace(layer, values={**layer.values, "data": present})
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from common.config import schema
+from common.config.former_keys import present_image_keys
 from common.config.run_config import NOT_IDENTITY
 from common.storage.run_folder import RunFolder
 from runners.evaluation.query_ap import measured_rows, read_query_ap
@@ -174,6 +175,8 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
     configs = {
         f.path: yaml.load(f.config_file.read_text(encoding="utf-8"), loader) for f in folders
     }
+    for config in configs.values():
+        config["data"] = present_image_keys(config.get("data", {}), None)
     variants = _variants(configs)
     for folder in folders:
         metrics = folder.metrics()
