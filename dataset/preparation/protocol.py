@@ -112,13 +112,12 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """What a release says of its rows, in words; the numbers are the protocol's.
+    """What becomes of rows, in the words of the release; the numbers are the protocol's.
 
     Attributes:
         order: of the rows, before anything is drawn.
         rule: how they are drawn; ``{query}`` and ``{train}`` stand for the protocol's numbers.
         generator: what draws them; None: nothing is drawn.
-        seeded: whether the release seeds its generator; if not, ours is one draw of many.
         numbers: the counts that are known, of ``total``, ``query``, ``train``, ``database``.
         contains_train: whether training rows are in the database; None: unknown.
         contains_query: the same of queries.
@@ -131,7 +130,6 @@ class Stated:
     order: str
     rule: str
     generator: str | None = None
-    seeded: bool = True
     numbers: tuple[str, ...] = ("total", "query", "train", "database")
     contains_train: bool | str | None = True
     contains_query: bool | str | None = False
@@ -168,7 +166,7 @@ class Protocol:
         order: of the rows, which the draw counts by; None: the order of the index. Rows of a
             ``.mat`` file keep theirs.
         texts: None: the texts of the index, as they are.
-        stated: the release's words for all this; None: no release.
+        stated: all this in words; None: no release.
     """
 
     name: str

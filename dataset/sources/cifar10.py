@@ -23,7 +23,7 @@ _ORDER = "official training pictures, then test pictures"
 
 def _deephash(rule: str, contains_train: bool) -> Stated:
     generator = "numpy.random.permutation of every class in turn"
-    return Stated(_ORDER, rule, generator, seeded=False, contains_train=contains_train)
+    return Stated(_ORDER, rule, generator, contains_train=contains_train)
 
 
 @prepared

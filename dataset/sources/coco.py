@@ -93,8 +93,10 @@ class Coco(Source):
             cross_modal.Kind(
                 _ROWS, 5000, 10000, _CAPTIONS, _ORDER, "80 categories in annotation order"
             ),
-            cross_modal.mith(_ROWS, 5000, 10000, _ONE, more="; lines without a label left out"),
-            ours="the order of their numbers, train2017 before val2017, captions too",
+            cross_modal.mith(
+                _ROWS, 5000, 10000, _ONE,
+                "the order of their numbers, train2017 before val2017, captions too",
+            ),
         ),
         _LISTS,
         dataclasses.replace(

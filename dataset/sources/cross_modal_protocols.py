@@ -22,7 +22,6 @@ RULE = (
     "database"
 )
 GENERATOR = "numpy.random.RandomState"
-_UNRELEASED = "the order of all_imgs.txt, which is not in the repository"
 _NOTE = "rows in {}: MITH's all_imgs.txt, which decides their order, is not released"
 _UNCUT = "TwDH states mAP@5000 of an uncut ranking"
 
@@ -36,7 +35,7 @@ class Kind:
         query: query rows.
         train: training rows.
         texts: what a text is.
-        words: the order of the rows, as the release has it.
+        words: the order of the rows, in words.
         labels: how labels are used, in words.
         order: of the rows; None: that of the index.
         keep: the subset that rows belong to; None: all.
@@ -55,11 +54,10 @@ class Kind:
 
 
 def mith(
-    rows: int, query: int, train: int, texts: Texts, *, keep: str | None = None, more: str = "",
+    rows: int, query: int, train: int, texts: Texts, words: str, *, keep: str | None = None,
     unlabelled: str = "left out",
 ) -> Kind:  # fmt: skip
-    """Return what MITH's scripts make of a dataset; ``more`` is added to the order's words."""
-    words = f"{_UNRELEASED}{more}"
+    """Return what MITH's scripts make of a dataset; ``words``: the order in which we take rows."""
     return Kind(
         rows, query, train, texts, words, "columns of all_labels.txt", keep=keep,
         unlabelled=unlabelled,
@@ -67,7 +65,7 @@ def mith(
 
 
 def protocols(
-    classes: int, dcmht: Kind, mith: Kind, ours: str, columns: tuple[str, ...] | None = None
+    classes: int, dcmht: Kind, mith: Kind, columns: tuple[str, ...] | None = None
 ) -> tuple[Protocol, ...]:
     """Return the four protocols.
 
@@ -75,7 +73,6 @@ def protocols(
         classes: published number of classes.
         dcmht: what DCMHT's scripts make of the dataset.
         mith: what MITH's scripts make of it.
-        ours: the order in which we take MITH's rows, in words.
         columns: see ``Protocol.classes``.
     """
 
@@ -94,7 +91,7 @@ def protocols(
     return (
         permuted("dcmht", "DCMHT (later code), DSPH, DNPH, DIMCH, UMoED", 1814, dcmht),
         permuted("dcmht_first", "DCMHT (first code, defaults)", 1814, first),
-        permuted("mith", "MITH, VTPH", 1, mith, _NOTE.format(ours)),
+        permuted("mith", "MITH, VTPH", 1, mith, _NOTE.format(mith.words)),
         permuted("twdh", "TwDH", 1814, dcmht, _UNCUT),
     )
 

@@ -84,10 +84,10 @@ class Flickr25k(Source):
                 as_strings,
             ),
             cross_modal.mith(
-                20_015, 2000, 10000, _COMMON_TAGS, keep="common_tags",
+                20_015, 2000, 10000, _COMMON_TAGS, "the order of their numbers",
+                keep="common_tags",
                 unlabelled="not stated; all_labels.txt is not released",
             ),
-            ours="the order of their numbers",
             columns=LABELS,
         ),
         Protocol(

@@ -24,7 +24,8 @@ FIRE = Stated(
     contains_train=None, contains_query=None, unlabelled=None, labels="all labels",
 )  # fmt: skip
 SHC = Stated(
-    "lists that are not in the repository", "train.txt, test.txt, database.txt", numbers=(),
+    "that of the dataset's files", "as dataset.split.name says: the release's lists are missing",
+    numbers=(),
     contains_train=None, contains_query=None, unlabelled=None, labels="one-hot",
 )  # fmt: skip
 

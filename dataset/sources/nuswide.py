@@ -70,10 +70,10 @@ class NusWide(Source):
                 "21 most frequent concepts, in the order of the label list",
             ),
             cross_modal.mith(
-                190_421, 2100, 10500, _LISTED_TAGS, keep="listed_tags",
+                190_421, 2100, 10500, _LISTED_TAGS, "the order of Imagelist.txt",
+                keep="listed_tags",
                 unlabelled="not stated; all_labels.txt is not released",
             ),
-            ours="the order of Imagelist.txt",
             columns=CONCEPTS_21,
         ),
         Protocol(

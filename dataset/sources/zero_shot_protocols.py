@@ -61,10 +61,10 @@ def protocols(
         seen=STANDARD, published=published, per_class={"train": train, "query": query},
     )  # fmt: skip
     released = Stated(
-        "folder listing of each class, shuffled",
+        "rows of each class by number, shuffled",
         "each part shuffles the files of a class anew: first {train} of a seen class train, first "
         "{query} of an unseen class ask, all but the first {train} of every class are the database",
-        "Python random.shuffle", numbers=("query", "train", "database"),
+        "numpy.random.RandomState", numbers=("query", "train", "database"),
         contains_train=_IN_PART, contains_query=_IN_PART, seen_classes=seen,
     )  # fmt: skip
     return (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,11 +12,13 @@ import torch
 
 from common.config.run_config import RunConfig
 from common.storage.cache import cache_root
+from dataset.image_operations import Sized
 from runners.doctor.data import Rows, dataset_key
 from runners.doctor.encoders import towers
 from runners.doctor.finding import Finding
 from runners.doctor.machine import gpus, ram
 from runners.doctor.measured import EncoderCost, matrix_rate, measure_encoder
+from runners.inputs.image_operations import check
 from runners.inputs.loading import choose_device
 from runners.sweeps.queue import folder_of
 from runners.sweeps.status import RunStatus, duration, estimate
@@ -45,7 +46,7 @@ class Need:
         """Whether it trains on features that are computed once."""
         data = self.config.data
         frozen = self.encoder is not None and self.encoder.is_frozen
-        return frozen and data.feature_cache == "auto" and data.augment == "none"
+        return frozen and data.feature_cache == "auto" and not check(data)[0].is_random
 
     @property
     def inputs_key(self) -> str:
@@ -173,36 +174,22 @@ def _disk(places: Mapping[Path, tuple[str, float]]) -> Finding:
 
 
 def picture_bytes(need: Need) -> dict[str, float]:
-    """Return what is cached of decoded pictures: (dataset, geometry) → bytes."""
+    """Return what is cached of decoded pictures: dataset and operations → bytes.
+
+    Pictures that keep shapes of their own count as photos of 4:3.
+    """
     data, rows = need.config.data, need.rows
     if need.encoder is None or not need.encoder.size:
         return {}
-    size = need.encoder.size
     found: dict[str, float] = {}
-    for geometry, operations in (
-        (data.train_geometry, data.train_image), (data.eval_geometry, data.eval_image),
-    ):  # fmt: skip
-        name, side = str(geometry), size
-        if operations is not None:
-            name, side = _cached_geometry(operations, size)
-        if side and side != rows.pixels:
-            key = f"{dataset_key(need.config)} {name} {side}"
-            found[key] = 3.0 * side**2 * rows.rows
+    for operations in check(data):
+        geometry, _ = operations.scaled(need.encoder.size).split()
+        sides = [op.size for op in geometry.operations if isinstance(op, Sized)]
+        if not sides or geometry.size == rows.pixels:
+            continue  # decoded at every access, or read as they are
+        area = sides[-1] ** 2 * (1 if geometry.size else 4 / 3)
+        found[f"{dataset_key(need.config)} {geometry}"] = 3.0 * area * rows.rows
     return found
-
-
-def _cached_geometry(operations: Sequence[str], size: int) -> tuple[str, int]:
-    """Return the operations before the first random one, and the side they leave; 0: none."""
-    fixed: list[str] = []
-    for operation in operations:
-        if operation.split()[0] in ("flip", "random_crop", "random_resized_crop", "color_jitter"):
-            break
-        fixed.append(operation)
-    sides = [int(found) for line in operations for found in re.findall(r"\b(\d{2,4})\b", line)]
-    if not fixed or not sides:
-        return "original", 0
-    used = [int(found) for line in fixed for found in re.findall(r"\b(\d{2,4})\b", line)]
-    return " ".join(fixed), round(used[-1] * size / sides[-1]) if used else 0
 
 
 def feature_bytes(need: Need) -> float:

@@ -65,8 +65,7 @@ def _of_protocol(
         return rows, classes, None
     if numbers["train"] is not None and config.data.generated:
         numbers["train"] += stated.painted
-    seed_of = own.seed if stated.seeded or own.seed != released.seed else None
-    return _of_release(stated, numbers, per_row, seed_of), classes, stated.labels
+    return _of_release(stated, numbers, per_row, own.seed), classes, stated.labels
 
 
 def _of_release(

@@ -7,7 +7,6 @@ entry that no adapter states fails, as does a deviation that is declared and not
 from __future__ import annotations
 
 import fnmatch
-import functools
 from typing import Any
 
 from common.config import schema
@@ -22,6 +21,9 @@ SAME = {
     "pixels of the CIFAR files": "RGB by PIL, no EXIF rotation",  # RGB, without EXIF
 }
 """Words of recipes that say the same as others."""
+OPTIONAL = ("memory", "ema_update", "head_batch_norm")
+"""Keys that entries leave out where there is no such thing."""
+ABSENT = (None, "absent")
 METHOD_PART = ("method", "model", "loss", "optim", "runner")
 """Keys of :func:`describe` that are settings; ``method_values`` says them in neutral words."""
 
@@ -32,15 +34,19 @@ def runs_of(name: str) -> dict[int, PaperRun]:
     return {run.config.bits: run for run in runs}
 
 
-@functools.cache
-def neutral(sweep: str, number: int) -> dict[str, Any]:
-    """Return the neutral keys of a sweep's run, dotted."""
-    run = paper_runs(sweep)[number]
-    general = {key: value for key, value in describe(run.config).items() if key not in METHOD_PART}
-    merged = schema.flat(general) | schema.flat(describe_general(run.config))
-    classes = merged["labels.count"]
-    attributes = ATTRIBUTES.get(run.config.dataset_name, 0)
-    return flat(merged | method_values(run.config, classes, attributes))
+def neutral(run: PaperRun) -> dict[str, Any]:
+    """Return the neutral keys of a run, dotted."""
+    if run.config.hash not in _NEUTRAL:
+        recipe = describe(run.config)
+        general = {key: value for key, value in recipe.items() if key not in METHOD_PART}
+        merged = schema.flat(general) | schema.flat(describe_general(run.config))
+        classes = merged["labels.count"]
+        attributes = ATTRIBUTES.get(run.config.dataset_name, 0)
+        _NEUTRAL[run.config.hash] = flat(merged | method_values(run.config, classes, attributes))
+    return _NEUTRAL[run.config.hash]
+
+
+_NEUTRAL: dict[str, dict[str, Any]] = {}
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -61,14 +67,20 @@ def disagreements(entry: dict[str, Any]) -> list[str]:
         return [f"no run of configs/sweep/papers has recipe {entry['id']} at {missing} bits"]
     lines = []
     for bits in entry["bits"]:
-        lines += [f"{line} ({bits} bits)" for line in _of_run(entry, runs[bits])]
+        lines += [f"{line} ({bits} bits)" for line in run_disagreements(entry, runs[bits])]
     return list(dict.fromkeys(lines))
 
 
-def _of_run(entry: dict[str, Any], run: PaperRun) -> list[str]:
+def declared(entry: dict[str, Any]) -> list[Deviation]:
+    """Return the deviations that are declared for an entry."""
+    return [d for d in deviations() if fnmatch.fnmatchcase(entry["id"], d.recipe)]
+
+
+def run_disagreements(entry: dict[str, Any], run: PaperRun) -> list[str]:
+    """Return what a recipe says otherwise than a run, one line each."""
     theirs = flat(entry["recipe"])
-    ours = neutral(run.sweep, paper_runs(run.sweep).index(run))
-    declared = [d for d in deviations() if fnmatch.fnmatchcase(entry["id"], d.recipe)]
+    ours = neutral(run)
+    allowed = declared(entry)
     lines: list[str] = []
     used: set[Deviation] = set()
     for key, value in theirs.items():
@@ -77,17 +89,20 @@ def _of_run(entry: dict[str, Any], run: PaperRun) -> list[str]:
         if value is None and _below(key, run.table.unknown):
             continue
         if key not in ours and value is not None:
-            if not (covering := [d for d in declared if _below(key, [d.key])]):
+            if not (covering := [d for d in allowed if _below(key, [d.key])]):
                 lines.append(f"{key} is not compared; the recipe says {value!r}")
             used.update(covering)
             continue
         if _plain(ours.get(key)) == _plain(value):
             continue
-        covering = [d for d in declared if _below(key, [d.key])]
+        covering = [d for d in allowed if _below(key, [d.key])]
         used.update(covering)
         if not covering:
             lines.append(f"{key}: ours {ours.get(key)!r}, the recipe {value!r}")
-    for deviation in set(declared) - used:
+    for key in OPTIONAL:
+        if not any(_below(name, [key]) for name in theirs) and ours.get(key) not in ABSENT:
+            lines.append(f"{key}: ours {ours[key]!r}, the recipe has none")
+    for deviation in set(allowed) - used:
         if deviation.recipe == entry["id"] or "*" not in deviation.recipe:
             lines.append(f"{deviation.key} is declared to deviate and agrees")
     return lines

@@ -97,11 +97,13 @@ def build(config: RunConfig, classes: int, attributes: int) -> Built:
 
 
 def without_files(settings: Any) -> Any:
-    """Return settings of a model without the vocabulary file that it would read."""
-    if not hasattr(settings, "text"):
-        return settings
-    text = dataclasses.replace(settings.text, vocabulary=None)
-    return dataclasses.replace(settings, text=text)
+    """Return settings of a model without the files that it would read."""
+    if hasattr(settings, "files"):
+        settings = dataclasses.replace(settings, files=None)
+    if hasattr(settings, "text"):
+        text = dataclasses.replace(settings.text, vocabulary=None)
+        settings = dataclasses.replace(settings, text=text)
+    return settings
 
 
 # ---- layers

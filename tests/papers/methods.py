@@ -146,7 +146,7 @@ def attention_head(built: Built) -> Values:
 def twdh(built: Built) -> Values:
     config, model = built.config.loss.config, built.model
     transform = built.config.runner.config.transform
-    files = getattr(model.config, "files", None) is not None
+    files = built.config.model.config.files is not None
     head = model.heads["image"]
     return {
         **attention_head(built),

@@ -112,7 +112,7 @@ def test_the_rate_of_the_classifier_falls_to_a_floor_of_its_own(words, tmp_path)
 
 
 def test_the_logits_may_be_of_augmented_pictures(words, tmp_path):
-    words = [*words, "data.augment=flip"]
+    words = [*words, "data.train_image=[squash 224 bicubic, flip 0.5]"]
     kinds = ("plain", "augmented")
     folders = [run(*words, f"runner.classifier.logits_of={kind}") for kind in kinds]
     plain, augmented = (stored(tmp_path, f, "classifier", "logits") for f in folders)
