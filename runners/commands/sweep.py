@@ -85,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
         print_statuses(states)
         print(summary(states, workers), file=sys.stderr)
         return 0
+    if sweep.paper is not None:
+        _refuse_other_counts(options.sweep, configs)
     with terminated_like_ctrl_c():  # the workers are stopped too
         outcomes = run_sweep(
             configs, workers, launcher=options.launcher, rules=sweep.rules, launch=sweep.launch,
@@ -102,3 +104,20 @@ def run(options: argparse.Namespace) -> int:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         print(f"failed: {names[0]}{others}: {reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _refuse_other_counts(name: str, configs: Sequence[RunConfig]) -> None:
+    """Hold the datasets of a paper's sweep to the published counts.
+
+    Raises:
+        UserError: a prepared dataset has others.
+    """
+    from runners.doctor.data import check_datasets
+
+    for finding in check_datasets(configs)[0]:
+        if finding.state == "differs":
+            raise UserError(
+                f"{name} repeats a paper, and {finding.name} does not fit: "
+                f"{finding.found.rstrip('.')}; {finding.get}, or give numbers of your own "
+                "(dataset.split.query, dataset.split.train)."
+            )

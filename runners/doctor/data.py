@@ -143,7 +143,7 @@ def _prepared(
     wrong = [check for check in checks if check.ok is False]
     split = [check for check in wrong if check.check == "split"]
     findings += [
-        Finding("data", title, "missing", check.value, runs=runs)
+        Finding("data", title, "differs", check.value, command, runs)
         for check in split
         if lists is None
     ]

@@ -55,6 +55,10 @@ _MOST = {"epochs": STEPS, "batch_size": ROWS, "accumulate": 2}
 """Keys of ``runner``, at any depth, and the most that a smoke lets them be."""
 
 
+REAL, FEWER, DRAWN = "real", "real, fewer", "drawn"
+"""Rows of a smoke: of the dataset by its split, of it by a smaller split, or stand-ins."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """How one run in miniature ended.
@@ -62,7 +66,7 @@ class Trial:
     Attributes:
         config: of the real run.
         encoder: its name and where its weights are from.
-        rows: ``real`` or ``drawn``.
+        rows: :data:`REAL`, :data:`FEWER` or :data:`DRAWN`.
         seconds: it took.
         peak_mb: memory of the process in 10⁶ bytes, where it was measured.
         reason: why it failed; "" where it passed.
@@ -83,12 +87,14 @@ class Parts:
 
     Attributes:
         told: what stands in for something, in sentences, in the order of their occurrence.
+        rows: settings of a dataset → which rows stand for it.
     """
 
     def __init__(self, cache: str) -> None:
         """``cache``: the user's cache folder, where drawn creatures lie as ever."""
         self.cache = cache
         self.told: dict[str, None] = {}
+        self.rows: dict[str, str] = {}
         self._random: dict[str, str] = {}
         self._encoders: dict[str, Backbone] = {}
         self._datasets: dict[str, HashDataset] = {}
@@ -138,21 +144,51 @@ class Parts:
             key = repr((part.name, config, generated))
             if key not in self._datasets:
                 self._datasets.clear()
+                self.rows[repr(config)] = REAL
                 with _environment("HASHING_CACHE", self.cache):
                     whole = self._whole(part, config, name)
-                self._datasets[key] = self._with_generated(whole, generated, is_drawn(config))
+                drawn = self.rows[repr(config)] == DRAWN
+                self._datasets[key] = self._with_generated(whole, generated, drawn)
             return miniature(self._datasets[key], sizes)
 
         return Component(dataclasses.replace(part.entry, target=build), part.config)
 
     def _whole(self, part: Component, config: Any, name: str) -> HashDataset:
-        if not is_drawn(config):
+        if not isinstance(config, PreparedConfig):
             return part.entry.target(config, name)
+        if is_prepared(config):
+            try:
+                return part.entry.target(config, name)
+            except UserError as error:
+                return self._fewer(part, config, name, error)
+        self.rows[repr(config)] = DRAWN
         self.told[
             f"Dataset {name} is not prepared in '{config.root}': drawn rows of its kind stand in "
             f"(python main.py prepare {config.source.name} --root {config.root or 'DIR'})."
         ] = None
         return stand_in(config, name)
+
+    def _fewer(
+        self, part: Component, config: PreparedConfig, name: str, error: UserError
+    ) -> HashDataset:
+        """Return the dataset under a smaller split: the rows are there, too few for the real one.
+
+        Raises:
+            UserError: ``error``, where no split of the protocol's rule can be drawn.
+        """
+        protocol = config.protocol()
+        query, train = protocol.query, protocol.train
+        while query and train and min(query, train) > 1:
+            query, train = query // 2, train // 2
+            choice = dataclasses.replace(config.choice, query=query, train=train)
+            with contextlib.suppress(UserError):
+                dataset = part.entry.target(dataclasses.replace(config, split=choice), name)
+                self.rows[repr(config)] = FEWER
+                self.told[
+                    f"Dataset {name}: {error} Here split.query={query} and split.train={train}."
+                ] = None
+                return dataset
+        raise error
 
     def _with_generated(self, dataset: HashDataset, folder: str | None, drawn: bool) -> HashDataset:
         if folder is None:
@@ -164,11 +200,6 @@ class Parts:
             "there or not of these rows: drawn ones stand in."
         ] = None
         return with_stand_ins(dataset)
-
-
-def is_drawn(config: Any) -> bool:
-    """Return whether drawn rows have to stand in for the dataset of ``config``."""
-    return isinstance(config, PreparedConfig) and not is_prepared(config)
 
 
 def one_seed(configs: Sequence[RunConfig]) -> list[RunConfig]:
@@ -291,7 +322,7 @@ def _try(config: RunConfig, output: Path, parts: Parts) -> Trial:
         shutil.rmtree(output, ignore_errors=True)
     return Trial(
         config, f"{encoder_name(config)} ({parts.weights_of(config.backbone)}{text})",
-        "drawn" if is_drawn(config.dataset.config) else "real",
+        parts.rows.get(repr(config.dataset.config), REAL),
         time.perf_counter() - start, peak, reason, by_user,
     )  # fmt: skip
 

@@ -49,7 +49,10 @@ def smoke_table(trials: Sequence[Trial]) -> Table:
         if any(settings):
             cells.insert(3, words)
         rows.append(tuple(map(Cell, cells)))
-    notes = ("rows: real, or drawn where the dataset is not prepared; peak: of this process",)
+    notes = (
+        "rows: real; fewer where the split asks for more than there are; drawn where the dataset "
+        "is not prepared; peak: of this process",
+    )
     return Table("smoke: two steps on a few rows", tuple(head), tuple(rows), notes)
 
 
