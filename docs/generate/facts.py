@@ -49,6 +49,7 @@ class Method:
         stem: name of the file, without ``.py``.
         label: name in tables, with a word on what it covers.
         name: short name, as publications write it.
+        also: further names of its variants in publications.
         venue: where it was published; empty if it was not.
         task: ``cross-modal``, ``image`` …
         configs: the configurations that use it.
@@ -62,6 +63,7 @@ class Method:
     task: str
     configs: tuple[Config, ...]
     recorded: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -125,7 +127,7 @@ def methods() -> tuple[Method, ...]:
         Method(
             stem, entry["label"], entry["name"],
             entry.get("venue", ""), entry["task"], tuple(by_file[stem]),
-            tuple(entry.get("recorded", ())),
+            tuple(entry.get("recorded", ())), tuple(entry.get("also", ())),
         )
         for stem, entry in listed.items()
     )  # fmt: skip
@@ -283,7 +285,8 @@ def recorded(method: Method) -> list[Recorded]:
 
 def published(method: Method) -> list[dict[str, str]]:
     """Return the rows of docs/published.csv about a method."""
-    return [row for row in all_published() if row["method"] == method.name]
+    names = {method.name, *method.also}
+    return [row for row in all_published() if row["method"] in names]
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from runners.recipes.describe import flat_recipe
 from runners.recipes.papers import Deviation, PaperRun, deviations, paper_runs, paper_sweeps
 from runners.report.published import in_words
 
+COMMAND = "python main.py sweep"
 SHOWN = {
     "encoder": "encoder", "encoder_trained": "trained of it", "encoder_batch_norm": "batch norms",
     "encoder_dropout": "its dropout", "train_image": "training pictures",
@@ -48,16 +49,16 @@ def _of_sweep(sweep: str, runs: list[PaperRun], level: int) -> list[str]:
     first = runs[0].table
     blocks = [
         f"{'#' * level} {sweep}",
-        f"[`{file}`](../../{file}): `python main.py sweep {sweep}`. Recipes: "
+        f"[`{file}`](../../{file}): `{COMMAND} {sweep}`. Recipes: "
         + ", ".join(f"`{name}`" for name in dict.fromkeys(run.name for run in runs))
         + f"; bits {', '.join(map(str, sorted({run.config.bits for run in runs})))}.",
         table(["", ""], _rows(runs)),
     ]
     if first.unknown:
-        keys = ", ".join(f"`{key}`" for key in first.unknown)
+        keys = ", ".join(map(_plain, first.unknown))
         blocks.append(f"The release leaves open, and our choice is a guess: {keys}.")
     found = dict.fromkeys(d for run in runs for d in run.deviations)
-    said = [f"- `{d.key}` ({d.recipe}): {d.reason}" for d in found]
+    said = [f"- {_plain(d.key)} ({d.recipe.replace('*', '\\*')}): {d.reason}" for d in found]
     blocks.append("Deviations from the release:\n\n" + "\n".join(said) if said else "No deviation.")
     return blocks
 
@@ -78,6 +79,11 @@ def _rows(runs: list[PaperRun]) -> list[tuple[str, str]]:
     return rows
 
 
+def _plain(key: str) -> str:
+    """Return a recipe's key for a reader; it is none of our settings."""
+    return f"*{key.replace('.', ', ').replace('_', ' ')}*"
+
+
 def _names(names: list[str]) -> str:
     return ", ".join(dict.fromkeys(name.partition(".")[2] for name in names))
 
@@ -88,7 +94,7 @@ def releases_table() -> str:
     for sweep in paper_sweeps():
         runs = paper_runs(sweep)
         entries = dict.fromkeys(d for run in runs for d in run.deviations)
-        rows.append((f"`python main.py sweep {sweep}`", _head(sweep), _said(entries, runs)))
+        rows.append((f"`{COMMAND} {sweep}`", _head(sweep), _said(entries, runs)))
     return table(["command", "repeats", "what differs"], rows)
 
 
@@ -100,12 +106,12 @@ def _head(sweep: str) -> str:
 
 
 def _said(entries: dict[Deviation, Any], runs: tuple[PaperRun, ...]) -> str:
-    words = [f"`{d.key}`: {d.reason}" for d in entries if d.recipe != "*"]
+    words = [f"{_plain(d.key)}: {d.reason}" for d in entries if d.recipe != "*"]
     if runs[0].table.unknown:
-        words.append("open in the release: " + ", ".join(f"`{k}`" for k in runs[0].table.unknown))
+        words.append("open in the release: " + ", ".join(map(_plain, runs[0].table.unknown)))
     return "; ".join(words) or "nothing but what all share"
 
 
 def shared_deviations() -> str:
     """Return what every recipe of ours does otherwise, as a list."""
-    return "\n".join(f"- `{d.key}`: {d.reason}" for d in deviations() if d.recipe == "*")
+    return "\n".join(f"- {_plain(d.key)}: {d.reason}" for d in deviations() if d.recipe == "*")

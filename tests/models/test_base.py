@@ -23,7 +23,7 @@ class Plugin(HashModel):
 def test_a_request_follows_the_class():
     both = ("image", "text")
     request = VTPH.input_request(VTPHConfig(), both)
-    assert request == InputRequest(both, tokens=True, auxiliary=("second", "virtual"))
+    assert request == InputRequest(both, tokens=True, auxiliary=("second", "virtual"), frozen=both)
 
 
 def test_former_names():

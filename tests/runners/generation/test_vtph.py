@@ -249,7 +249,7 @@ def test_bad_input(words, parts, message, generate, tmp_path, toy_root):
 
 
 def test_a_full_disk(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr("runners.generation.output_folder.space", lambda path: 100)
+    monkeypatch.setattr("runners.generation.output_folder.free_space", lambda path: 100)
     code, output = generate()
     assert code == 2 and "free; make room" in output and not (tmp_path / "out").exists()
 

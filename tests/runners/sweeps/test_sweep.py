@@ -233,7 +233,7 @@ def own_method(tmp_path):
     file = tmp_path / "mine" / "own.yaml"
     file.write_text(
         "plugins: [own.py]\nmodel: {name: image_hash}\nloss: {name: sweep_test_loss}\n"
-        "optim: {name: adam, lr: 1.0e-3}\n"
+        "optim: {name: adam, lr: 1.0e-3}\nbackbone: pixels\n"
     )
     with registered_as_before():
         yield file
