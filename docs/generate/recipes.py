@@ -58,7 +58,7 @@ def _of_sweep(sweep: str, runs: list[PaperRun], level: int) -> list[str]:
         keys = ", ".join(map(_plain, first.unknown))
         blocks.append(f"The release leaves open, and our choice is a guess: {keys}.")
     found = dict.fromkeys(d for run in runs for d in run.deviations)
-    said = [f"- {_plain(d.key)} ({d.recipe.replace('*', '\\*')}): {d.reason}" for d in found]
+    said = [f"- {_plain(d.key)} (`{d.recipe}`): {d.reason}" for d in found]
     blocks.append("Deviations from the release:\n\n" + "\n".join(said) if said else "No deviation.")
     return blocks
 

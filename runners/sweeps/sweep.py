@@ -69,7 +69,8 @@ class PaperTable:
     Attributes:
         recipe: name of a run's recipe; ``{method}`` and ``{set}`` stand for those of the run.
         methods: method of ours → its name in the recipe's; others keep theirs.
-        sets: dataset, or dataset and split with a slash, of ours → its name in the recipe's; others keep theirs.
+        sets: dataset of ours, or dataset and split with a slash → its name in the recipe's;
+            others keep theirs.
         published: ``paper_or_repo`` of docs/published.csv → method there → method of ours.
         unknown: keys of the recipe that the release leaves open; they are compared with nothing.
     """
