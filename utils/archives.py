@@ -160,10 +160,10 @@ def _bounded_header(archive: Path, most_bytes: int) -> type[tarfile.TarInfo]:
     )  # fmt: skip
 
     class Header(tarfile.TarInfo):
-        total = 0
+        total = 0  # bytes of such headers so far
 
         @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
             header = super().frombuf(buf, encoding, errors)
             if header.type in kinds:
                 cls.total += header.size

@@ -58,13 +58,13 @@ def read_yaml_text(path: Path) -> str:
 
 
 def check_yaml(text: str, source: str) -> None:
-    """Refuse YAML that is beyond the bounds; ``source`` says where it stands.
+    r"""Refuse YAML that is beyond the bounds; ``source`` says where it stands.
 
     Raises:
         UserError: too long, too deep, too many values, an alias that holds itself, or more
             ``${…}`` or digits than anything needs. Invalid YAML passes: its parser has the line.
 
-    >>> check_yaml("a: &a [1, 2]\\nb: [*a, *a]", "x.yaml")
+    >>> check_yaml("a: &a [1, 2]\nb: [*a, *a]", "x.yaml")
     >>> check_yaml("[" * 51, "x.yaml")
     Traceback (most recent call last):
         ...
@@ -87,7 +87,7 @@ def _count(text: str, source: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in within):
                 raise UserError(f"{source}: not valid YAML (*{event.anchor} holds itself).")
-            total += sizes.get(event.anchor, 1)
+            total += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
             if event.anchor:

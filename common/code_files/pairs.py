@@ -72,7 +72,10 @@ def open_run(path: str | Path, *, memory_mb: float = MOST_CHUNK_MB) -> CodePair:
             "database/text are needed."
         )
     query, database = (
-        {modality: open_codes(f"{file}:{side}/{modality}", memory_mb=memory_mb) for modality in modalities}
+        {
+            modality: open_codes(f"{file}:{side}/{modality}", memory_mb=memory_mb)
+            for modality in modalities
+        }
         for side, modalities in parts.items()
     )
     return CodePair(str(path), query, database, None if split_hash is None else str(split_hash))

@@ -134,7 +134,11 @@ def test_wrong_npy_files(tmp_path, side):
     np.save(tmp_path / "none.npy", np.zeros((0, 12)))
     np.save(tmp_path / "whole.npy", side["codes"])
     (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:-7])
-    for name, word in (("objects", "pickled"), ("none", r"\[0, 12\]"), ("cut", "claims 360 bytes.*has 353")):
+    for name, word in (
+        ("objects", "pickled"),
+        ("none", r"\[0, 12\]"),
+        ("cut", "claims 360 bytes.*has 353"),
+    ):
         with pytest.raises(UserError, match=word):
             open_codes(tmp_path / f"{name}.npy", labelled=False)
 
