@@ -1,4 +1,4 @@
-"""Pixels in flight: never more than allowed but for one picture alone, and no thread waits for itself."""
+"""Pixels in flight: within the budget but for one picture alone; no thread waits for itself."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
