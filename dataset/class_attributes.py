@@ -14,6 +14,7 @@ import numpy as np
 from dataset.preparation.rows import Attributes
 from dataset.tables import read_matrix, read_pairs
 from utils.errors import UserError
+from utils.files import check_plain_file
 
 CLASS_COLUMN = "class"
 _CLASSES, _NAMES, _VALUES = "classes.txt", "predicates.txt", "predicate-matrix-continuous.txt"
@@ -41,6 +42,7 @@ def awa_attributes(folder: Path) -> Attributes:
 
 def _read_csv(path: Path) -> Attributes:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    check_plain_file(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream, delimiter=delimiter, strict=True))

@@ -1,6 +1,7 @@
 """A user's own pictures: class folders, or a table (CSV) of paths and labels; also inside a zip.
 
-Class folders: ``root/<class>/**/<picture>``; a folder without pictures is no class. CSV: a header,
+Class folders: ``root/<class>/**/<picture>``; a folder without pictures is no class; links
+are followed as :mod:`dataset.picture_walk` says. CSV: a header,
 then a row per picture; several labels are separated by ``;``. Captions are optional: the columns
 ``caption``, ``caption2``, ``caption3``, …, one caption each. ``.tsv`` files are split at tabs.
 
@@ -22,9 +23,11 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.class_attributes import read_class_attributes
 from dataset.images import SUFFIXES, FileImages, open_archive
+from dataset.picture_walk import walk_files
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder, read_lines
 from utils.errors import UserError, nearest, unknown_name
+from utils.files import check_plain_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _seen(config: FolderConfig, root: Path, class_names: tuple[str, ...]) -> tup
 def _class_folders(root: Path, members: list[str] | None, archive: str | None) -> list[_Row]:
     """List the images below ``root``, or among ``members`` of an archive, by class folder."""
     source = f"'{root / archive}'" if archive is not None else f"'{root}'"
-    paths = members if members is not None else _walk(root)
+    paths = members if members is not None else walk_files(root)
     paths = [path for path in paths if _is_image(path)]
     prefix = _common_folder(paths) if members is not None else ""
     rows = []
@@ -143,15 +146,6 @@ def _class_folders(root: Path, members: list[str] | None, archive: str | None) -
             f"name that ends in {', '.join(SUFFIXES)}, or a table of them in dataset.csv."
         )
     return sorted(rows, key=lambda row: (row.labels, row.path))
-
-
-def _walk(root: Path) -> list[str]:
-    """Return the paths of all files below ``root``, relative to it, with forward slashes."""
-    paths = []
-    for folder, _, files in os.walk(root, followlinks=True):
-        prefix = Path(folder).relative_to(root)
-        paths += [(prefix / file).as_posix() for file in files]
-    return paths
 
 
 def _is_image(path: str) -> bool:
@@ -172,6 +166,7 @@ def _read_csv(config: FolderConfig, root: Path, members: frozenset[str] | None) 
     """Read ``dataset.csv``; ``members`` are the names in the archive, if there is one."""
     assert config.csv is not None
     path = root / Path(config.csv).expanduser()
+    check_plain_file(path)
     if not path.is_file():
         raise UserError(f"'{path}' does not exist (dataset.csv).")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dataset.base import BadImageError, ImageSource
+from dataset.pixel_budget import pixel_budget
 from utils.errors import UserError
-from utils.files import digest
+from utils.files import check_plain_file, digest, special_kind
 from utils.progress import progress_bar
 
 T = TypeVar("T")
@@ -55,7 +56,10 @@ def decode_image(read: Callable[[], bytes], name: str) -> np.ndarray:
         data = read()
         if not data:
             raise BadImageError(f"'{name}': the file is empty.")
-        with Image.open(io.BytesIO(data)) as image:
+        with (
+            Image.open(io.BytesIO(data)) as image,
+            pixel_budget.decoding(image.width * image.height),
+        ):
             return np.asarray(image.convert("RGB"))
     except (BadImageError, MemoryError):
         raise
@@ -140,7 +144,10 @@ class FileImages:
 
     def _read(self, name: str) -> bytes:
         if self.archive is None:
-            return (self.root / name).read_bytes()
+            path = self.root / name
+            if special := special_kind(path):
+                raise BadImageError(f"'{path}': it is {special}, not a file.")
+            return path.read_bytes()
         try:
             return self._open_zip().read(name)
         except KeyError as error:
@@ -181,6 +188,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     Raises:
         UserError: it does not exist or is no zip archive.
     """
+    check_plain_file(path)
     try:
         return zipfile.ZipFile(path)
     except FileNotFoundError as error:
@@ -203,9 +211,14 @@ def size_and_time(path: Path) -> tuple[int, int]:
 
 def in_threads(work: Callable[[int], T], n: int, title: str, per_core: int = 1) -> Iterator[T]:
     """Yield ``work(row)`` for rows 0..n-1, in order; shows progress on a terminal."""
+
+    def work_on(row: int) -> T:
+        with pixel_budget.kept():
+            return work(row)
+
     with progress_bar(title, n) as advance, thread_pool(per_core) as pool:
         for start in range(0, n, ROWS_PER_CHUNK):
-            for result in pool.map(work, range(start, min(start + ROWS_PER_CHUNK, n))):
+            for result in pool.map(work_on, range(start, min(start + ROWS_PER_CHUNK, n))):
                 advance(1)
                 yield result
 

@@ -24,6 +24,7 @@ from dataset.image_cache import OriginalImages
 from dataset.image_operations import Operation
 from dataset.images import thread_pool
 from dataset.operation_lists import apply_drawn
+from dataset.pixel_budget import pixel_budget
 from utils.errors import UserError, unknown_name
 
 CAPTIONS = ("first", "random")
@@ -214,9 +215,13 @@ class SplitView(Dataset):
                 plane *= self._scale[c]
                 plane += self._shift[c]
 
+        def prepare_within_budget(item: int) -> None:
+            with pixel_budget.kept():
+                prepare(item)
+
         if isinstance(images, OriginalImages) and get_worker_info() is None:
             with thread_pool(1) as pool:  # decoding and resizing run beside each other
-                list(pool.map(prepare, range(len(rows))))
+                list(pool.map(prepare_within_budget, range(len(rows))))
         else:
             for item in range(len(rows)):
                 prepare(item)

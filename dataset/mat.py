@@ -36,8 +36,9 @@ from dataset.preparation.followed import check_stated, stated_protocol
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder
 from utils.errors import UserError
-from utils.files import digest
+from utils.files import check_plain_file, digest
 from utils.mat_file import is_hdf5, read_variable
+from utils.numpy_file import check_numpy
 
 INDEX_KEYS = ("index", "imgs", "FAll")
 CAPTION_KEYS = ("caption", "tags", "YAll")
@@ -171,6 +172,7 @@ def _complete(split: SplitConfig, protocol: str) -> SplitConfig:
 def _existing(root: Path, file: str, key: str) -> Path:
     """Return the path of ``file``, which must exist."""
     path = root / Path(file).expanduser()
+    check_plain_file(path)
     if path.is_file():
         return path
     others = sorted(p.name for p in path.parent.glob(f"{path.stem}*") if p.is_file())
@@ -292,6 +294,7 @@ def _parts(name: str) -> tuple[str, ...]:
 def _array_images(path: Path) -> ArrayImages:
     """Return the images of a ``.npy`` file, memory-mapped."""
     try:
+        check_numpy(path)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"'{path}' cannot be read as a .npy array ({error}).") from error

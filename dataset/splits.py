@@ -34,7 +34,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError, unknown_name
-from utils.files import atomic_path
+from utils.files import atomic_path, check_plain_file
+from utils.numpy_file import open_npz
 
 PARTS = ("train", "val", "query", "database")
 # Pairs of parts that may share no row; train and database, val and database may.
@@ -353,10 +354,11 @@ def _draw(
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an ``.npz``, unpickling nothing."""
+    check_plain_file(path)
     if not path.is_file():
         raise UserError(f"Split file '{path}' does not exist (dataset.split.file).")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             return {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(

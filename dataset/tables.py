@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import check_plain_file
 
 
 def read_lines(path: Path) -> list[str]:
@@ -20,6 +21,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         UserError: it is missing or cannot be read.
     """
+    check_plain_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
@@ -36,10 +38,11 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, cannot be read, or holds no object.
     """
+    check_plain_file(path)
     try:
         with open(path, encoding="utf-8") as stream:
             value = json.load(stream)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(value, dict):
         raise UserError(f"'{path}' holds a JSON {type(value).__name__}; an object is needed.")
@@ -52,6 +55,7 @@ def read_bits(path: Path) -> np.ndarray:
     Raises:
         UserError: it is missing, or holds something else.
     """
+    check_plain_file(path)
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
@@ -95,6 +99,7 @@ def read_matrix(path: Path, columns: int) -> np.ndarray:
     Raises:
         UserError: it is missing, holds something else, or has another number of columns.
     """
+    check_plain_file(path)
     try:
         values = np.loadtxt(path, dtype=np.float32, ndmin=2)
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from utils.errors import UserError
-from utils.files import saying_why
+from utils.files import check_plain_file, saying_why
 from utils.progress import progress_bar
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -45,6 +45,7 @@ def unpacked_size(archive: Path, folder: Path) -> int | None:
     Raises:
         UserError: it is damaged.
     """
+    check_plain_file(archive)
     if not zipfile.is_zipfile(archive):
         return None
     try:
@@ -68,6 +69,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> int:
             plain file, too much content, or no room on disk.
     """
     count = written = 0
+    check_plain_file(archive)
     try:
         with saying_why(folder):
             for member in _members(archive, most_bytes):
@@ -87,13 +89,8 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> int:
 def _members(archive: Path, most_bytes: int) -> Iterator[_Member]:
     if zipfile.is_zipfile(archive):
         yield from _zip_members(archive, most_bytes)
-    elif tarfile.is_tarfile(archive):
-        yield from _tar_members(archive)
     else:
-        raise UserError(
-            f"'{archive}' is no zip and no tar archive, whatever its name says (a page with an "
-            "error message, perhaps); remove it and fetch it again."
-        )
+        yield from _tar_members(archive, most_bytes)
 
 
 def _zip_members(archive: Path, most_bytes: int) -> Iterator[_Member]:
@@ -119,11 +116,11 @@ def _zip_members(archive: Path, most_bytes: int) -> Iterator[_Member]:
                 advance(info.file_size / _MIB)
 
 
-def _tar_members(archive: Path) -> Iterator[_Member]:
+def _tar_members(archive: Path, most_bytes: int) -> Iterator[_Member]:
     """Yield the files of a tar, each checked before it is yielded: a tar is read front to back."""
     with (
         open(archive, "rb") as raw,
-        tarfile.open(fileobj=raw, mode="r:*") as opened,
+        _open_tar(archive, raw, most_bytes) as opened,
         progress_bar(
             f"unpacking {archive.name} (MiB)", max(1, archive.stat().st_size // _MIB)
         ) as advance,
@@ -139,6 +136,46 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
             position = raw.tell()
             advance((position - previous) / _MIB)
             previous = position
+
+
+def _open_tar(archive: Path, raw: IO[bytes], most_bytes: int) -> tarfile.TarFile:
+    """Open a tar; its first headers are read at once."""
+    try:
+        return tarfile.open(fileobj=raw, mode="r:*", tarinfo=_bounded_header(archive, most_bytes))
+    except tarfile.ReadError as error:
+        raise UserError(
+            f"'{archive}' is no zip and no tar archive, whatever its name says (a page with an "
+            "error message, perhaps); remove it and fetch it again."
+        ) from error
+
+
+def _bounded_header(archive: Path, most_bytes: int) -> type[tarfile.TarInfo]:
+    """Return a reader of headers for one archive, which bounds those that tarfile reads whole.
+
+    Long names and PAX headers are content before a member, of any size that they claim.
+    """
+    kinds = (
+        tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+    )  # fmt: skip
+
+    class Header(tarfile.TarInfo):
+        total = 0  # bytes of such headers so far
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+            header = super().frombuf(buf, encoding, errors)
+            if header.type in kinds:
+                cls.total += header.size
+                if not 0 <= header.size <= _MIB or cls.total > most_bytes:
+                    size = max(header.size, cls.total)
+                    raise UserError(
+                        f"'{archive}' holds headers of {size:,} bytes, more than names of files "
+                        "need; it was left as it is. Such an archive is not the published one."
+                    )
+            return header
+
+    return Header
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,34 @@ def file_digest(path: Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's content."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def check_plain_file(path: Path) -> None:
+    """Refuse a pipe, a socket or a device, which to open may wait for ever; by stat, unopened.
+
+    What does not exist, may not be looked at or is a folder is left to the opening.
+
+    Raises:
+        UserError: it is no plain file; says what it is.
+    """
+    special = special_kind(path)
+    if special:
+        raise UserError(f"'{path}' is {special}, not a file; give a plain file.")
+
+
+def special_kind(path: Path) -> str:
+    """Return ``"a pipe"``, ``"a socket"`` or ``"a device"``, or nothing for anything else."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    kinds = {
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "")
 
 
 def free_space(path: Path) -> int:

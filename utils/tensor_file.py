@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import check_plain_file
 
 
 def read_tensor(path: Path) -> Tensor:
@@ -28,6 +29,7 @@ def read_tensor(path: Path) -> Tensor:
         UserError: no such file, another content than one tensor or array, or one that asks for
             code.
     """
+    check_plain_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:

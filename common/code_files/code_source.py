@@ -27,7 +27,7 @@ class Stored(NamedTuple):
     """Stored arrays: objects with a shape and a dtype that return rows for a slice."""
 
     values: Any  # codes [N,K], or packed codes uint8 [N,⌈K/8⌉]
-    labels: Any = None  # [N,C] of 0/1, class numbers [N], or None without labels
+    labels: Any = None  # [N,C] of 0/1, class numbers [N] or [N,1], or None without labels
 
 
 Opener = Callable[[], AbstractContextManager[Stored]]
@@ -41,6 +41,7 @@ class CodeSource:
     rows: int  # N
     bits: int  # K
     label_shape: tuple[int, ...] | None  # (C,): of 0/1, (): class numbers, None: without labels
+    label_column: bool  # class numbers are stored as [N,1]
     form: str  # of the values: "packed", "0/1", "±1", "±1 and 0", "real"
     opened: Opener  # opens the stored arrays for one pass
     block_rows: int
@@ -52,13 +53,16 @@ class CodeSource:
             "real": "real values, of which the sign was taken (0 counts as +1)",
             "±1 and 0": "zeros beside ±1, which count as +1",
         }
-        return [f"'{self.name}' holds {notes[self.form]}"] if self.form in notes else []
+        said = [notes[self.form]] if self.form in notes else []
+        if self.label_column:
+            said.append("labels of shape [N,1], which were read as class numbers")
+        return [f"'{self.name}' holds {note}" for note in said]
 
     @property
     def labels(self) -> NDArray[np.int64] | NDArray[np.bool_]:
         """All labels, bool [N,C] or int64 [N]."""
         with self.opened() as stored:
-            return np.concatenate([as_labels(stored.labels[part]) for part in self._parts()])
+            return np.concatenate([_labels(stored.labels[part]) for part in self._parts()])
 
     @property
     def packed_bytes(self) -> int:
@@ -70,7 +74,7 @@ class CodeSource:
         """Yield the rows in order, packed, with their labels."""
         with self.opened() as stored:
             for part in self._parts():
-                labels, classes = pack_labels(as_labels(stored.labels[part]))
+                labels, classes = pack_labels(_labels(stored.labels[part]))
                 yield PackedRows(self._packed(stored.values[part]), self.bits, labels, classes)
 
     def read(self) -> PackedRows:
@@ -134,7 +138,15 @@ def source_of(
             check_packed(content.values, bits)
         has_labels = content.labels is not None
         label_shape = _check_labels(content.labels, shape[0], block_rows) if has_labels else None
-    return CodeSource(name, shape[0], bits or shape[1], label_shape, form, opened, block_rows)
+        is_column = label_shape == () and len(content.labels.shape) == 2
+    return CodeSource(
+        name, shape[0], bits or shape[1], label_shape, is_column, form, opened, block_rows
+    )
+
+
+def _labels(block: Any) -> NDArray[np.int64] | NDArray[np.bool_]:
+    """Return a block of stored labels; [n,1] are class numbers, for one class says nothing."""
+    return as_labels(np.reshape(block, -1) if block.shape[1:] == (1,) else block)
 
 
 def _form(values: Any, block_rows: int, strict: bool) -> str:
@@ -164,8 +176,8 @@ def _check_labels(labels: Any, rows: int, block_rows: int) -> tuple[int, ...]:
     if 0 in shape:
         raise UserError(f"Labels have shape {list(shape)}, so no class.")
     for part in _slices(rows, block_rows):
-        as_labels(labels[part])
-    return shape[1:]
+        _labels(labels[part])
+    return () if shape[1:] == (1,) else shape[1:]
 
 
 def _row_bytes(array: Any) -> int:

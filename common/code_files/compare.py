@@ -15,6 +15,7 @@ from common.metrics.packed import PackedRows
 from common.metrics.report import parse_cuts, protocol, report_packed
 from common.metrics.semantic import semantic_means
 from utils.errors import UserError
+from utils.hdf5_file import MOST_CHUNK_MB
 
 Sides = dict[str, tuple[CodeSource, CodeSource]]
 
@@ -51,8 +52,9 @@ def compare_files(
     Raises:
         UserError: a file that cannot be read, two that do not fit together, or a wrong option.
     """
-    query_side = open_codes(query, query_labels, strict=strict)
-    database_side = open_codes(database, database_labels, strict=strict)
+    memory_mb = options.get("memory_mb", MOST_CHUNK_MB)
+    query_side = open_codes(query, query_labels, strict=strict, memory_mb=memory_mb)
+    database_side = open_codes(database, database_labels, strict=strict, memory_mb=memory_mb)
     return _result({"q2d": (query_side, database_side)}, None, at=at, **options)
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from common.code_files.code_source import CodeSource, Stored, source_of
 from common.code_files.readers import open_codes
 from utils.errors import UserError
+from utils.files import check_plain_file
+from utils.hdf5_file import MOST_CHUNK_MB, open_hdf5
 from utils.mat_file import is_hdf5, read_variables
 
 MODALITIES = {"image": "img", "text": "txt"}
@@ -35,8 +37,10 @@ class CodePair:
     split_hash: str | None = None
 
 
-def open_run(path: str | Path) -> CodePair:
+def open_run(path: str | Path, *, memory_mb: float = MOST_CHUNK_MB) -> CodePair:
     """Return the codes of a run folder or of a ``codes.h5``; they are read on use.
+
+    ``memory_mb`` is that of :func:`open_codes`.
 
     Raises:
         UserError: neither of them, or a broken file.
@@ -45,13 +49,14 @@ def open_run(path: str | Path) -> CodePair:
 
     path = Path(path)
     file = path / "codes.h5" if path.is_dir() else path
+    check_plain_file(file)
     if not file.is_file():
         raise UserError(
             f"'{path}' is not a run folder with a codes.h5 in it, nor such a file; give the path "
             "that train printed."
         )
     try:
-        with h5py.File(file, "r") as content:
+        with open_hdf5(file, memory_mb) as content:
             split_hash = content.attrs.get("split_hash")
             parts = {
                 side: [
@@ -67,7 +72,10 @@ def open_run(path: str | Path) -> CodePair:
             "database/text are needed."
         )
     query, database = (
-        {modality: open_codes(f"{file}:{side}/{modality}") for modality in modalities}
+        {
+            modality: open_codes(f"{file}:{side}/{modality}", memory_mb=memory_mb)
+            for modality in modalities
+        }
         for side, modalities in parts.items()
     )
     return CodePair(str(path), query, database, None if split_hash is None else str(split_hash))
@@ -83,6 +91,7 @@ def open_mat(path: str | Path, *, strict: bool = False) -> CodePair:
         UserError: no such file, a broken one, a variable missing or of another shape.
     """
     file = Path(path)
+    check_plain_file(file)
     if not file.is_file():
         raise UserError(f"'{file}' is no file; a .mat file with {_ACCEPTED} is needed.")
     variables = read_variables(file, _VARIABLES)
@@ -125,12 +134,11 @@ def _mat_source(
 
 
 def _flat_class_numbers(labels: np.ndarray, rows: int) -> np.ndarray:
-    """Return class numbers as a flat array; MATLAB stores them as a row or a column."""
+    """Return class numbers that MATLAB stored as a row as a flat array; a column is one anyhow."""
     if labels.dtype.kind not in "biuf" or labels.ndim != 2:
         return labels
     is_row = labels.shape == (1, rows) and rows > 1
-    is_column = labels.shape == (rows, 1) and bool((labels > 1).any())
-    return labels.reshape(-1) if is_row or is_column else labels
+    return labels.reshape(-1) if is_row else labels
 
 
 def _rows_agree(variables: dict[str, np.ndarray]) -> bool:

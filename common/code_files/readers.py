@@ -17,14 +17,17 @@ import numpy as np
 
 from common.code_files.code_source import CodeSource, Opener, Stored, source_of
 from utils.errors import UserError
+from utils.files import check_plain_file
+from utils.hdf5_file import MOST_CHUNK_MB, check_dataset, open_hdf5
+from utils.numpy_file import check_numpy
 
 if TYPE_CHECKING:
     import h5py
 
 ACCEPTED = (
     "an npz or HDF5 file with 'codes' (N×K of ±1, 0/1 or real values) or 'packed' (uint8, LSB "
-    "first) and 'bits', and 'labels' (N×C of 0/1, or N class numbers), a part of an HDF5 file as "
-    "FILE.h5:PART, or an npy of codes with an npy of labels"
+    "first) and 'bits', and 'labels' (N×C of 0/1, or N or N×1 class numbers), a part of an HDF5 "
+    "file as FILE.h5:PART, or an npy of codes with an npy of labels"
 )
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".he5")
 _BROKEN = (
@@ -56,28 +59,32 @@ def open_codes(
     *,
     strict: bool = False,
     labelled: bool = True,
+    memory_mb: float = MOST_CHUNK_MB,
 ) -> CodeSource:
     """Return the codes and labels of a file as a source; large files are not read into memory.
 
     Args:
         file: an npz with ``codes`` [N,K] (±1, 0/1, bool or real: the sign is taken) or ``packed``
-            uint8 [N,⌈K/8⌉] and ``bits``, and ``labels`` [N,C] of 0/1 or class numbers [N]; an HDF5
-            file with datasets of these names; ``FILE.h5:PART`` for a group or dataset in it, such
-            as ``codes.h5:query/image`` in a run folder; or an npy of codes.
+            uint8 [N,⌈K/8⌉] and ``bits``, and ``labels`` [N,C] of 0/1 or class numbers [N] or
+            [N,1]; an HDF5 file with datasets of these names; ``FILE.h5:PART`` for a group or
+            dataset in it, such as ``codes.h5:query/image`` in a run folder; or an npy of codes.
         labels: an npy of labels, in place of those in ``file``.
         strict: refuse values other than ±1, 0 and 1.
         labelled: whether labels are needed.
+        memory_mb: MiB that a compressed chunk of an HDF5 file may take.
 
     Raises:
         UserError: no such file, another format, an array missing, of another shape or with NaN,
-            pickled objects, or not as many labels as codes.
+            pickled objects, not as many labels as codes, or what :mod:`utils.numpy_file` and
+            :mod:`utils.hdf5_file` refuse.
     """
     path, part = _split_part(str(file))
+    check_plain_file(path)
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"'{path}' {state}; accepted is {ACCEPTED}.")
     with _explain_errors(path):
-        layout = _hdf5(path, part) if part or _is_hdf5(path) else _numpy(path)
+        layout = _hdf5(path, part, memory_mb) if part or _is_hdf5(path) else _numpy(path)
     if labels is not None:
         layout = layout._replace(stored=_relabelled(layout.stored, labels), has_labels=True)
     if labelled and not layout.has_labels:
@@ -140,7 +147,8 @@ def _numpy(path: Path) -> _Layout:
 
 
 def _load(path: Path) -> Any:
-    """Open an npz, or map an npy into memory; refuse pickled objects."""
+    """Open an npz, or map an npy into memory; refuse pickled objects and made-up sizes."""
+    check_numpy(path)
     try:
         with np.errstate(all="ignore"):
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -170,6 +178,7 @@ def read_array(file: str | Path, what: str) -> np.ndarray:
         UserError: no such file, or another one; says that ``what`` is needed.
     """
     path = Path(file)
+    check_plain_file(path)
     if not path.is_file():
         raise UserError(f"'{path}' does not exist; {what}.")
     with _explain_errors(path):
@@ -193,14 +202,15 @@ def _relabelled(stored: Stored | Opener, file: str | Path) -> Stored | Opener:
     return opened
 
 
-def _hdf5(path: Path, part: str) -> _Layout:
+def _hdf5(path: Path, part: str, memory_mb: float) -> _Layout:
     """Lay out an HDF5 file, or the group or dataset ``part`` of one."""
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, memory_mb) as file:
         item = file.get(part) if part else file
         if item is None:
             raise UserError(f"'{path}' has no '{part}'{_choices(file, path)}.")
+        check_dataset(path, item, memory_mb)
         folder = item.parent if isinstance(item, h5py.Dataset) else item
         names = sorted(folder)
         values = item if isinstance(item, h5py.Dataset) else None

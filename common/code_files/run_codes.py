@@ -16,6 +16,7 @@ import numpy as np
 from common.codes import pack_codes, unpack_codes
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.hdf5_file import open_hdf5
 
 if TYPE_CHECKING:
     import h5py
@@ -51,10 +52,8 @@ def read_codes(path: Path) -> tuple[CodeSet, CodeSet, str]:
     Raises:
         UserError: a missing file, or one without codes of a run.
     """
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             bits = int(file.attrs["bits"])
             sets = [_read_part(file[name], bits) for name in ("query", "database")]
             return sets[0], sets[1], str(file.attrs["split_hash"])

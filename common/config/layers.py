@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 from common import registry
 from common.config.former_keys import present_image_keys
 from utils.errors import UserError, unknown_name
+from utils.files import check_plain_file
+from utils.yaml_file import DEEPEST, check_yaml, read_yaml_text
 
 log = logging.getLogger("hashing")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -67,6 +70,9 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(
                 f"'{word}' is not understood: settings are given as key=value, for example bits=32."
             )
+        check_yaml(text, f"command line: the value of '{key[:40]}'")
+        if key.count(".") > DEEPEST:
+            raise UserError(f"'{key[:40]}…' names a key deeper than {DEEPEST}; no setting is.")
         try:
             parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
         except (OmegaConfBaseException, yaml.YAMLError) as error:
@@ -83,6 +89,7 @@ def read_layer(path: Path) -> Layer:
     Raises:
         UserError: no such file, invalid YAML (with line), or no mapping in it.
     """
+    check_plain_file(path)
     if not path.is_file():
         raise UserError(f"Config file '{path}' does not exist.")
     stat = path.stat()
@@ -92,15 +99,16 @@ def read_layer(path: Path) -> Layer:
 
 @functools.lru_cache(maxsize=256)  # the runs of a sweep share a few files
 def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
+    text = read_yaml_text(path)
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=True)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(
             f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})."
         ) from error
-    except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except (OmegaConfBaseException, ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({error}).") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: settings are needed as 'key: value' lines.")
@@ -332,7 +340,7 @@ _ABSENT = object()
 
 
 def _line_of(file: Path, keys: list[str]) -> int | None:
-    node = yaml.compose(file.read_text(encoding="utf-8"))
+    node = yaml.compose(read_yaml_text(file))
     line = None
     for key in keys:
         entries = node.value if isinstance(node, yaml.MappingNode) else []

@@ -15,10 +15,12 @@ def as_labels(array: Any) -> NDArray[np.int64] | NDArray[np.bool_]:
     """Return labels as class numbers, int64 [N], or as multi-hot, bool [N,C].
 
     Args:
-        array: array or tensor [N] of class numbers ≥ 0, or [N,C] of 0/1, of any real dtype.
+        array: array or tensor [N] of class numbers ≥ 0, or [N,C] of 0/1, of any real dtype; [N,1]
+            is one class, which a row has or has not.
 
     Raises:
-        UserError: another shape or other values.
+        UserError: another shape or other values, or class numbers so large that their type cannot
+            tell neighbours apart.
 
     >>> as_labels([[1.0, 0.0]])
     array([[ True, False]])
@@ -33,6 +35,13 @@ def as_labels(array: Any) -> NDArray[np.int64] | NDArray[np.bool_]:
         if not (np.isfinite(values) & (values >= 0) & (values == np.floor(values))).all():
             raise UserError(
                 "Labels of shape [N] must be class numbers 0, 1, 2, …; others were found."
+            )
+        digits = np.finfo(values.dtype).nmant + 1 if values.dtype.kind == "f" else 63  # of base 2
+        if values.size and values.max() >= 2 ** min(digits, 63):
+            raise UserError(
+                f"Labels of type {values.dtype} hold the class number {values.max():.0f}; from "
+                f"2^{min(digits, 63)} on different classes would fall together, so number them 0, "
+                "1, 2, …."
             )
         return values.astype(np.int64)
     if values.dtype.kind == "b":

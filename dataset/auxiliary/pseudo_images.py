@@ -38,6 +38,7 @@ from dataset.preparation.lists import ListedRows
 from dataset.stacked import StackedImages
 from dataset.tables import one_hot
 from utils.errors import UserError, nearest
+from utils.hdf5_file import open_hdf5
 
 log = logging.getLogger("hashing")
 PICTURES, FEATURES = "pictures.jsonl", "features.h5"
@@ -177,10 +178,8 @@ def _features(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """Return file → feature, and a hash of the encoder; nothing without ``features.h5``."""
     if not path.is_file():
         return {}, ""
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             features = dict(zip(file["file"].asstr()[:], file["pooled"][:], strict=True))
             return features, str(file.attrs["encoder"])
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -36,6 +36,7 @@ import numpy as np
 from dataset.preparation.rows import Attributes, Rows
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.hdf5_file import open_hdf5
 
 FORMAT = 1
 OFFICIAL, MAT = "official", "mat"
@@ -174,15 +175,13 @@ def read_index(root: Path, dataset: str) -> tuple[Index, str]:
     Raises:
         UserError: there is none yet, it is of another dataset or format, or it cannot be read.
     """
-    import h5py
-
     path = index_file(root, dataset)
     if not path.is_file():
         raise UserError(
             f"'{path}' does not exist; make it with: python main.py prepare {dataset} --root {root}"
         )
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             attrs = {key: file.attrs.get(key) for key in ("format", "dataset", "layout", "content")}
             if attrs["format"] != FORMAT or attrs["dataset"] != dataset:
                 raise UserError(

@@ -13,7 +13,7 @@ import numpy as np
 from dataset.base import BadImageError, ImageSource
 from dataset.images import ROWS_PER_CHUNK, FileImages, size_and_time, thread_pool
 from dataset.preparation.index import DIGEST_BYTES
-from utils.files import atomic_path, digest
+from utils.files import atomic_path, digest, special_kind
 from utils.progress import progress_bar
 
 _BLOCK = 1 << 20
@@ -117,6 +117,8 @@ def _stamp(images: ImageSource, row: int) -> tuple[int, int]:
 def image_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:
     """Return size in bytes (-1: missing) and digest, uint8 [16], of an image's content."""
     total, size, file = hashlib.sha256(), 0, image_file(images, row)
+    if file is not None and special_kind(file):
+        return -1, np.zeros(DIGEST_BYTES, np.uint8)
     try:
         if file is not None:
             with open(file, "rb") as stream:

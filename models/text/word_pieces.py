@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.files import check_plain_file
 
 BEGINNING = "the image description is"
 HIDDEN_ONCE, SWAPPED_ONCE = 0.12, 0.015
@@ -42,6 +43,7 @@ class WordPieces:
             UserError: the file cannot be read, or lacks a special piece.
         """
         path = Path(file).expanduser()
+        check_plain_file(path)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common import registry
 from common.config import layers
 from utils.errors import UserError
+from utils.yaml_file import read_yaml
 
 KINDS = ("methods", "models", "losses", "backbones", "datasets", "runners", "optimizers", "sweeps")
 FILES = ("methods", "sweeps")  # kinds that are YAML files alone
@@ -95,11 +94,9 @@ def is_usable(group: str, name: str) -> bool:
     Paths inside of the project may be filled later, by ``prepare``. A sweep is usable if all
     datasets and backbones that it names are.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: faster
     try:
-        text = layers.config_file(group, name).read_text(encoding="utf-8")
-        values = yaml.load(text, loader)
-    except (UserError, yaml.YAMLError, OSError, UnicodeDecodeError):
+        values = read_yaml(layers.config_file(group, name))
+    except UserError:
         return True  # a registered name, or a faulty file: the command that reads it reports that
     if group == "sweep":
         return all(is_usable(*choice) for choice in _choices(values))

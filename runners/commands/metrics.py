@@ -104,8 +104,13 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             **settings,
         )
         if options.compat:
-            query = code_files.open_codes(options.query, options.query_labels)
-            database = code_files.open_codes(options.database, options.database_labels)
+            query, database = (
+                code_files.open_codes(codes, labels, memory_mb=options.memory_mb)
+                for codes, labels in (
+                    (options.query, options.query_labels),
+                    (options.database, options.database_labels),
+                )
+            )
             result["directions"]["q2d"]["compat"] = compat_means(
                 query, database, options.compat, settings["at"], options.memory_mb
             )
@@ -119,7 +124,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.mat:
         pair = code_files.open_mat(options.mat, strict=options.strict)
     else:
-        pair = code_files.open_run(options.run)
+        pair = code_files.open_run(options.run, memory_mb=options.memory_mb)
     directions = options.directions and options.directions.split(",")
     result = code_files.compare_pair(pair, directions, **settings)
     for direction, report in result["directions"].items() if options.compat else ():

@@ -16,7 +16,7 @@ from dataset.image_operations import Sized
 from runners.doctor.data import Rows, dataset_key
 from runners.doctor.encoders import towers
 from runners.doctor.finding import Finding
-from runners.doctor.machine import gpus, ram
+from runners.doctor.machine import gpus
 from runners.doctor.measured import EncoderCost, matrix_rate, measure_encoder
 from runners.inputs.image_operations import check
 from runners.inputs.loading import choose_device
@@ -24,6 +24,7 @@ from runners.sweeps.queue import folder_of
 from runners.sweeps.status import RunStatus, duration, estimate
 from utils.errors import UserError
 from utils.files import free_space, readable
+from utils.memory import ram
 
 TRAINED_BYTES = 16  # of a parameter: value, gradient and Adam's two averages, in float32
 STORED_BYTES = 16  # of a trained parameter in a run folder: last checkpoint with averages, the best

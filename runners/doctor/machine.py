@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runners.doctor.finding import Finding
 from utils.files import readable
+from utils.memory import ram
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 LEAST_PYTHON = (3, 11)
@@ -120,19 +121,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def ram() -> tuple[int, int]:
-    """Return the bytes of memory and of free memory; a container's limit counts; 0 if unknown."""
-    values: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            name, number = line.split()[:2]
-            values[name] = int(number) * 1024
-    total, free = values.get("MemTotal:", 0), values.get("MemAvailable:", 0)
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())  # "max" is no number: no limit
-        used = int((group / "memory.current").read_text())
-        total, free = min(total, limit), min(free, max(limit - used, 0))
-    return total, free

@@ -18,6 +18,7 @@ from common.metrics.histograms import Histograms
 from dataset.splits import SplitManifest
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.numpy_file import open_npz
 
 FILE = "query_ap.npz"
 
@@ -43,9 +44,9 @@ def write_query_ap(folder: Path, values: dict[str, np.ndarray]) -> None:
 def read_query_ap(folder: Path, direction: str) -> np.ndarray | None:
     """Return AP float32 [Q] of a run, or None where it was not stored."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as file:
+        with open_npz(folder / FILE) as file:
             return file.get(direction)
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return None
 
 

@@ -27,6 +27,7 @@ from runners.report.study import Study
 from runners.results.leaderboard import Row
 from runners.results.tables import Table, cells, score
 from utils.errors import UserError
+from utils.files import check_plain_file
 
 _METRIC = re.compile(
     r"(best )?mAP(@(?P<cut>all( but the last row)?|\d+))?( \((this impl\.|paper column)\))?$", re.I
@@ -103,6 +104,7 @@ def read_published(path: str | Path) -> list[Published]:
     Raises:
         UserError: no such file, no CSV, a column missing, or a value that is no number.
     """
+    check_plain_file(Path(path))
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             table = csv.DictReader(stream)

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from common.config import schema
 from common.config.former_keys import present_image_keys
 from common.config.run_config import NOT_IDENTITY
@@ -22,6 +20,7 @@ from runners.evaluation.selection import chosen_on
 from runners.results.significance import Ranking, Sample, against_best, half_width, ranking
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.yaml_file import read_yaml
 
 ZERO_SHOT = {
     "all_classes": "all classes", "unseen_only": "unseen only", "harmonic": "harmonic mean",
@@ -171,10 +170,7 @@ def find_runs(root: str | Path) -> list[RunFolder]:
 def collect(folders: Sequence[RunFolder]) -> list[Result]:
     """Return one result per run and direction."""
     results = []
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times faster
-    configs = {
-        f.path: yaml.load(f.config_file.read_text(encoding="utf-8"), loader) for f in folders
-    }
+    configs = {f.path: read_yaml(f.config_file) for f in folders}
     for config in configs.values():
         config["data"] = present_image_keys(config.get("data", {}), None)
     variants = _variants(configs)

@@ -21,8 +21,11 @@ from common.code_files.faiss_index import build_index, load_index, save_index, s
 from common.codes import pack_codes, unpack_codes
 from dataset.base import ImageSource
 from dataset.images import SUFFIXES, FileImages
+from dataset.picture_walk import walk_files
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, check_plain_file
+from utils.hdf5_file import open_hdf5
+from utils.numpy_file import open_npz
 
 ATTRIBUTES = ("modality", "folder", "run")  # of a file, beside its bits
 
@@ -67,6 +70,8 @@ class Hits:
 def image_files(folder: str | Path) -> list[str]:
     """Return the sorted paths of all images below a folder, relative to it.
 
+    Links are followed as :mod:`dataset.picture_walk` says.
+
     Raises:
         UserError: no folder, or no image in it.
     """
@@ -74,9 +79,9 @@ def image_files(folder: str | Path) -> list[str]:
     if not root.is_dir():
         raise UserError(f"--images: '{folder}' is no folder; give one with pictures in it.")
     files = [
-        path.relative_to(root).as_posix()
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        path.as_posix()
+        for path in sorted(Path(file) for file in walk_files(root))
+        if path.suffix.lower() in SUFFIXES
     ]
     if not files:
         raise UserError(f"--images: no picture in '{folder}' ({', '.join(SUFFIXES)}).")
@@ -89,6 +94,7 @@ def text_lines(file: str | Path) -> list[str]:
     Raises:
         UserError: it cannot be read, or has no text.
     """
+    check_plain_file(Path(file))
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -125,16 +131,14 @@ def read_collection(path: Path) -> Collection:
     Raises:
         UserError: no such file, or with other content.
     """
-    import h5py
-
     try:
         if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            with open_npz(path) as arrays:
                 packed, bits = arrays["packed"], int(arrays["bits"])
                 ids = [str(value) for value in arrays["ids"]]
                 attributes = {name: str(arrays[name]) for name in ATTRIBUTES}
         else:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 packed, bits = file["packed"][:], int(file.attrs["bits"])
                 ids = list(file["ids"].asstr()[:])
                 attributes = {name: str(file.attrs[name]) for name in ATTRIBUTES}

@@ -142,3 +142,22 @@ def test_a_folder_in_the_way(tmp_path):
     (tmp_path / "out" / "three").mkdir(parents=True)
     with pytest.raises(UserError, match="is a folder"):
         unpack(make(tmp_path / "x.zip"), tmp_path / "out", 10_000)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_are_bounded_before_they_are_read(tmp_path, kind):
+    header = tarfile.TarInfo("names")
+    header.type, header.size = kind, 2**33 - 1
+    archive = tmp_path / "x.tar"
+    archive.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(UserError, match="holds headers of 8,589,934,591 bytes"):
+        unpack(archive, tmp_path / "out", 2**40)
+
+
+def test_many_headers_count_to_the_limit(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for i in range(4):
+            archive.addfile(tarfile.TarInfo(f"{i}" + "n" * 900))
+    assert unpack(tmp_path / "x.tar", tmp_path / "out", 10_000) == 4
+    with pytest.raises(UserError, match="more than names of files need"):
+        unpack(tmp_path / "x.tar", tmp_path / "other", 3_000)

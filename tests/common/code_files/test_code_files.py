@@ -134,7 +134,11 @@ def test_wrong_npy_files(tmp_path, side):
     np.save(tmp_path / "none.npy", np.zeros((0, 12)))
     np.save(tmp_path / "whole.npy", side["codes"])
     (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:-7])
-    for name, word in (("objects", "pickled"), ("none", r"\[0, 12\]"), ("cut", "not a readable")):
+    for name, word in (
+        ("objects", "pickled"),
+        ("none", r"\[0, 12\]"),
+        ("cut", "claims 360 bytes.*has 353"),
+    ):
         with pytest.raises(UserError, match=word):
             open_codes(tmp_path / f"{name}.npy", labelled=False)
 
@@ -231,3 +235,22 @@ def test_files_that_do_not_fit_are_refused_with_both_names(tmp_path, side, chang
         compare_files(query, database)
     assert "q.npz" in str(error.value)
     assert "d.npz" in str(error.value)
+
+
+def test_a_column_of_labels_is_class_numbers_and_said(tmp_path):
+    rng = np.random.default_rng(0)
+    codes, classes = rng.choice([-1, 1], (40, 16)), rng.integers(0, 2, 40)
+    for name, labels in (("flat", classes), ("column", classes[:, None])):
+        np.savez(tmp_path / f"{name}.npz", codes=codes, labels=labels)
+    flat, column = (
+        compare_files(tmp_path / f"{name}.npz", tmp_path / f"{name}.npz")["directions"]["q2d"]
+        for name in ("flat", "column")
+    )
+    assert flat["map"] == column["map"] and flat["notes"] == []
+    assert all("which were read as class numbers" in note for note in column["notes"])
+
+
+def test_the_largest_class_numbers_that_a_type_can_tell_apart():
+    for kind, largest in (("f8", 2**53 - 1), ("f4", 2**24 - 1), ("f2", 2047), ("i8", 2**63 - 1)):
+        source = source_of("x", Stored(np.ones((1, 8)), np.array([largest], kind)))
+        assert source.labels.tolist() == [largest]
