@@ -258,7 +258,8 @@ def test_a_checkpoint_of_another_configuration(told, pictures, out, finished):
     [
         (
             ["bits=8"],
-            "evaluate takes eval.at, eval.directions and eval.no_relevant only, not 'bits=8'",
+            "evaluate takes eval.at, eval.measure, eval.directions and eval.no_relevant only, "
+            "not 'bits=8'",
         ),
         (["eval.at=[0]"], "eval.at=[0] is not accepted"),
         (["eval.directions=[t2t]"], "holds codes of image only, so 't2t' cannot be measured"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runners.commands.arguments import add_settings
 from utils.errors import UserError
+from utils.terminal import say, say_error
 
 if TYPE_CHECKING:
     from common.config.run_config import RunConfig
@@ -62,7 +62,7 @@ def _smoke(configs: Sequence[RunConfig], options: argparse.Namespace, output: Pa
     with terminated_like_ctrl_c():  # so that nothing stays behind
         trials = smoke(chosen, output)
     print_trials(trials)
-    print(sentence(trials, len(configs) - len(chosen)))
+    say(sentence(trials, len(configs) - len(chosen)))
     return exit_code(trials)
 
 
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         states = statuses(configs, sweep.retries, options.retry_failed)
         print_statuses(states)
-        print(summary(states, workers), file=sys.stderr)
+        say_error(summary(states, workers))
         return 0
     with terminated_like_ctrl_c():  # the workers are stopped too
         outcomes = run_sweep(
@@ -96,9 +96,9 @@ def run(options: argparse.Namespace) -> int:
         output = Path(options.output or sweep.output)
         csv, plots = output / "leaderboard.csv", output / "plots"
         files = show_leaderboard(ended, csv, plots)[1]
-        print(f"{csv}\n{len(files)} plots in {plots}")
+        say(csv, f"{len(files)} plots in {plots}")
     for reason in dict.fromkeys(outcome.reason for outcome in failed):
         names = [outcome.config.run_name for outcome in failed if outcome.reason == reason]
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"failed: {names[0]}{others}: {reason}", file=sys.stderr)
+        say_error(f"failed: {names[0]}{others}: {reason}")
     return 1 if failed else 0

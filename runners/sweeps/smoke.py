@@ -45,6 +45,7 @@ from runners.base import run_config
 from runners.standard import NonFiniteLossError
 from runners.sweeps.queue import disk_is_full
 from utils.errors import MissingWeightsError, UserError
+from utils.faults import described
 from utils.files import saying_why, write_json
 from utils.logs import console_shows
 
@@ -286,7 +287,7 @@ def _try(config: RunConfig, output: Path, parts: Parts) -> Trial:
                 "folder with --output, and try again (what the smoke wrote is removed)."
             ) from error
         by_user = isinstance(error, UserError) and not isinstance(error, NonFiniteLossError)
-        reason = str(error) if isinstance(error, UserError) else _described(error)
+        reason = str(error) if isinstance(error, UserError) else described(error)
     finally:
         shutil.rmtree(output, ignore_errors=True)
     return Trial(
