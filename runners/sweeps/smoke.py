@@ -20,7 +20,6 @@ import os
 import shutil
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -305,14 +304,6 @@ def _carried_out(config: RunConfig) -> float:
             checkpoint.verify(folder.checkpoints / name)
     read_codes(folder.codes_file)
     return float(folder.metrics()["memory"]["peak_mb"])
-
-
-def _described(error: Exception) -> str:
-    """Return type, message and place of an error that the user cannot mend."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message} ({Path(ours[-1].filename).name}:{ours[-1].lineno})"
 
 
 @contextlib.contextmanager
