@@ -11,6 +11,7 @@ from typing import NoReturn
 from utils.errors import UserError
 from utils.faults import fault, mendable
 from utils.logs import log_to_stderr
+from utils.shown import shown
 from utils.terminal import print_whatever_the_encoding, say_error
 
 COMMANDS = {
@@ -37,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where the options are explained; exit code 2."""
-        say_error(f"error: {message}; `{self.prog} --help` says what it takes.")
+        say_error(f"error: {shown(message, 400)}; `{self.prog} --help` says what it takes.")
         sys.exit(2)
 
 

@@ -62,7 +62,7 @@ def _of_system(error: OSError) -> str:
     name = error.filename
     text = os.fsdecode(name) if isinstance(name, str | bytes) else name
     reason = error.strerror or first_line(error)
-    return f"'{shown(text, 300)}' cannot be used: {reason}; check the path, or choose another"
+    return f"'{shown(text, 200)}' cannot be used: {reason}; check the path, or choose another"
 
 
 def fault(error: BaseException) -> str:

@@ -339,6 +339,9 @@ def _check_ranges(
     if not 0 <= data.caption_noise <= 1:
         accepted = "a share of the training rows, 0 to 1,"
         raise schema.not_accepted(data.caption_noise, accepted, "data.caption_noise", locate)
+    if isinstance(evaluation.val_size, float) and not 0 <= evaluation.val_size < 1:
+        accepted = "a whole number of rows, or a share of the training rows below 1,"
+        raise schema.not_accepted(evaluation.val_size, accepted, "eval.val_size", locate)
     if not 0 <= top.seed < 2**32:
         raise schema.not_accepted(top.seed, f"0 to {2**32 - 1}", "seed", locate)
     if top.bits > MOST_BITS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runners.commands.arguments import add_settings
 from utils.errors import UserError
+from utils.shown import brief
 from utils.terminal import say, say_error
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _workers(word: str) -> int | str:
+    if word != "auto" and not (word.isdecimal() and len(word) < 5):
+        raise argparse.ArgumentTypeError(f"{brief(word)} is neither auto nor a number of workers")
     return word if word == "auto" else int(word)
 
 
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     from runners.results.show import show_leaderboard
     from runners.sweeps.queue import folder_of
     from runners.sweeps.status import print_statuses, statuses, summary
-    from runners.sweeps.sweep import expand, read_sweep, run_sweep, sweep_file
+    from runners.sweeps.sweep import check_workers, expand, read_sweep, run_sweep, sweep_file
     from utils.signals import terminated_like_ctrl_c
 
     path = sweep_file(options.sweep)
@@ -80,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     if options.smoke or options.every_seed:
         return _smoke(configs, options, Path(options.output or sweep.output))
     workers = sweep.workers if options.workers is None else options.workers
+    check_workers(workers)
     if options.dry_run:
         states = statuses(configs, sweep.retries, options.retry_failed)
         print_statuses(states)

@@ -44,7 +44,7 @@ from runners.base import run_config
 from runners.standard import NonFiniteLossError
 from runners.sweeps.queue import disk_is_full
 from utils.errors import MissingWeightsError, UserError
-from utils.faults import described
+from utils.faults import described, mendable
 from utils.files import saying_why, write_json
 from utils.logs import console_shows
 
@@ -285,8 +285,9 @@ def _try(config: RunConfig, output: Path, parts: Parts) -> Trial:
                 f"The disk of '{output.parent.parent}' is full; free some space, or give another "
                 "folder with --output, and try again (what the smoke wrote is removed)."
             ) from error
-        by_user = isinstance(error, UserError) and not isinstance(error, NonFiniteLossError)
-        reason = str(error) if isinstance(error, UserError) else described(error)
+        to_mend = error if isinstance(error, UserError) else mendable(error)
+        by_user = to_mend is not None and not isinstance(error, NonFiniteLossError)
+        reason = str(to_mend or described(error))
     finally:
         shutil.rmtree(output, ignore_errors=True)
     return Trial(
