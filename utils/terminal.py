@@ -16,6 +16,7 @@ from utils.shown import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 Piece = tuple[object, str]
 """A text and its style: a key of ``STYLES``."""
@@ -88,7 +89,7 @@ def _console(width: int | None) -> Console:
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
-def _text(cell: str | Piece) -> object:
+def _text(cell: str | Piece) -> Text:
     from rich.text import Text
 
     text, style = cell if isinstance(cell, tuple) else (cell, "")
