@@ -14,6 +14,7 @@ import main
 from runners.commands import report
 from tests.helpers import QUICK
 from tests.test_shown import controls
+from utils import faults
 
 RAISED = [
     (OSError(errno.EIO, "Input/output error", "/x/codes"), "'/x/codes' cannot be used: Input/o"),
@@ -73,8 +74,12 @@ def test_a_missing_module_of_ours_is_a_fault(raising):
 
 
 def test_a_fault_while_no_file_can_be_written(raising, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", "/proc/none")
-    code, line = raising(ValueError("x"))
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(faults.tempfile, "NamedTemporaryFile", refuse)
+        code, line = raising(ValueError("x"))
     assert code == 1 and "traceback is in" not in line
 
 
@@ -124,5 +129,6 @@ def test_file_names_that_are_not_utf8(tmp_path, capfd, monkeypatch):
     assert main.main(["search", folder, *query]) == 0
     assert "caf\\xe9.png" in capfd.readouterr().out
     out = str(tmp_path / "codes.h5")
-    assert main.main(["encode", folder, "--images", str(root), "--out", out]) == 0
+    assert main.main(["encode", folder, "--images", str(root), "--out", out]) == 2
+    assert "caf\\xe9.png'; rename it." in capfd.readouterr().err  # HDF5 keeps UTF-8
     assert main.main(["report", str(tmp_path / "out"), "--html", str(tmp_path / "r.html")]) == 0

@@ -34,7 +34,7 @@ def write_hostile(root: Path, name: str, rows: int = 30) -> Path:
         table = csv.writer(stream)
         table.writerow(["path", "label", "caption"])
         for i in range(rows):
-            file = f"{name.replace('/', '-')}{i}.png"
+            file = f"p{name.replace('/', '-')}{i}.png"
             Image.fromarray(picture(rng, [i % 3])).save(root / file)
             table.writerow([file, ("ant", "bee", f"{name} c")[i % 3], f"{name} caption {i % 5}"])
     return root
@@ -89,7 +89,7 @@ def printed(capfd, monkeypatch, study):
     return tell
 
 
-def test_a_run_and_its_log(study, printed, tmp_path):
+def test_a_run_and_its_log(study, printed, tmp_path, monkeypatch):
     name, root, _ = study
     words = [
         "method=dsph", "dataset=folder", f"dataset.root={root / 'data'}", "dataset.csv=list.csv",
@@ -99,8 +99,9 @@ def test_a_run_and_its_log(study, printed, tmp_path):
     (log,) = tmp_path.rglob("log.txt")
     assert not controls(log.read_text())
     printed("verify", *words[1:4], codes=(0, 1, 2))
-    bad = root / "data" / f"{name.replace('/', '-')}0.png"
+    bad = root / "data" / f"p{name.replace('/', '-')}0.png"
     kept = bad.read_bytes()
+    monkeypatch.setenv("HASHING_CACHE", str(tmp_path / "another cache"))
     bad.write_bytes(b"no picture")
     try:
         said = printed("train", *words, f"output={tmp_path / 'bad'}", codes=(2,))
