@@ -6,9 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from utils.errors import UserError
+from utils.faults import fault, mendable
 from utils.logs import log_to_stderr
+from utils.shown import shown
+from utils.terminal import print_whatever_the_encoding, say_error
 
 COMMANDS = {
     "list": "what is registered",
@@ -29,27 +33,41 @@ COMMANDS = {
 """Name and summary of each command; ``runners/commands/NAME.py`` has its options and its work."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are a sentence, as all errors are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where the options are explained; exit code 2."""
+        say_error(f"error: {shown(message, 400)}; `{self.prog} --help` says what it takes.")
+        sys.exit(2)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 2 the user's mistake, 1 anything else."""
-    options = _parse(arguments)
-    log_to_stderr()
+    """Run one command; return its exit code: 0 done, 2 the user's to mend, 1 anything else."""
+    print_whatever_the_encoding()
     try:
+        options = _parse(arguments)
+        log_to_stderr()
         return options.command(options) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        say_error("interrupted; the same command goes on where it stopped")
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing to report
         return 0
+    except Exception as error:  # noqa: BLE001 - the boundary: nothing ends with a traceback
+        to_mend = mendable(error)
+        say_error(f"error: {to_mend or fault(error)}")
+        return 2 if to_mend else 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse; argparse alone would refuse ``key=value`` words that stand behind an option."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="main.py", description="Deep hashing for image and cross-modal retrieval: a benchmark."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -52,6 +52,8 @@ class Runner(ABC):
         self.config = config
         self.settings = config.runner.config
         threads = getattr(self.settings, "threads", 0)
+        if not 0 <= threads <= 4096:
+            raise not_accepted("threads", threads, "0 to 4096 is needed.")
         if threads > 0:
             torch.set_num_threads(threads)
         self.folder = RunFolder(Path(config.output) / config.run_name)
@@ -123,8 +125,10 @@ class Runner(ABC):
             failures = before.get("failures", 0) + (state == "failed")
             with contextlib.suppress(UserError, OSError):  # a full disk takes no status either
                 self.folder.set_status(state, error=reason, failures=failures, **ending())
-            expected = isinstance(error, UserError)  # main prints those, in a sentence
-            log.error("%s: %s", state, reason, extra={"file_only": expected})
+            expected = isinstance(error, UserError)
+            trace = None if expected or state == "interrupted" else error
+            # whoever called prints it, in a sentence
+            log.error("%s: %s", state, reason, exc_info=trace, extra={"file_only": True})
             raise
         self.folder.set_status("done", **ending())
         log.info("done in %.1f s", time.perf_counter() - start)

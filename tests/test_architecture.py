@@ -261,3 +261,29 @@ def test_private_names_of_other_modules_are_not_overridden():
         ancestors("runners.shc.SHCRunner")
     )
     assert "models.base.HashLoss" in ancestors("models.image.csq.CSQLoss")
+
+
+def test_one_module_prints():
+    """Text from outside reaches a terminal through ``utils/terminal.py`` alone."""
+    printing = ROOT / "utils" / "terminal.py"
+    drawing = {printing, ROOT / "utils" / "progress.py"}
+    for file in (*SOURCES, ROOT / "main.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        libraries = {module.split(".")[0] for module, _ in imports_anywhere(tree)}
+        assert "rich" not in libraries or file in drawing, name_of(file)
+        called = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+        writes = {"print", "sys.stdout.write", "sys.stderr.write", "csv.writer"} & set(called)
+        allowed = {"print"} if file == printing else set()
+        if "csv.writer" in writes:
+            assert "csv_cell" in called, name_of(file)
+            allowed.add("csv.writer")
+        assert writes <= allowed, name_of(file)
+
+
+def imports_anywhere(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield (module, line) of all imports, those for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.lineno

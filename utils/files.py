@@ -32,10 +32,20 @@ def saying_why(path: Path, action: str = "write") -> Iterator[None]:
             errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
             errno.EISDIR: "a folder of that name is in the way; choose another name",
             errno.EEXIST: "a file of that name is in the way; choose another folder",
+            errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+            errno.ELOOP: "links lead in a circle; choose another folder",
         }
-        if error.errno in reasons:
-            raise UserError(f"Cannot {action} '{path}': {reasons[error.errno]}.") from error
-        raise
+        reason = reasons.get(error.errno or 0)
+        if error.errno == errno.ENOENT and error.filename in _names_of(path):
+            reason = "no folder can be made there; choose another"
+        if reason is None:
+            raise
+        raise UserError(f"Cannot {action} '{path}': {reason}.") from error
+
+
+def _names_of(path: Path) -> list[str]:
+    """Return the path and all folders above it, and the folder of its leases."""
+    return [str(name) for name in (path, *path.parents, path.parent / ".claim")]
 
 
 @contextlib.contextmanager
@@ -72,7 +82,7 @@ def digest(*parts: str | bytes) -> str:
     """Return the first 16 hex digits of the SHA-256 over ``parts``, each with its length."""
     total = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
         total.update(f"{len(data)}:".encode())
         total.update(data)
     return total.hexdigest()[:16]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.files import atomic_path, digest
+from utils.shown import shown
 
 VERSION = "1"  # part of every mark: raise it when the look of figures changes
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -109,9 +110,9 @@ def _parts(panel: Panel) -> list[str | bytes]:
     return texts
 
 
-def _mark(*shown: str | bytes) -> str:
+def _mark(*content: str | bytes) -> str:
     """Return a hash of a figure's content, stored in its file as a comment."""
-    return f"drawn from {digest(VERSION, *shown)}"
+    return f"drawn from {digest(VERSION, *content)}"
 
 
 def _is_drawn(path: Path, mark: str) -> bool:
@@ -123,5 +124,5 @@ def _is_drawn(path: Path, mark: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return text with its dollar signs escaped, which would start mathematics."""
-    return text.replace("$", r"\$")
+    """Return text as shown, with its dollar signs escaped, which would start mathematics."""
+    return shown(text, longest=120).replace("$", r"\$")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from utils.heartbeat import heartbeat
+from utils.shown import shown
 
 
 @contextlib.contextmanager
@@ -23,14 +24,15 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeLeft(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeLeft(),
+        TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total, note="")
+        task = progress.add_task(shown(title), total=total, note="")
 
         def advance(count: float = 1, note: str = "") -> None:
             heartbeat()
-            progress.update(task, advance=count, note=note)
+            progress.update(task, advance=count, note=shown(note))
 
         yield advance

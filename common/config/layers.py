@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import io
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from common import registry
 from common.config.former_keys import present_image_keys
 from utils.errors import UserError, unknown_name
 from utils.files import check_plain_file
+from utils.shown import brief, first_line, shown
 from utils.yaml_file import DEEPEST, check_yaml, read_yaml_text
 
 log = logging.getLogger("hashing")
@@ -65,6 +67,8 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     """Return ``["a.b=1", "c=[x]"]`` as nested dicts; values are read as YAML."""
     nested: dict[str, Any] = {}
     for word in words:
+        if re.search(r"[\x00-\x1f\x7f]", word):  # YAML would fold a line's end into a space
+            raise UserError(f"command line: '{shown(word, 200)}' holds a control character.")
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(
@@ -75,9 +79,9 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"'{key[:40]}…' names a key deeper than {DEEPEST}; no setting is.")
         try:
             parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(
-                f"command line: the value of '{key}' is no valid YAML: {text}."
+                f"command line: the value of '{key}' is no valid YAML: {brief(text)}."
             ) from error
         _set_path(nested, key.split("."), parsed["value"])  # type: ignore[index, call-overload]
     return nested
@@ -108,8 +112,10 @@ def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
         raise UserError(
             f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})."
         ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: cannot be read as YAML (nested too deeply).") from error
     except (OmegaConfBaseException, ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({error}).") from error
+        raise UserError(f"{path}: cannot be read as YAML ({first_line(error)}).") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: settings are needed as 'key: value' lines.")
     return {str(key): value for key, value in values.items()}
@@ -232,7 +238,9 @@ def _selected(layer: Layer, group: str) -> str | None:
     if isinstance(value, Mapping):
         value = value.get("config")
     if value is not None and not isinstance(value, str):
-        raise UserError(f"{layer.source}: {group}={value!r} is not accepted; a name is needed.")
+        raise UserError(
+            f"{layer.source}: {group}={brief(value)} is not accepted; a name is needed."
+        )
     return value
 
 
@@ -245,7 +253,7 @@ def _with_plugins(layer: Layer) -> Layer:
     files = [plugins] if isinstance(plugins, str) else plugins
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise UserError(
-            f"{layer.source}: plugins={plugins!r} is not accepted; a list of Python files is "
+            f"{layer.source}: plugins={brief(plugins)} is not accepted; a list of Python files is "
             "needed: plugins=[file.py]."
         )
     loaded = [str(registry.load_plugin(_plugin_path(file, layer.file))) for file in files]

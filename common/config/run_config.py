@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ COMPONENTS = {
     "schedule": registry.SCHEDULERS,
     "runner": registry.RUNNERS,
 }
+MOST_BITS = 2**16
 NOT_IDENTITY = (
     "output", "plugins", "data.workers", "runner.threads", "runner.device", "runner.pictures",
 )  # fmt: skip
@@ -331,11 +333,19 @@ def _check_ranges(
             "'all' and whole numbers from 1 is needed, for example [all,1000]."
         )
     _check_measures(evaluation, locate)
+    if not re.fullmatch(r"[\w.+=@~-]+", top.method) or set(top.method) == {"."}:
+        accepted = "a name of letters, digits and . _ - + = @ ~"  # it is part of the folder's name
+        raise schema.not_accepted(top.method, accepted, "method", locate)
     if not 0 <= data.caption_noise <= 1:
         accepted = "a share of the training rows, 0 to 1,"
         raise schema.not_accepted(data.caption_noise, accepted, "data.caption_noise", locate)
+    if isinstance(evaluation.val_size, float) and not 0 <= evaluation.val_size < 1:
+        accepted = "a whole number of rows, or a share of the training rows below 1,"
+        raise schema.not_accepted(evaluation.val_size, accepted, "eval.val_size", locate)
     if not 0 <= top.seed < 2**32:
         raise schema.not_accepted(top.seed, f"0 to {2**32 - 1}", "seed", locate)
+    if top.bits > MOST_BITS:
+        raise schema.not_accepted(top.bits, f"at most {MOST_BITS:,}", "bits", locate)
     for path, value in {
         "bits": top.bits, "data.eval_batch_size": data.eval_batch_size,
         "eval.every": evaluation.every,

@@ -15,8 +15,12 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from utils.errors import UserError, nearest
+from utils.shown import brief
 
 T = TypeVar("T")
+
+LARGEST = 2**63
+"""Beyond the numbers that files and libraries hold."""
 
 Locate = Callable[[str], str]
 """Key path (``loss.alpha``) → where it was set (``configs/method/dsph.yaml:4``)."""
@@ -94,7 +98,7 @@ def convert(hint: Any, value: Any, path: str, locate: Locate) -> Any:
                 return option
         names = [str(option) for option in options]
         raise UserError(
-            f"{locate(path)}: {path}={value!r} is not one of {', '.join(names)}."
+            f"{locate(path)}: {path}={brief(value)} is not one of {', '.join(names)}."
             f"{nearest(str(value), names)}"
         )
     if origin in (typing.Union, types.UnionType):
@@ -152,16 +156,22 @@ def _convert_scalar(hint: Any, value: Any, path: str, locate: Locate) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int and is_number and value % 1 == 0:
+    if is_number and (value != value or (isinstance(value, int) and abs(value) >= LARGEST)):
+        raise not_accepted(value, "a number below 2^63", path, locate)
+    if hint is int and is_number and value % 1 == 0 and abs(value) < LARGEST:
         return int(value)
     if hint is float and is_number:
         return float(value)
-    if hint is str and (is_number or isinstance(value, str)):
+    if hint is str and (is_number or (isinstance(value, str) and "\0" not in value)):
         return str(value)
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    if isinstance(value, str) and hint is str:
+        raise not_accepted(value, "a text without the NUL sign", path, locate)
     raise not_accepted(value, names.get(hint, f"a {hint}"), path, locate)
 
 
 def not_accepted(value: Any, accepted: str, path: str, locate: Locate) -> UserError:
     """Return the error for a value of key ``path`` that is not what is ``accepted``."""
-    return UserError(f"{locate(path)}: {path}={value!r} is not accepted; {accepted} is needed.")
+    return UserError(
+        f"{locate(path)}: {path}={brief(value)} is not accepted; {accepted} is needed."
+    )

@@ -17,6 +17,7 @@ from utils.errors import UserError
 from utils.files import digest
 
 GRID = 4
+LARGEST = 4096  # pixels of a side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +50,12 @@ class PixelsBackbone(Backbone):
     def __init__(self, config: PixelsConfig, modalities: tuple[str, ...]) -> None:
         """Check the sizes; raise :class:`UserError` where they do not fit."""
         super().__init__()
-        if config.size < GRID or config.size % GRID or min(config.text_width, config.max_words) < 1:
+        sizes = (config.text_width, config.max_words)
+        if not GRID <= config.size <= LARGEST or config.size % GRID or min(sizes) < 1:
             raise UserError(
                 f"backbone.size={config.size}, text_width={config.text_width}, "
-                f"max_words={config.max_words}: size has to be a multiple of {GRID}, the others "
-                "at least 1."
+                f"max_words={config.max_words}: size has to be a multiple of {GRID} up to "
+                f"{LARGEST}, the others at least 1."
             )
         self.config = config
         self.image_input = ImageInput(config.size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

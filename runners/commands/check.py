@@ -18,6 +18,7 @@ from common import registry
 from common.config.run_config import RunConfig, compose, misfit
 from runners.commands.arguments import add_settings
 from utils.errors import UserError
+from utils.terminal import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,11 +66,11 @@ def run(options: argparse.Namespace) -> int:
     passed = True
     for words in trials:
         compose([*words, *settings])  # wrong settings are refused before anything is printed
-        print(" ".join(words))
+        say(" ".join(words))
         for bits, toy in CASES:
             config = compose([*words, f"bits={bits}", *settings])
             problem = _problem(config, toy)
-            print(f"  {config.bits:3} bits, {toy.title:13}  {problem or 'sound'}")
+            say(f"  {config.bits:3} bits, {toy.title:13}  {problem or 'sound'}")
             passed = passed and problem is None
     return 0 if passed else 1
 

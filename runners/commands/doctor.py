@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +12,16 @@ from runners.doctor import machine
 from runners.doctor.finding import Diagnosis, Finding, conclusion
 from utils.errors import UserError
 from utils.files import write_text
+from utils.terminal import say
 
 CANNOT_START = 2  # what is missing is the user's to mend
 GROUPS = {
     "machine": "Machine", "runs": "Runs", "weights": "Weights of encoders", "data": "Data",
     "cost": "Cost",
 }  # fmt: skip
-BOLD = "1"  # of the terminal's styles, as are these
-STYLES = {"ok": "32", "missing": "1;31", "differs": "1;31", "warning": "33", "info": ""}
+STYLES = {
+    "ok": "green", "missing": "bold red", "differs": "bold red", "warning": "yellow", "info": "",
+}  # fmt: skip
 WIDEST = 44  # characters of a name before what was found
 
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     found = _diagnose(options)
     text = json.dumps(found.plain(), indent=2)
     if options.json == "-":
-        print(text)
+        say(*text.split("\n"))
     else:
         _show(found)
         if options.json:
@@ -75,31 +75,25 @@ def _diagnose(options: argparse.Namespace) -> Diagnosis:
 def _show(found: Diagnosis) -> None:
     """Print the table, what is missing with what gets it, and the sentence.
 
-    Plain prints: the library for tables may be among what is missing, and a terminal must not fold
-    commands.
+    Lines, no table: the library for tables may be missing, and a terminal must not fold commands.
     """
     width = min(max(len(finding.name) for finding in found.findings), WIDEST)
     for group, title in GROUPS.items():
         lines = [finding for finding in found.findings if finding.group == group]
         if lines:
-            print(f"\n{_styled(title, BOLD)}")
+            say("", [(title, "bold")])
         for line in lines:
-            state = _styled(f"{'' if line.state == 'info' else line.state:8}", STYLES[line.state])
+            state = "" if line.state == "info" else line.state
             runs = f"  ({_runs(line.runs)})" if line.runs else ""
-            print(f"  {state}{line.name:{width}}  {line.found}{runs}")
+            rest = f"{line.name:{width}}  {line.found}{runs}"
+            say([("  ", ""), (f"{state:8}", STYLES[line.state]), (rest, "")])
     for title, lines in (
         ("What is missing, and how to get it", [f for f in found.findings if f.blocks]),
         ("Worth a look", [f for f in found.findings if f.state == "warning" and f.get]),
     ):
         if lines:
-            print(f"\n{_styled(title, BOLD)}", *_mending(lines), sep="\n")
-    print(f"\n{_styled(found.sentence, BOLD)}")
-
-
-def _styled(text: str, code: str) -> str:
-    """Return ``text`` in a style of the terminal, if the output is one."""
-    plain = not code or not sys.stdout.isatty() or "NO_COLOR" in os.environ
-    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+            say("", [(title, "bold")], *_mending(lines))
+    say("", [(found.sentence, "bold")])
 
 
 def _mending(findings: list[Finding]) -> Iterator[str]:

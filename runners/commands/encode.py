@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from runners.commands.arguments import DEVICE_HELP
+from utils.terminal import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,4 +22,4 @@ def run(options: argparse.Namespace) -> None:
     from runners.search.search import encode_files
 
     codes = encode_files(options.run, options.images, options.texts, options.out, options.device)
-    print(f"{len(codes)} codes of {codes.bits} bits: {options.out}")
+    say(f"{len(codes)} codes of {codes.bits} bits: {options.out}")

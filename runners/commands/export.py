@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from runners.commands.arguments import CODES_HELP
+from utils.terminal import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,4 +22,4 @@ def run(options: argparse.Namespace) -> None:
 
     source = open_codes(options.codes, labelled=False)
     save_index(build_index(source.packed_codes(), options.kind, source.bits), options.faiss)
-    print(f"{source.rows} codes of {source.bits} bits, {options.kind} index: {options.faiss}")
+    say(f"{source.rows} codes of {source.bits} bits, {options.kind} index: {options.faiss}")

@@ -7,6 +7,7 @@ import dataclasses
 
 from runners.commands.arguments import DATASET_HELP, add_settings
 from runners.generation.options import Options
+from utils.terminal import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,4 +25,4 @@ def run(options: argparse.Namespace) -> None:
 
     names = (field.name for field in dataclasses.fields(Options))
     for line in generate(Options(**{name: getattr(options, name) for name in names})):
-        print(line)
+        say(line)

@@ -12,6 +12,7 @@ from typing import Any
 from common import registry
 from common.config import layers
 from utils.errors import UserError
+from utils.terminal import say
 from utils.yaml_file import read_yaml
 
 KINDS = ("methods", "models", "losses", "backbones", "datasets", "runners", "optimizers", "sweeps")
@@ -33,15 +34,15 @@ def run(options: argparse.Namespace) -> None:
     """Print the registered names that can be used here, with a line on each."""
     tables = usable(listing([options.kind] if options.kind else KINDS, options.plugin))
     if options.json:
-        print(json.dumps(tables, indent=2))
+        say(*json.dumps(tables, indent=2).split("\n"))
         return
     for kind, entries in tables.items():
-        print(f"{kind}:")
+        say(f"{kind}:")
         width = max((len(entry["name"]) for entry in entries), default=0)
         for entry in entries:
             needs = f"  (needs {', '.join(entry['needs'])})" if "needs" in entry else ""
-            print(f"  {entry['name']:{width}}  {entry['summary']}{needs}")
-        print()
+            say(f"  {entry['name']:{width}}  {entry['summary']}{needs}")
+        say("")
 
 
 def listing(kinds: Sequence[str], plugins: Sequence[str] = ()) -> Tables:

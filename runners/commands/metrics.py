@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runners.commands.arguments import CODES_HELP
 from utils.errors import UserError, unknown_name
+from utils.terminal import say
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
     if options.plot:
         plot_metrics(result, Path(options.plot))
     if options.json == "-":
-        print(json.dumps(result, indent=2, allow_nan=False))
+        say(*json.dumps(result, indent=2, allow_nan=False).split("\n"))
         return
     print_metrics(result)
     if options.json:

@@ -11,6 +11,7 @@ from common.config.run_config import compose
 from common.registry import DATASETS
 from runners.commands.arguments import add_settings, dataset_words
 from utils.errors import UserError
+from utils.terminal import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
             lines.append(f"  {protocol:14} {split['hash']}  {counts}")
         else:
             lines.append(f"  {protocol:14} not to be had: {split['missing']}")
-    print(*lines, splits, index_file(folder, source.name), sep="\n")
+    say(*lines, splits, index_file(folder, source.name))
 
 
 def _config(name: str, root: str | None, settings: Sequence[str]) -> object:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from utils.terminal import say
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``report``."""
@@ -36,4 +38,4 @@ def run(options: argparse.Namespace) -> None:
         Path(options.runs), rows, html=options.html, markdown=options.markdown,
         latex=options.latex, published=published, queries=options.queries,
     ):  # fmt: skip
-        print(path)
+        say(path)

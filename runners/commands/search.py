@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from runners.commands.arguments import DEVICE_HELP
+from utils.terminal import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,4 +37,4 @@ def run(options: argparse.Namespace) -> None:
     print_result(result)
     if options.html:
         write_search_page(result, Path(options.html))
-        print(options.html)
+        say(options.html)

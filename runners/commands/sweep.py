@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runners.commands.arguments import add_settings
 from utils.errors import UserError
+from utils.shown import brief
+from utils.terminal import say, say_error
 
 if TYPE_CHECKING:
     from common.config.run_config import RunConfig
@@ -39,6 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _workers(word: str) -> int | str:
+    if word != "auto" and not (word.isdecimal() and len(word) < 5):
+        raise argparse.ArgumentTypeError(f"{brief(word)} is neither auto nor a number of workers")
     return word if word == "auto" else int(word)
 
 
@@ -62,7 +65,7 @@ def _smoke(configs: Sequence[RunConfig], options: argparse.Namespace, output: Pa
     with terminated_like_ctrl_c():  # so that nothing stays behind
         trials = smoke(chosen, output)
     print_trials(trials)
-    print(sentence(trials, len(configs) - len(chosen)))
+    say(sentence(trials, len(configs) - len(chosen)))
     return exit_code(trials)
 
 
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     from runners.results.show import show_leaderboard
     from runners.sweeps.queue import folder_of
     from runners.sweeps.status import print_statuses, statuses, summary
-    from runners.sweeps.sweep import expand, read_sweep, run_sweep, sweep_file
+    from runners.sweeps.sweep import check_workers, expand, read_sweep, run_sweep, sweep_file
     from utils.signals import terminated_like_ctrl_c
 
     path = sweep_file(options.sweep)
@@ -80,10 +83,11 @@ def run(options: argparse.Namespace) -> int:
     if options.smoke or options.every_seed:
         return _smoke(configs, options, Path(options.output or sweep.output))
     workers = sweep.workers if options.workers is None else options.workers
+    check_workers(workers)
     if options.dry_run:
         states = statuses(configs, sweep.retries, options.retry_failed)
         print_statuses(states)
-        print(summary(states, workers), file=sys.stderr)
+        say_error(summary(states, workers))
         return 0
     if sweep.paper is not None:
         _refuse_other_counts(options.sweep, configs)
@@ -98,11 +102,11 @@ def run(options: argparse.Namespace) -> int:
         output = Path(options.output or sweep.output)
         csv, plots = output / "leaderboard.csv", output / "plots"
         files = show_leaderboard(ended, csv, plots)[1]
-        print(f"{csv}\n{len(files)} plots in {plots}")
+        say(csv, f"{len(files)} plots in {plots}")
     for reason in dict.fromkeys(outcome.reason for outcome in failed):
         names = [outcome.config.run_name for outcome in failed if outcome.reason == reason]
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"failed: {names[0]}{others}: {reason}", file=sys.stderr)
+        say_error(f"failed: {names[0]}{others}: {reason}")
     return 1 if failed else 0
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from common.config.run_config import compose
 from runners.commands.arguments import add_settings
+from utils.terminal import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     """Train one run, or print its settings."""
     config = compose(options.settings, options.config)
     if options.print_config:
-        print(yaml.safe_dump(dict(config.resolved), sort_keys=False), end="")
+        say(*yaml.safe_dump(dict(config.resolved), sort_keys=False).rstrip("\n").split("\n"))
         return
     from runners.base import run_config
     from runners.results.show import show_leaderboard
@@ -31,4 +32,4 @@ def run(options: argparse.Namespace) -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process reports; its files may not be complete yet
     show_leaderboard([folder])
-    print(folder.path)
+    say(folder.path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from common.config.run_config import compose
 from runners.commands.arguments import DATASET_HELP, add_settings, dataset_words
+from utils.terminal import print_grid, say
 
 if TYPE_CHECKING:
     from dataset.preparation.checks import Finding
@@ -25,26 +26,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings as a table, and those that differ once more below it: exit code 1."""
-    from rich.console import Console
-    from rich.table import Table
-
     findings = verify(options.dataset, options.root, options.settings, options.quick)
-    table = Table(title=options.dataset, title_justify="left")
-    for column in ("", "check", "found", "expected"):
-        table.add_column(column, overflow="fold")
-    marks = {True: "ok", False: "[bold red]differs[/]", None: ""}
-    for finding in findings:
-        table.add_row(marks[finding.ok], finding.check, finding.value, finding.expected)
-    console = Console()
-    console.print(table)
+    marks = {True: "ok", False: ("differs", "bold red"), None: ""}
+    rows = [(marks[f.ok], f.check, f.value, f.expected) for f in findings]
+    print_grid(("", "check", "found", "expected"), rows, title=options.dataset)
     wrong = [finding for finding in findings if finding.ok is False]
     for finding in wrong:
-        console.print(
-            f"differs: {finding.check}: {finding.value}, expected {finding.expected}",
-            markup=False, soft_wrap=True, highlight=False,
-        )  # fmt: skip
+        say(f"differs: {finding.check}: {finding.value}, expected {finding.expected}")
     if not wrong:
-        console.print("All is as stated.")
+        say("All is as stated.")
     return 1 if wrong else 0
 
 

@@ -20,6 +20,7 @@ from runners.evaluation.selection import chosen_on
 from runners.results.significance import Ranking, Sample, against_best, half_width, ranking
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.shown import csv_cell
 from utils.yaml_file import read_yaml
 
 ZERO_SHOT = {
@@ -325,4 +326,4 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 def _csv_value(value: Any) -> Any:
     if isinstance(value, Mapping):
         value = tuple(f"{name}={number}" for name, number in value.items())
-    return ";".join(value) if isinstance(value, tuple) else value
+    return csv_cell(";".join(value) if isinstance(value, tuple) else value)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runners.results.renderers import console, print_table
+from runners.results.renderers import print_table
 from runners.results.tables import Table, cells
 from utils.errors import UserError
 from utils.plots import Panel, panel_plot
+from utils.terminal import say
 
 _BY_RANK = {
     "precision_at": "precision@{}", "recall_at": "recall@{}", "ndcg": "NDCG@{}",
@@ -18,9 +19,6 @@ _BY_RANK = {
 
 def print_metrics(result: dict[str, Any]) -> None:
     """Print mAP with its band over tie orders, precision and recall at N, for every direction."""
-    from rich.console import Console
-
-    output = Console()
     for direction, report in result["directions"].items():
         rows = []
         for cut, value in report["map"].items():
@@ -37,14 +35,13 @@ def print_metrics(result: dict[str, Any]) -> None:
         radius = f"{report['precision_radius2']:.4f}"
         rows.append(cells("precision within radius 2", radius, "", ""))
         title = f"{direction}: {report['queries']} queries, {report['database']} rows"
-        print_table(output, Table(title, ("metric", "expected", "worst", "best"), tuple(rows)))
-        output.print(
+        print_table(Table(title, ("metric", "expected", "worst", "best"), tuple(rows)), None)
+        say(
             f"ties: mean over all orders; queries without a relevant row: "
             f"{report['queries_without_relevant']}"
         )
-        for note in _notes(report):
-            output.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    output.print(f"measured in {result['timing']['time_s']:.3f} s")
+        say(*(f"note: {note}" for note in _notes(report)))
+    say(f"measured in {result['timing']['time_s']:.3f} s")
 
 
 def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
@@ -62,14 +59,12 @@ def print_cuts(directions: dict[str, dict[str, Any]]) -> None:
         bands = [band.format(**report["map"][cut]) if cut in report["map"] else "–" for cut in cuts]
         rows.append(cells(direction, *bands))
     title = "mAP by cut: expected over tie orders (worst to best)"
-    output = console()
-    print_table(output, Table(title, ("direction", *(f"mAP@{cut}" for cut in cuts)), tuple(rows)))
+    print_table(Table(title, ("direction", *(f"mAP@{cut}" for cut in cuts)), tuple(rows)))
     for direction, report in directions.items():
         own = "".join(f"; {name} of {epoch}" for name, epoch in report.get("epochs", {}).items())
         epoch = f"of epoch {report.get('epoch')}{own}"
         for note in [*([epoch] if own or own_epochs else []), *_notes(report)]:
-            text = f"{direction}: {note}"
-            output.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
+            say(f"{direction}: {note}", style="dim")
 
 
 def _notes(report: dict[str, Any]) -> list[str]:

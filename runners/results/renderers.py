@@ -5,52 +5,44 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from runners.results.leaderboard import Row, grouped
 from runners.results.significance import Ranking
 from runners.results.tables import TERMINAL, Cell, Table, leaderboard, zero_shot
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from utils.shown import shown
+from utils.terminal import print_grid, say
 
 # ---- the terminal
 
-
-def console() -> Console:
-    """Return a console as wide as the terminal, 120 columns where there is none."""
-    from rich.console import Console
-
-    return Console(width=None if Console().is_terminal else 120)
-
+WIDTH = 120
+"""Columns of a table where there is no terminal."""
 
 _WORDS = ("method", "metric", "direction")
 
 
 def print_tables(rows: Sequence[Row]) -> None:
     """Print one table per dataset and direction, the best of each column bold."""
-    output = console()
     for task in grouped(rows, "dataset", "direction").values():
         for table in (leaderboard(task, TERMINAL), *zero_shot(task, TERMINAL)):
-            print_table(output, table)
-        output.print()
+            print_table(table)
+        say("")
 
 
-def print_table(output: Console, table: Table) -> None:
+def print_table(table: Table, width: int | None = WIDTH) -> None:
     """Print a table and its notes; columns of words are left-aligned, others right-aligned."""
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    printed = RichTable(title=table.title)
-    for heading in table.head:
-        printed.add_column(heading, justify="left" if heading in _WORDS else "right")
-    for row, following in zip(table.rows, (*table.rows[1:], None), strict=True):
-        ends = table.grouped and (following is None or following[0] != row[0])
-        texts = (_marked(cell, escape(cell.text), "[bold]{}[/bold]") for cell in row)
-        printed.add_row(*texts, end_section=ends)
-    output.print(printed)
-    for note in table.notes:
-        output.print(note, style="dim")
+    following = (*table.rows[1:], None)
+    ends = [
+        number
+        for number, (row, after) in enumerate(zip(table.rows, following, strict=True))
+        if table.grouped and (after is None or after[0] != row[0])
+    ]
+    rows = [
+        [(_marked(cell, cell.text, "{}"), "bold" if cell.best else "") for cell in row]
+        for row in table.rows
+    ]
+    right = [number for number, heading in enumerate(table.head) if heading not in _WORDS]
+    print_grid(table.head, rows, title=table.title, right=right, ends=ends, width=width)
+    say(*table.notes, style="dim")
 
 
 def _marked(cell: Cell, text: str, bold: str, alike: str = "≈") -> str:
@@ -60,15 +52,14 @@ def _marked(cell: Cell, text: str, bold: str, alike: str = "≈") -> str:
 
 def print_ranks(ranks: Ranking) -> None:
     """Print average ranks over datasets, and which are not distinguishable."""
-    output = console()
     listed = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
     friedman = "" if ranks.p is None else f"; Friedman p {ranks.p:.3g}"
-    output.print(f"average rank over {ranks.datasets} datasets: {listed}", highlight=False)
-    output.print(
-        f"critical difference {ranks.difference:.2f} (Nemenyi, 5 %){friedman}", style="dim"
+    say(f"average rank over {ranks.datasets} datasets: {listed}")
+    say(
+        f"critical difference {ranks.difference:.2f} (Nemenyi, 5 %){friedman}",
+        *(f"≈ {', '.join(group)}" for group in ranks.groups),
+        style="dim",
     )
-    for group in ranks.groups:
-        output.print(f"≈ {', '.join(group)}", style="dim", highlight=False)
 
 
 # ---- Markdown
@@ -89,7 +80,7 @@ def as_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(text: str) -> str:
-    text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(text, quote=False))
+    text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(shown(text), quote=False))
     return " ".join(text.split())
 
 
@@ -122,4 +113,4 @@ def as_latex(tables: Sequence[Table]) -> str:
 
 
 def _latex(text: str) -> str:
-    return " ".join("".join(_LATEX.get(sign, sign) for sign in text).split())
+    return " ".join("".join(_LATEX.get(sign, sign) for sign in shown(text)).split())

@@ -18,6 +18,7 @@ from runners.results.leaderboard import (
 )
 from runners.results.renderers import print_ranks, print_tables
 from utils.plots import line_plot, rank_plot
+from utils.shown import file_word
 
 
 def show_leaderboard(
@@ -58,7 +59,7 @@ def plot_curves(results: Sequence[Result], folder: Path) -> list[Path]:
         for name, result in sorted(first_seeds.items(), key=lambda item: -item[1].map_all):
             curve = result.report["pr_rank"]
             curves[f"{name} ({result.map_all:.3f})"] = (curve["recall"], curve["precision"])
-        path = folder / f"pr-{dataset}-{direction}-{bits}bit.png"
+        path = folder / f"pr-{file_word(dataset)}-{file_word(direction)}-{bits}bit.png"
         line_plot(curves, path, "recall", "precision", f"{dataset}, {direction}, {bits} bits")
         written.append(path)
     return written

@@ -27,6 +27,7 @@ from runners.search.collection import (
 from runners.search.encoder import Encoder
 from utils.errors import UserError
 from utils.files import digest, write_text
+from utils.terminal import print_grid, say
 
 log = logging.getLogger("hashing")
 
@@ -151,23 +152,16 @@ def _database(encoder: Encoder) -> Collection:
 
 def print_result(result: SearchResult) -> None:
     """Print the nearest rows with their distances, and the duration of the search."""
-    from rich.console import Console
-    from rich.table import Table
-
     collection, hits = result.collection, result.hits
-    table = Table()
-    table.add_column("rank", justify="right")
-    table.add_column("distance", justify="right")
-    table.add_column("picture" if collection.modality == "image" else "text", overflow="fold")
-    for rank, (row, distance) in enumerate(zip(hits.rows, hits.distances, strict=True), 1):
-        text = collection.ids[row].replace("[", r"\[")
-        table.add_row(str(rank), str(distance), text)
-    console = Console()
-    console.print(table)
-    console.print(
+    rows = [
+        (str(rank), str(distance), collection.ids[row])
+        for rank, (row, distance) in enumerate(zip(hits.rows, hits.distances, strict=True), 1)
+    ]
+    kind = "picture" if collection.modality == "image" else "text"
+    print_grid(("rank", "distance", kind), rows, right=(0, 1))
+    say(
         f"{len(collection):,} codes of {collection.bits} bits searched in "
-        f"{hits.seconds * 1000:.1f} ms",
-        highlight=False,
+        f"{hits.seconds * 1000:.1f} ms"
     )
 
 

@@ -32,10 +32,14 @@ from common.config.run_config import RunConfig, compose_layers
 from common.storage.leases import Lease, Leases, is_alive, this_process
 from common.storage.run_folder import RunFolder
 from utils.errors import UserError
+from utils.faults import described, mendable
 from utils.files import saying_why, write_json, write_text
 
 log = logging.getLogger("hashing")
 DIED = "a worker process died (killed, or out of memory)"
+
+
+MOST = 10**9  # retries, or seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +59,10 @@ class Rules:
 
     def __post_init__(self) -> None:
         for name, minimum in (("retries", 0), ("lease_s", 0.1), ("hang_after_s", 0)):
-            if getattr(self, name) < minimum:
+            if not minimum <= getattr(self, name) <= MOST:
                 raise UserError(
-                    f"{name}={getattr(self, name)} is not accepted; at least {minimum} is needed."
+                    f"{name}={getattr(self, name)} is not accepted; {minimum} to {MOST:,} is "
+                    "needed."
                 )
 
 
@@ -235,7 +240,7 @@ def _execute(queue: Queue, name: str, config: RunConfig | None, lease: Lease) ->
 def _record_failure(queue: Queue, folder: RunFolder, error: Exception, lease: Lease) -> bool:
     name = folder.path.name
     is_user_error = isinstance(error, UserError)
-    reason = str(error) if is_user_error else f"{type(error).__name__}: {error}"
+    reason = str(error if is_user_error else mendable(error) or described(error))
     lease.beat()
     if lease.lost:
         log.warning("%s: another worker goes on with it", name)

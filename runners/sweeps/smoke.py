@@ -20,7 +20,6 @@ import os
 import shutil
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ from runners.base import run_config
 from runners.standard import NonFiniteLossError
 from runners.sweeps.queue import disk_is_full
 from utils.errors import MissingWeightsError, UserError
+from utils.faults import described, mendable
 from utils.files import saying_why, write_json
 from utils.logs import console_shows
 
@@ -316,8 +316,9 @@ def _try(config: RunConfig, output: Path, parts: Parts) -> Trial:
                 f"The disk of '{output.parent.parent}' is full; free some space, or give another "
                 "folder with --output, and try again (what the smoke wrote is removed)."
             ) from error
-        by_user = isinstance(error, UserError) and not isinstance(error, NonFiniteLossError)
-        reason = str(error) if isinstance(error, UserError) else _described(error)
+        to_mend = error if isinstance(error, UserError) else mendable(error)
+        by_user = to_mend is not None and not isinstance(error, NonFiniteLossError)
+        reason = str(to_mend or described(error))
     finally:
         shutil.rmtree(output, ignore_errors=True)
     return Trial(
@@ -335,14 +336,6 @@ def _carried_out(config: RunConfig) -> float:
             checkpoint.verify(folder.checkpoints / name)
     read_codes(folder.codes_file)
     return float(folder.metrics()["memory"]["peak_mb"])
-
-
-def _described(error: Exception) -> str:
-    """Return type, message and place of an error that the user cannot mend."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message} ({Path(ours[-1].filename).name}:{ours[-1].lineno})"
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from common.config import schema
 from common.config.run_config import NOT_IDENTITY, RunConfig
-from runners.results.renderers import console, print_table
+from runners.results.renderers import print_table
 from runners.results.tables import Cell, Table
 from runners.sweeps.smoke import Trial
 from runners.sweeps.status import duration
+from utils.terminal import say
 
 CANNOT = (
     "A smoke cannot tell accuracy, nor whether a whole batch fits into memory, nor what the rows "
@@ -21,7 +22,7 @@ CANNOT = (
 def print_trials(trials: Sequence[Trial]) -> None:
     """Print the table, and a line for each reason of a failure."""
     table = smoke_table(trials)
-    print_table(console(), table)
+    print_table(table)
     of_reason: dict[str, list[str]] = {}
     for trial in trials:
         if trial.reason:
@@ -29,7 +30,7 @@ def print_trials(trials: Sequence[Trial]) -> None:
             of_reason.setdefault(trial.reason, []).append(name)
     for reason, names in of_reason.items():
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"failed: {names[0]}{others}: {reason}")
+        say(f"failed: {names[0]}{others}: {reason}")
 
 
 def smoke_table(trials: Sequence[Trial]) -> Table:

@@ -12,6 +12,7 @@ from typing import Any
 from common.config.run_config import RunConfig
 from common.storage.leases import Leases
 from runners.sweeps.queue import folder_of, is_final_failure
+from utils.terminal import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,4 +141,4 @@ def print_statuses(states: Sequence[RunStatus]) -> None:
     """Print a line for each run."""
     for state in states:
         reason = f"  ({state.reason})" if state.reason else ""
-        print(f"{state.state:12} {state.config.run_name}{reason}")
+        say(f"{state.state:12} {state.config.run_name}{reason}")

@@ -49,9 +49,11 @@ from runners.sweeps.queue import Outcome, Queue, Rules, folder_of, run_queue
 from runners.sweeps.status import group_by_data, statuses
 from utils.errors import UserError, unknown_name
 from utils.progress import progress_bar
+from utils.shown import brief
 
 log = logging.getLogger("hashing")
 DEFAULT_RULES = Rules()
+MOST_WORKERS = 9999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +120,27 @@ def read_sweep(path: Path) -> SweepFile:
     """
     layer = read_layer(path)
     sweep = schema.build(SweepFile, layer.values, "", lambda _: str(path))
+    _ = sweep.rules  # refused now, not when the first run is taken
     for grid in grids(sweep) or [{}]:
         if not grid:
             raise UserError(f"{path}: grid is empty; give lists of values, e.g. bits: [16, 32].")
         for key, values in grid.items():
             if not isinstance(values, list) or not values:
-                raise UserError(
-                    f"{path}: grid.{key}={values!r} is not accepted; a list of values is needed."
-                )
+                given = f"grid.{key}={brief(values)}"
+                raise UserError(f"{path}: {given} is not accepted; a list of values is needed.")
     return sweep
+
+
+def check_workers(workers: int | str) -> None:
+    """Refuse a number of workers that is none.
+
+    Raises:
+        UserError: less than 1 or more than ``MOST_WORKERS``.
+    """
+    if not isinstance(workers, str) and not 1 <= workers <= MOST_WORKERS:
+        raise UserError(
+            f"workers={workers} is not accepted; 1 to {MOST_WORKERS} are needed, or auto."
+        )
 
 
 def grids(sweep: SweepFile) -> list[dict[str, Any]]:
@@ -191,8 +205,7 @@ def run_sweep(
         UserError: invalid options, a missing library, a full disk.
         KeyboardInterrupt: after Ctrl-C, when the workers have ended.
     """
-    if workers != "auto" and workers < 1:
-        raise UserError(f"workers={workers} is not accepted; at least 1 is needed, or auto.")
+    check_workers(workers)
     states = statuses(configs, rules.retries, again)
     outcomes = {
         s.config.run_name: Outcome(s.config, "skipped" if s.state == "done" else "failed", s.reason)

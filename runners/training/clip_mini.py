@@ -32,6 +32,7 @@ from common.registry import DATASETS
 from models.backbones.open_clip import clip_tokenize
 from models.backbones.weights import PROJECT_ROOT
 from utils.files import atomic_path
+from utils.terminal import say
 
 TRAIN_SEED, HELD_OUT_SEED = 1000, 1001
 HELD_OUT = 1000
@@ -170,7 +171,7 @@ def train(pairs: Pairs, steps: int, batch_size: int, peak: float, seed: int = 0)
         running = loss.item() if step == 0 else 0.95 * running + 0.05 * loss.item()
         if (step + 1) % 100 == 0 or step + 1 == steps:
             time_s = time.monotonic() - started
-            print(f"step {step + 1}/{steps}  loss {running:.3f}  {time_s:.0f} s", flush=True)
+            say(f"step {step + 1}/{steps}  loss {running:.3f}  {time_s:.0f} s")
     return model.eval()
 
 
@@ -216,12 +217,12 @@ def main() -> None:
         started = time.monotonic()
         train(pairs, 20, options.batch_size, options.lr)
         steps = max(20, int(options.minutes * 60 * 20 / (time.monotonic() - started)))
-    print(f"{len(pairs.captions)} pairs, {steps} steps of {options.batch_size}", flush=True)
+    say(f"{len(pairs.captions)} pairs, {steps} steps of {options.batch_size}")
     model = train(pairs, steps, options.batch_size, options.lr)
     save(model, options.out)
     figures = recall(model, scenes(HELD_OUT_SEED, HELD_OUT))
-    print("  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-    print(options.out)
+    say("  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    say(options.out)
 
 
 if __name__ == "__main__":
