@@ -1,8 +1,8 @@
 """Fences: a folder that only its owner may write into, whoever else still believes to own it.
 
-Who owns a folder for a while registers a guard for it (:func:`fence`). What writes there, or removes
-something, does the step that cannot be undone (a rename, a line added) in :func:`fenced`, which
-enters the guard: it keeps others from taking over, or raises because another has.
+Who owns a folder for a while registers a guard for it (:func:`fence`). What writes or removes
+something there does the step that cannot be undone (a rename, a line added) in :func:`fenced`,
+which enters the guard: it keeps others from taking over, or raises because another has.
 """
 
 from __future__ import annotations
