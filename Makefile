@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint format docs bench clip-mini clean
+.PHONY: quickstart test lint format docs bench soak clip-mini clean
 
 quickstart: $(VENV)/.ready
 	$(RUN) main.py sweep quickstart
@@ -36,6 +36,11 @@ bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_centers.py
 	$(RUN) tests/bench/bench_training_step.py
 	$(RUN) tests/bench/bench_sweep_overhead.py
+
+# minutes: leases under more schedules, and a sweep under kills, stops and jumping clocks
+soak: $(VENV)/.ready-dev
+	LEASE_MODEL_FACTOR=50 $(RUN) -m pytest -q tests/common/storage/test_lease_model.py
+	$(RUN) tests/soak/soak_sweep.py
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready

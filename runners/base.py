@@ -30,6 +30,7 @@ from runners.experiment import Experiment
 from runners.inputs.loading import choose_device
 from runners.training.costs import Clock, PeakMemory
 from utils.errors import UserError
+from utils.fence import fenced
 from utils.files import write_json
 from utils.heartbeat import watchdog
 from utils.logs import logging_to
@@ -100,9 +101,12 @@ class Runner(ABC):
         try:
             with logging_to(self.folder.path / "log.txt"), watchdog(lease.check_often):
                 self._run_with_status(lease)
+        except LeaseLostError:
+            raise  # the folder is another worker's now
         except UserError:
             if fresh and not hasattr(self, "experiment"):  # refused before anything was done
-                shutil.rmtree(self.folder.path, ignore_errors=True)
+                with fenced(self.folder.path):
+                    shutil.rmtree(self.folder.path, ignore_errors=True)
             raise
 
     def _run_with_status(self, lease: Lease) -> None:

@@ -49,6 +49,7 @@ from runners.training.micro_batches import is_out_of_memory, step_in_parts
 from runners.training.module import TrainingModule
 from runners.training.optimization import Optimization
 from utils.errors import UserError
+from utils.fence import fenced
 from utils.heartbeat import heartbeat
 from utils.progress import progress_bar
 
@@ -139,7 +140,8 @@ class StandardRunner(Runner):
         self._train_epochs()
         selection = self._selected()
         if self.is_main:
-            shutil.rmtree(self._saved("previous"), ignore_errors=True)
+            with fenced(self._saved("previous")):
+                shutil.rmtree(self._saved("previous"), ignore_errors=True)
             self.folder.drop_epoch_codes(set(selection.epochs.values()) - {selection.epoch})
         return selection
 
@@ -332,7 +334,8 @@ class StandardRunner(Runner):
             except UserError as error:
                 log.warning("%s Training goes on from before it.", error)
                 if self.is_main:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    with fenced(folder):
+                        shutil.rmtree(folder, ignore_errors=True)
                 continue
             self._load(folder, saved)
             return

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.fence import fenced
 
 
 @contextlib.contextmanager
@@ -60,9 +61,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = holder / path.name
         try:
             yield temporary
-            if temporary.is_dir() and path.is_dir():
-                os.rename(path, holder / "previous")
-            os.replace(temporary, path)
+            with fenced(path):
+                if temporary.is_dir() and path.is_dir():
+                    os.rename(path, holder / "previous")
+                os.replace(temporary, path)
         finally:
             shutil.rmtree(holder, ignore_errors=True)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from utils.errors import UserError
+from utils.fence import fenced
 from utils.files import atomic_path
 
 CHECKSUMS = "crc32"  # key of state.json: file name → checksum
@@ -58,8 +59,9 @@ def keep_previous(folder: Path) -> None:
     """
     previous = folder.with_name("previous")
     if folder.is_dir():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(folder, previous)
+        with fenced(folder):
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(folder, previous)
 
 
 def verify(folder: Path) -> None:

@@ -1,39 +1,55 @@
 """Leases: one worker at a time on a target, whatever becomes of the worker, on any number of hosts.
 
-A lease on ``folder/name`` is the file ``folder/.claim/name.<n>`` with the highest number n. Making
-a file of a name that must not exist yet is atomic on local and network file systems, so exactly one
-process ever gets number n + 1, and it may try only when number n is *stale*:
+The leases on ``folder/name`` are the files ``folder/.claim/name/<n>``; the one with the highest
+number counts. Making a file of a name that must not exist yet is atomic on local and network file
+systems, so exactly one process ever gets number n + 1, and it may try only when number n
 
-- its owner lived on this host (same boot, same process namespace) and is gone, or
-- its content has not changed for ``lease_s`` seconds of the *observer's* own clock. The owner
-  writes a new count into it six times in that term. No two clocks are ever compared.
+- was given up (its owner wrote ``free`` into it), or
+- is of an owner that lived on this host (same boot, same namespaces) and is gone, or
+- has not changed for ``lease_s`` seconds of the *observer's* own clock. The owner writes a new
+  count into it six times in that term. No two clocks are ever compared.
 
-The owner writes through the file that it opened, so it can never write into a successor's lease. An
-owner that was stopped for half a term (a suspended laptop, SIGSTOP) takes number n + 1 before it
-goes on, or learns that another process has: :class:`LeaseLostError`. Two processes could hold one
-lease only if a file system hid the owner's writes for a whole term; with NFS keep ``lease_s`` above
-its attribute cache (60 s).
+No number is used twice: the highest one is never removed, not even when it is given up, and it
+alone decides. An owner writes only through the file that it made, and is the owner as long as that
+file, found again by its name, has its token and no higher number is there. Clocks decide when
+another may try, never who owns: a worker that was stopped (a suspended laptop, SIGSTOP), or whose
+clock jumped, finds a higher number (:class:`LeaseLostError`), or takes the next one and goes on.
+
+What an owner writes into its target goes through :meth:`Lease.writing` (by
+:func:`utils.fence.fenced`): its file is locked (flock) while a write is looked at and done, and who
+wants to take over from a silent owner needs that lock to make number n + 1. So a write is whole
+before a successor begins, or refused. Where a file system has no locks, or its server forgets
+those of a suspended client (NFS), a worker stopped within the milliseconds between look and rename
+is not refused. With NFS keep ``lease_s`` above its attribute cache (60 s).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import functools
 import json
+import math
 import os
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError
+from utils.fence import fence
+
 LEASE_S = 90.0
 BEATS = 6  # per term
+_HIDDEN = "hidden"
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(UserError):
     """The lease was stale for a whole term, and another worker has taken it over."""
 
 
@@ -52,34 +68,45 @@ class Holder:
     record: dict[str, Any]
 
     @property
+    def is_free(self) -> bool:
+        """Whether the owner has given it up."""
+        return self.record.get("state") == "free"
+
+    @property
     def is_here(self) -> bool:
         """Whether the owner lives, or lived, on this host."""
-        return self.record.get("place") == _host_identity()
+        return self.record.get("place") == _place()
 
     @property
     def is_gone(self) -> bool:
         """Whether the owner is known to have ended."""
-        return self.is_here and _started(self.record.get("pid", 0)) != self.record.get("born")
+        return not is_alive(self.record)
 
     def __str__(self) -> str:
         return f"process {self.record.get('pid', '?')} on {self.record.get('host', 'a host')}"
 
 
 class Lease:
-    """A lease that this process holds; as a context manager it beats until the block is left."""
+    """A lease that this process holds; as a context manager it beats until the block is left.
 
-    def __init__(self, target: Path, number: int, record: dict[str, Any], stream: int) -> None:
-        """Take a lease file that :class:`Leases` has just made."""
+    Within the block, what :func:`utils.fence.fenced` guards below the target is written only while
+    the lease is ours. A process that is forked meanwhile has no part in it.
+    """
+
+    def __init__(
+        self, target: Path, number: int, record: dict[str, Any], stream: int, since: float
+    ) -> None:
+        """Take a lease file that :class:`Leases` has made; ``since``: our clock before that."""
         self.target = target
         self.number = number
         self.record = record
         self.lost = False
         self._stream = stream
-        self._last = _clock()
+        self._last = since
         self._beats = 0
-        self._lock = threading.Lock()
-        self._end = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._lock = threading.RLock()
+        self._depth = 0  # of writing
+        self._exits = contextlib.ExitStack()
 
     @property
     def losses(self) -> int:
@@ -87,8 +114,12 @@ class Lease:
         return int(self.record["losses"])
 
     def __enter__(self) -> Lease:
-        self._thread = threading.Thread(target=self._keep_beating, daemon=True, name="lease")
-        self._thread.start()
+        end = threading.Event()
+        thread = threading.Thread(target=self._keep_beating, args=(end,), daemon=True, name="lease")
+        thread.start()
+        self._exits.callback(thread.join)
+        self._exits.callback(end.set)
+        self._exits.enter_context(fence(self.target, self.writing))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,8 +132,14 @@ class Lease:
             LeaseLostError: it is not.
         """
         self.beat()
+        self._refuse_if_lost()
+
+    def _refuse_if_lost(self) -> None:
         if self.lost:
-            raise LeaseLostError(f"'{self.target}' has been taken over by another worker")
+            raise LeaseLostError(
+                f"'{self.target}' has been taken over by another worker, which goes on with it; "
+                "this one was without a sign of life for too long."
+            )
 
     def check_often(self) -> None:
         """Check where that costs a look at the clock only, unless we were stopped for long.
@@ -110,59 +147,109 @@ class Lease:
         Raises:
             LeaseLostError: the lease is another's.
         """
-        if self.lost or _clock() - self._last > self.record["lease_s"] / 2:
+        if self.lost or self._was_silent():
             self.check()
 
     def beat(self) -> None:
-        """Write a new count; after a long silence, first check that no other process took over."""
-        with self._lock:
-            if self.lost:
+        """Look whether another took over, and write a new count; after a silence, a new number."""
+        if self._is_forked():
+            return
+        with self._lock, contextlib.suppress(OSError):  # one that fails lengthens the silence
+            if self.lost or self._depth:
                 return
-            now = _clock()
-            if now - self._last > self.record["lease_s"] / 2:
+            if self._was_silent():
                 self._renew()
                 return
-            self._beats += 1
-            with contextlib.suppress(OSError):  # a beat that fails lengthens the silence
+            now = _clock()
+            self.lost = not self._is_ours()
+            if not self.lost:
+                self._beats += 1
                 os.pwrite(self._stream, _content(self.record, self._beats), 0)
                 os.fsync(self._stream)
                 self._last = now
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write into the target in this block: no other worker can take over before its end.
+
+        Keep it short; it may be nested.
+
+        Raises:
+            LeaseLostError: another worker has taken over; nothing may be written.
+        """
+        if self._is_forked():
+            yield
+            return
+        with self._lock:
+            if not self._depth:
+                self._begin_writing()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    _unlock(self._stream)
+
+    def _begin_writing(self) -> None:
+        self.check_often()
+        while not _locks(self._stream, fcntl.LOCK_EX):  # another is about to take over: be faster
+            self._renew()
+            if self.lost:
+                break
+        try:
+            self.lost = self.lost or not self._is_ours()
+            self._refuse_if_lost()
+        except BaseException:
+            _unlock(self._stream)
+            raise
+
+    def _is_ours(self) -> bool:
+        numbers = _numbers(self.target)
+        return max(numbers, default=0) == self.number and self._made(self.number)
+
+    def _made(self, number: int) -> bool:
+        """Return whether the file of a number is there and is ours."""
+        latest = _read(self.target, number)
+        return latest is not None and latest.record.get("owner") == self.record["owner"]
+
     def _renew(self) -> None:
-        stream = _create(self.target, self.number + 1, self.record)
+        """Take the next number, unless another has one: what was seen of this one is then past."""
+        now, number = _clock(), self.number + 1
+        stream = _create(self.target, number, self.record)
         if stream is None:
             self.lost = True
             return
-        old, new = (_file(self.target, number) for number in (self.number, self.number + 1))
-        if not old.exists():  # another took over, and has given its lease up by now
-            os.close(stream)
-            new.unlink(missing_ok=True)
+        highest = max(_numbers(self.target), default=0)
+        if highest != number or not self._made(self.number):
             self.lost = True
+            _give_up(stream, self.record)
             return
-        old.unlink(missing_ok=True)
         os.close(self._stream)
-        self._stream, self._last = stream, _clock()
-        self.number += 1
+        self._stream, self._last, self.number = stream, now, number
+        _remove_below(self.target, number)
 
-    def _keep_beating(self) -> None:
-        while not self._end.wait(self.record["lease_s"] / BEATS):
+    def _was_silent(self) -> bool:
+        """Return whether others may think so; a clock that was set back tells nothing."""
+        passed = 0.0 if self._is_forked() else _clock() - self._last
+        return not 0 <= passed <= self.record["lease_s"] / 2
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self.record["pid"]
+
+    def _keep_beating(self, end: threading.Event) -> None:
+        while not end.wait(self.record["lease_s"] / BEATS):
             self.beat()
 
     def release(self) -> None:
-        """Give the lease up; it vanishes, unless it is another's by now."""
-        self._end.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        self.beat()
+        """Give the lease up; its file stays, so that its number is never given again."""
+        if self._is_forked():
+            return
+        self._exits.close()
         with self._lock:
-            if not self.lost:
-                _file(self.target, self.number).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # other targets may have leases there
-                    self.target.parent.joinpath(".claim").rmdir()
-            self.lost = True
-            with contextlib.suppress(OSError):
-                os.close(self._stream)
+            if self._stream >= 0:
+                _give_up(self._stream, self.record)
+            self._stream, self.lost = -1, True
 
 
 class Leases:
@@ -181,140 +268,226 @@ class Leases:
             target: the path to lease; need not exist.
             mark: the progress of the work on it, in any words; see :attr:`Lease.losses`.
         """
-        held = self.holder(target)
-        if held is not None and not self._is_stale(target, held):
-            return None
+        now = _observers_clock()  # before we look: we may be stopped meanwhile
+        latest = _latest(target)
+        if latest is None or latest.is_free:
+            return self._make(target, latest, mark, 0)
         losses = 0
-        if held is not None and held.record.get("mark", "") == mark:
-            losses = int(held.record.get("losses", 0)) + 1
+        if latest.record.get("mark", "") == mark:
+            before = latest.record.get("losses", 0)
+            losses = 1 + (before if isinstance(before, int) else 0)
+        if latest.is_gone:
+            return self._make(target, latest, mark, losses)
+        if not self._is_silent(target, latest, now):
+            return None
+        with _kept_from_writing(target, latest.number) as is_kept:
+            return self._make(target, latest, mark, losses) if is_kept else None
+
+    def _make(self, target: Path, latest: Holder | None, mark: str, losses: int) -> Lease | None:
         record = {
-            "owner": uuid.uuid4().hex, "host": socket.gethostname(), "place": _host_identity(),
-            "pid": os.getpid(), "born": _started(os.getpid()), "lease_s": self.lease_s,
-            "losses": losses, "mark": mark,
+            "owner": uuid.uuid4().hex, "host": socket.gethostname(), **this_process(),
+            "lease_s": self.lease_s, "losses": losses, "mark": mark,
         }  # fmt: skip
-        number = held.number + 1 if held is not None else 1
+        now, number = _clock(), latest.number + 1 if latest is not None else 1
         stream = _create(target, number, record)
         if stream is None:
             return None
         self._seen.pop(target, None)
-        older = [n for n in _numbers(target) if n != number]
-        if older and max(older) > number:  # our listing was an old one
-            _file(target, number).unlink(missing_ok=True)
-            os.close(stream)
+        if max(_numbers(target), default=0) != number:  # our listing was an old one
+            _give_up(stream, record)
             return None
-        for superseded in older:
-            _file(target, superseded).unlink(missing_ok=True)
-        return Lease(target, number, record, stream)
+        _remove_below(target, number)
+        return Lease(target, number, record, stream, now)
 
     def holder(self, target: Path) -> Holder | None:
         """Return who has the lease on ``target``, stale or not."""
-        for _ in range(3):  # it may be released while we look
-            numbers = _numbers(target)
-            if not numbers:
-                return None
-            try:
-                raw = _file(target, max(numbers)).read_bytes()
-            except OSError:
-                continue
-            return Holder(max(numbers), raw, _parse(raw))
-        return None
+        latest = _latest(target)
+        return None if latest is None or latest.is_free else latest
 
     def beats(self, target: Path) -> bool:
         """Return whether the owner of ``target`` was seen to beat since we began to watch it."""
         return target in self._beating
 
-    def _is_stale(self, target: Path, held: Holder) -> bool:
-        if held.is_gone:
-            return True
+    def _is_silent(self, target: Path, latest: Holder, now: float) -> bool:
+        """Return whether nothing changed for a term until ``now``, when it had yet to be read."""
         number, raw, since = self._seen.get(target, (0, b"", 0.0))
-        if (number, raw) != (held.number, held.raw):
-            if number:
+        if (number, raw) != (latest.number, latest.raw) or now < since:
+            if number and now >= since:
                 self._beating.add(target)
-            self._seen[target] = (held.number, held.raw, time.monotonic())
+            self._seen[target] = (latest.number, latest.raw, _observers_clock())
             return False
-        return time.monotonic() - since > float(held.record.get("lease_s", self.lease_s))
-
-
-def is_alive(record: dict[str, Any]) -> bool:
-    """Return whether the process that :func:`this_process` described may still be running."""
-    return record.get("place") != _host_identity() or _started(record.get("pid", 0)) == record.get(
-        "born"
-    )
+        return now - since > _term(latest.record, self.lease_s)
 
 
 def this_process() -> dict[str, Any]:
     """Return what :func:`is_alive` needs to recognise this process."""
-    return {"place": _host_identity(), "pid": os.getpid(), "born": _started(os.getpid())}
+    return {"place": _place(), "pid": os.getpid(), "born": _started(os.getpid())}
+
+
+def is_alive(record: dict[str, Any]) -> bool:
+    """Return whether the process that :func:`this_process` described may still be running."""
+    if record.get("place") != _place():
+        return True
+    return _started(record.get("pid")) in (record.get("born"), _HIDDEN)
 
 
 def _file(target: Path, number: int) -> Path:
-    return target.parent / ".claim" / f"{target.name}.{number}"
+    return target.parent / ".claim" / target.name / str(number)
 
 
 def _numbers(target: Path) -> list[int]:
     """Return the numbers of the lease files on ``target``."""
     try:
-        names = os.listdir(target.parent / ".claim")
-    except OSError:
+        names = os.listdir(_file(target, 0).parent)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    split = (name.rpartition(".") for name in names)
-    return [int(n) for name, _, n in split if name == target.name and n.isdigit()]
+    return [int(name) for name in names if name.isdecimal()]
+
+
+def _read(target: Path, number: int) -> Holder | None:
+    try:
+        raw = _file(target, number).read_bytes()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return None
+        raise
+    return Holder(number, raw, _parse(raw))
+
+
+def _latest(target: Path) -> Holder | None:
+    """Return the lease file with the highest number, given up or not."""
+    number = 0
+    for _ in range(3):
+        number = max(_numbers(target), default=0)
+        latest = _read(target, number) if number else None
+        if latest is not None or not number:
+            return latest  # else there is a higher one by now
+    return Holder(number, b"", {})  # a network file system shows an old listing: watch it
 
 
 def _create(target: Path, number: int, record: dict[str, Any]) -> int | None:
     """Make a lease file and return it open, or None where there is one of this number."""
     path = _file(target, number)
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            stream = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-        except FileExistsError:
-            return None
-        except FileNotFoundError:  # the last lease of the folder was just released
-            continue
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        stream = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    except FileExistsError:
+        return None
+    try:
         os.write(stream, _content(record, 0))
         os.fsync(stream)
-        return stream
+    except OSError:
+        os.close(stream)
+        raise
+    return stream
 
 
-def _content(record: dict[str, Any], beats: int) -> bytes:
-    return json.dumps({**record, "beats": f"{beats:012d}"}).encode()  # always of one length
+def _give_up(stream: int, record: dict[str, Any]) -> None:
+    """Write ``free`` into a lease file that we made, and close it."""
+    with contextlib.suppress(OSError):
+        os.pwrite(stream, _content(record, 0, "free"), 0)
+        os.fsync(stream)
+    os.close(stream)
+
+
+def _remove_below(target: Path, number: int) -> None:
+    """Remove the files that ``number``, which is there, has made meaningless."""
+    for lower in sorted(_numbers(target)):
+        if lower < number:
+            with contextlib.suppress(OSError):
+                _file(target, lower).unlink()
+
+
+@contextlib.contextmanager
+def _kept_from_writing(target: Path, number: int) -> Iterator[bool]:
+    """Keep the owner of a lease from writing in the block; False: it is writing, so it lives."""
+    try:
+        stream = os.open(_file(target, number), os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _locks(stream, fcntl.LOCK_SH)
+    finally:
+        os.close(stream)
+
+
+def _locks(stream: int, how: int) -> bool:
+    """Return whether a file could be locked at once; also true where there are no locks."""
+    try:
+        fcntl.flock(stream, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _unlock(stream: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def _content(record: dict[str, Any], beats: int, state: str = "held") -> bytes:
+    """Return the text of a lease, always of one length; half of ``free`` is not ``free``."""
+    return json.dumps({**record, "state": state, "beats": f"{beats:012d}"}).encode()
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
     try:
         record = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
+def _term(record: dict[str, Any], default: float) -> float:
+    term = record.get("lease_s")
+    return term if isinstance(term, int | float) and math.isfinite(term) else default
+
+
 @functools.cache
-def _host_identity() -> str:
-    """Return a name of this host, boot and process namespace: where a process number means one."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
+def _place() -> str:
+    """Return a name of the host, boot and namespaces in which process numbers and starts mean one.
+
+    Where they cannot be read (containers of one host name would look alike) it is a name that no
+    other process has, so that others are watched.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        parts = [socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")]
+    except OSError:
+        return uuid.uuid4().hex
+    with contextlib.suppress(OSError):  # of newer kernels
+        parts.append(os.readlink("/proc/self/ns/time"))
     return " ".join(parts)
 
 
-def _started(pid: int) -> str | None:
-    """Return when a process of this host was started, in its own units; None: no such process."""
+def _started(pid: Any) -> str | None:
+    """Return when a process of this host was started, in its own units; None: no such process.
+
+    Or ``hidden``: there is one, of another user, of which this one is shown no more.
+    """
+    if not isinstance(pid, int) or not 0 < pid < 1 << 31:
+        return None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
     except OSError:
-        if Path("/proc/self").exists() or pid <= 0:
-            return None
         try:
             os.kill(pid, 0)
-        except OSError:
+        except ProcessLookupError:
             return None
-        return "running"
-    return None if fields[0] in "ZX" else fields[19]
+        except PermissionError:
+            return _HIDDEN
+        return _HIDDEN
 
 
 def _clock() -> float:
     """Return seconds that go on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _observers_clock() -> float:
+    """Return seconds in which others could show signs of life: none while the machine sleeps."""
+    return time.monotonic()

@@ -26,7 +26,8 @@ import yaml
 from common.config.run_config import RunConfig
 from common.storage.leases import Lease, Leases
 from utils.errors import UserError
-from utils.files import saying_why, write_json, write_text
+from utils.fence import fenced
+from utils.files import file_digest, saying_why, write_json, write_text
 
 SMOKE = ".smoke-"
 """How names of folders begin in which `sweep --smoke` tries runs in miniature."""
@@ -68,7 +69,8 @@ class RunFolder:
         names = {self.codes_of_epoch(epoch).name for epoch in kept}
         for file in self.path.glob("codes-epoch*.h5"):
             if file.name not in names:
-                file.unlink(missing_ok=True)
+                with fenced(file):
+                    file.unlink(missing_ok=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -151,9 +153,12 @@ class RunFolder:
 
     @property
     def mark(self) -> str:
-        """A text that changes with every checkpoint, to see whether a run makes progress."""
+        """A text that changes with every checkpoint, to see whether a run makes progress.
+
+        It is of the content, epoch and checksums: two times of two files may be equal.
+        """
         try:
-            return str((self.checkpoints / "last" / "state.json").stat().st_mtime_ns)
+            return file_digest(self.checkpoints / "last" / "state.json")
         except OSError:
             return ""
 

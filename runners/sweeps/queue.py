@@ -29,7 +29,7 @@ from typing import Any
 
 from common.config.layers import Layer
 from common.config.run_config import RunConfig, compose_layers
-from common.storage.leases import Lease, Leases, is_alive, this_process
+from common.storage.leases import Lease, LeaseLostError, Leases, is_alive, this_process
 from common.storage.run_folder import RunFolder
 from utils.errors import UserError
 from utils.faults import described, mendable
@@ -59,7 +59,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         for name, minimum in (("retries", 0), ("lease_s", 0.1), ("hang_after_s", 0)):
-            if not minimum <= getattr(self, name) <= MOST:
+            if not minimum <= getattr(self, name) <= MOST:  # NaN is neither
                 raise UserError(
                     f"{name}={getattr(self, name)} is not accepted; {minimum} to {MOST:,} is "
                     "needed."
@@ -209,18 +209,28 @@ def _try_run(queue: Queue, name: str, leases: Leases, config: RunConfig | None) 
     lease = leases.take(folder.path, folder.mark)
     if lease is None:
         return False
-    with lease:
-        retries = queue.rules.retries
-        if name in queue.ended():  # in the meantime
-            return False
-        if lease.losses > retries:
-            reason = f"{DIED} {lease.losses} times at it; sweep again to go on"
-            queue.end(name, "failed", reason)
-            return True
-        if is_final_failure(folder.status(), retries):
-            queue.end(name, "failed", folder.status().get("error", ""))
-            return True
-        return _execute(queue, name, config, lease)
+    try:
+        with lease:
+            if name in queue.ended():  # in the meantime
+                return False
+            return _is_given_up(queue, name, lease) or _execute(queue, name, config, lease)
+    except LeaseLostError:
+        log.warning("%s: another worker goes on with it", name)
+        return False
+
+
+def _is_given_up(queue: Queue, name: str, lease: Lease) -> bool:
+    """Return whether a run is not tried again; its outcome is written then."""
+    retries, status = queue.rules.retries, queue.run_folder(name).status()
+    if lease.losses > retries:
+        reason = f"{DIED} {lease.losses} times at it; sweep again to go on"
+    elif is_final_failure(status, retries):
+        reason = status.get("error", "")
+    else:
+        return False
+    with lease.writing():
+        queue.end(name, "failed", reason)
+    return True
 
 
 def _execute(queue: Queue, name: str, config: RunConfig | None, lease: Lease) -> bool:
@@ -231,20 +241,19 @@ def _execute(queue: Queue, name: str, config: RunConfig | None, lease: Lease) ->
     try:
         resolved = queue.content["runs"][name]
         run_config(config or compose_layers([Layer("sweep", resolved)]), lease)
+    except LeaseLostError:
+        raise
     except Exception as error:  # noqa: BLE001 - the sweep goes on; the run's folder has the log
-        return _record_failure(queue, folder, error, lease)
+        with lease.writing():
+            return _record_failure(queue, folder, error)
     queue.end(name, "done")
     return True
 
 
-def _record_failure(queue: Queue, folder: RunFolder, error: Exception, lease: Lease) -> bool:
+def _record_failure(queue: Queue, folder: RunFolder, error: Exception) -> bool:
     name = folder.path.name
     is_user_error = isinstance(error, UserError)
     reason = str(error if is_user_error else mendable(error) or described(error))
-    lease.beat()
-    if lease.lost:
-        log.warning("%s: another worker goes on with it", name)
-        return False
     if disk_is_full(error):  # every other run would fail too
         queue.stop(f"The disk of '{folder.path.parent}' is full; free some space and sweep again")
         return False

@@ -65,10 +65,9 @@ def _leased_runs(outputs: set[Path]) -> set[str]:
     leases, names = Leases(), set()
     for output in outputs:
         for file in output.joinpath(".claim").glob("*"):
-            name = file.name.rpartition(".")[0]
-            holder = leases.holder(output / name)
+            holder = leases.holder(output / file.name)
             if holder is not None and not holder.is_gone:
-                names.add(name)
+                names.add(file.name)
     return names
 
 

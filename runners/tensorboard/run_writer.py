@@ -44,6 +44,7 @@ from runners.results.leaderboard import measures_of
 from runners.tensorboard.events import drop_events
 from runners.tensorboard.retrieval_sheets import TOP, Sheets, as_jpeg
 from runners.training.history import EpochRecord
+from utils.fence import fenced
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -170,7 +171,8 @@ def draw_results(tensorboard: Path, experiment: Experiment, folder: RunFolder) -
     Those of an earlier attempt are replaced.
     """
     metrics, (query, database, _) = folder.metrics(), read_codes(folder.codes_file)
-    shutil.rmtree(tensorboard / "final", ignore_errors=True)
+    with fenced(tensorboard):
+        shutil.rmtree(tensorboard / "final", ignore_errors=True)
     with open_writer(tensorboard / "final") as writer:
         figures = final_figures(metrics)
         for summary in hyper_parameters(experiment.config, figures):

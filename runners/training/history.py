@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from utils.fence import fenced
 from utils.files import saying_why, write_text
 
 FILE = "history.jsonl"
@@ -56,7 +57,8 @@ class EpochRecord:
 
 def append_record(folder: Path, record: EpochRecord) -> None:
     """Add an epoch to the history of a run."""
-    with saying_why(folder / FILE), open(folder / FILE, "a", encoding="utf-8") as stream:
+    file = folder / FILE
+    with saying_why(file), fenced(file), open(file, "a", encoding="utf-8") as stream:
         stream.write(_line(record))
 
 

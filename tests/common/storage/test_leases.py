@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 from common.storage import leases as leases
 from common.storage.leases import LeaseLostError, Leases
+from utils.files import write_text
 
 LEASE = 0.3
 fork = multiprocessing.get_context("fork")
@@ -24,29 +28,32 @@ def target(tmp_path) -> Path:
 
 
 def files(target: Path) -> list[str]:
-    return sorted(p.name for p in target.parent.rglob(".claim/*"))
+    return sorted(f"{p.parent.name}/{p.name}" for p in target.parent.rglob(".claim/*/*"))
 
 
-def rewrite(target: Path, **more) -> dict:
-    """Change what the lease file of number 1 says."""
-    file = leases._file(target, 1)
+def rewrite(target: Path, number: int, **more) -> dict:
+    """Change what a lease file says."""
+    file = leases._file(target, number)
     record = {**json.loads(file.read_text()), **more}
     file.write_text(json.dumps(record))
     return record
 
 
-def test_one_at_a_time_and_nothing_is_left(target):
+def test_one_at_a_time_and_no_number_twice(target):
     with Leases().take(target) as held:
         assert held.losses == 0
         assert Leases().take(target) is None
         other = Leases().take(target.with_name("run.with"))  # another thing of a similar name
         assert other is not None
         other.release()
-        assert files(target) == ["run.with.dots.1"]
+        assert files(target) == ["run.with.dots/1", "run.with/1"]
         held.check()
-    assert list(target.parent.iterdir()) == []
-    with Leases().take(target) as held:
-        assert held.number == 1
+    assert Leases().holder(target) is None
+    assert [p.name for p in target.parent.iterdir()] == [".claim"]
+    for number in (2, 3):
+        with Leases().take(target) as held:
+            assert held.number == number and held.losses == 0
+    assert files(target) == ["run.with.dots/3", "run.with/1"]
 
 
 def hold(target: Path, ready, lease: float) -> None:
@@ -68,10 +75,8 @@ def test_a_killed_owner_is_followed_at_once_and_counted(target):
         if losses:
             held = Leases().take(target, mark)
             assert held is not None and held.losses == losses
-            rewrite_number = held.number
-            os.close(held._stream)  # as if we had been killed: the file stays
-            file = leases._file(target, rewrite_number)
-            file.write_text(json.dumps({**held.record, "born": "another"}))
+            os.close(held._stream)  # as if we had been killed
+            rewrite(target, held.number, born="another")
         else:
             process = start_holder(target)
             assert Leases().take(target) is None
@@ -90,14 +95,14 @@ def test_an_owner_elsewhere_is_watched_for_a_lease(target):
     held = Leases(LEASE).take(target)  # beats are written by hand
     watcher = Leases(60)  # the owner's lease counts, not the watcher's
     for beats in range(3):
-        rewrite(target, place="elsewhere", beats=f"{beats:012d}")
+        rewrite(target, held.number, place="elsewhere", beats=f"{beats:012d}")
         assert watcher.take(target) is None
         time.sleep(LEASE * 0.6)
     assert watcher.take(target) is None and watcher.beats(target)
     time.sleep(LEASE * 1.2)
     taken = watcher.take(target)
-    assert taken is not None and taken.number == 2
-    assert files(target) == ["run.with.dots.2"]
+    assert taken is not None and taken.number == 3
+    assert files(target) == ["run.with.dots/3"]
     taken.release()
     held._last = leases._clock()
     os.close(held._stream)
@@ -142,7 +147,7 @@ def test_an_owner_that_was_stopped_learns_that_it_lost(target):
         process.join(10)
         assert "taken over by another worker" in errors.get()
         taken.check()
-        assert files(target) == [f"run.with.dots.{taken.number}"]
+        assert files(target) == [f"run.with.dots/{taken.number}"]
 
 
 def test_an_owner_that_was_stopped_but_not_missed_goes_on(target):
@@ -151,17 +156,130 @@ def test_an_owner_that_was_stopped_but_not_missed_goes_on(target):
     held.check()
     assert held.number == 2 and Leases(LEASE).take(target) is None
     held.release()
-    assert list(target.parent.iterdir()) == []
+    assert files(target) == ["run.with.dots/2"] and Leases().holder(target) is None
 
 
-def test_an_owner_that_was_stopped_while_another_came_and_went_has_lost(target):
+def test_an_owner_that_was_stopped_while_others_came_and_went_has_lost(target):
+    """A has 1 and is stopped, B takes over and ends, C comes: what A finds is not A's."""
+    first = Leases(LEASE).take(target)
+    watcher = Leases(LEASE)
+    assert watcher.take(target) is None
+    time.sleep(LEASE * 1.1)
+    watcher.take(target).release()
+    third = Leases(LEASE).take(target)
+    with pytest.raises(LeaseLostError, match="taken over by another worker"):
+        first.check()
+    third.check()
+    first.release()
+    third.check()
+    assert Leases().holder(target).number == third.number == 3
+    third.release()
+
+
+def test_a_folder_of_leases_that_was_removed_is_lost(target):
     held = Leases().take(target)
-    leases._file(target, 1).unlink()  # by the other
-    held._last -= 1000
-    with pytest.raises(LeaseLostError):
-        held.check()
+    shutil.rmtree(target.parent / ".claim")
+    other = Leases().take(target)
+    assert other.number == held.number
+    with pytest.raises(LeaseLostError), held.writing():
+        raise AssertionError
     held.release()
-    assert files(target) == []
+    other.check()
+    other.release()
+
+
+def test_nobody_takes_over_within_a_write(target):
+    held = Leases(LEASE).take(target)
+    watcher = Leases(LEASE)
+    assert watcher.take(target) is None
+    with held.writing(), held.writing():
+        time.sleep(LEASE * 1.1)
+        assert watcher.take(target) is None
+        held.check()  # a heartbeat: it leaves the lock alone
+        assert held.number == 1 and watcher.take(target) is None
+    taken = watcher.take(target)
+    assert taken.number == 2
+    with pytest.raises(LeaseLostError), held.writing():
+        raise AssertionError
+    taken.release()
+
+
+def test_writes_below_the_target_are_fenced(target):
+    held = Leases().take(target)
+    held.__enter__()
+    write_text(target / "deep" / "file", "ours")
+    os.unlink(leases._file(target, 1))
+    write_text(target.with_name("other"), "outside")
+    with pytest.raises(LeaseLostError):
+        write_text(target / "deep" / "file", "not ours")
+    assert (target / "deep" / "file").read_text() == "ours"
+    assert [p.name for p in (target / "deep").iterdir()] == ["file"]
+    held.release()
+    write_text(target / "deep" / "file", "nobody's")
+
+
+def test_a_forked_process_has_no_part_in_a_lease(target):
+    with Leases().take(target) as held:
+        held._last -= 1000  # a worker of a loader would renew it, and the owner lose it
+
+        def child() -> None:
+            held.check_often()
+            held.release()
+            os._exit(held.lost)
+
+        process = fork.Process(target=child)
+        process.start()
+        process.join()
+        assert process.exitcode == 0 and held.number == 1
+        held.check()
+        assert held.number == 2
+
+
+def test_file_systems_without_locks(target, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    held = Leases(LEASE).take(target)
+    with held.writing():
+        pass
+    watcher = Leases(LEASE)
+    assert watcher.take(target) is None
+    time.sleep(LEASE * 1.1)
+    taken = watcher.take(target)
+    assert taken is not None
+    with pytest.raises(LeaseLostError), held.writing():
+        raise AssertionError
+    taken.release()
+
+
+def test_who_cannot_be_known_to_be_gone_is_alive(monkeypatch):
+    """A process number alone says nothing: other boots, namespaces, hidden processes."""
+    ours = leases.this_process()
+    assert leases.is_alive(ours)
+    assert not leases.is_alive({**ours, "born": "1"})
+    assert not leases.is_alive({**ours, "pid": 10**30})
+    assert not leases.is_alive({**ours, "pid": "7"})
+    assert leases.is_alive({**ours, "born": "1", "place": ours["place"] + "x"})
+    assert leases.is_alive({})
+    with monkeypatch.context() as other:
+        other.setattr(os, "kill", lambda pid, signal: (_ for _ in ()).throw(PermissionError))
+        other.setattr(Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError))
+        assert leases.is_alive({**ours, "born": "1"})  # /proc with hidepid
+    monkeypatch.setattr(os, "readlink", lambda path: (_ for _ in ()).throw(OSError))
+    places = {leases._place.__wrapped__() for _ in range(3)}
+    assert len(places) == 3  # two containers of one name must not take each other for dead
+
+
+def test_what_others_wrote_into_a_lease_is_data(target):
+    held = Leases().take(target)
+    for more in ({"lease_s": "x"}, {"lease_s": 1e400}, {"losses": "many"}, {"pid": [1]}):
+        rewrite(target, 1, place="elsewhere", **more)
+        watcher = Leases(0.01)
+        assert watcher.take(target) is None
+    leases._file(target, 1).write_text("[" * 100_000)
+    assert Leases().holder(target).record == {}
+    os.close(held._stream)
 
 
 def race(target: Path, start, won) -> None:
@@ -195,5 +313,6 @@ def test_an_old_listing_does_not_make_two(target, monkeypatch):
     numbers, calls = leases._numbers, iter([[]])
     monkeypatch.setattr(leases, "_numbers", lambda path: next(calls, None) or numbers(path))
     assert Leases().take(target) is None
-    assert files(target) == ["run.with.dots.2"]
+    assert Leases().holder(target).number == 2
+    held.check()
     held.release()

@@ -95,7 +95,7 @@ def finished(configs: list) -> list[dict]:
 
 def holds_only_runs(output: Path) -> bool:
     """Return whether a sweep has left nothing but runs."""
-    return not [p.name for p in output.glob(".*")]
+    return not [p.name for p in output.glob(".*") if p.name != ".claim"]
 
 
 TWELVE = {"method": ["hashnet"], "bits": [8, 16], "seed": list(range(6))}
