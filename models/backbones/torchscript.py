@@ -196,10 +196,15 @@ _OPCODES = (
 )  # fmt: skip
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined, misc]  # the one in Python: opcodes
+_Unpickler: Any = vars(pickle)["_Unpickler"]
+"""The one in Python, whose opcodes can be chosen."""
+
+
+class _Reader(_Unpickler):  # type: ignore[misc]
     """Reads ``data.pkl``: opcodes and functions other than those listed are refused."""
 
-    dispatch = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES}  # type: ignore[attr-defined]
+    stack: list[Any]
+    dispatch: dict[int, Any] = {code[0]: _Unpickler.dispatch[code[0]] for code in _OPCODES}
 
     def __init__(self, archive: _Archive) -> None:
         super().__init__(io.BytesIO(archive.record("data.pkl")))
