@@ -21,7 +21,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ class _Archive:
             raise ArchiveError(f"record '{name}' is too long")
         content = bytearray(info.file_size)
         with self._zip.open(info) as stream:
-            if stream.readinto(content) != len(content):
+            if cast(io.BufferedIOBase, stream).readinto(content) != len(content):
                 raise ArchiveError(f"record '{name}' is cut off")
         return content
 
@@ -164,8 +164,9 @@ def _rebuild_tensor(
 ) -> Tensor:
     """Return a view of a record; it must not have more numbers than the record."""
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    valid = min((offset, *size, *stride), default=0) >= 0 and math.prod(size) <= len(storage)
-    if not valid or (math.prod(size) and last >= len(storage)):
+    count: int = math.prod(size)
+    valid = min(offset, *size, *stride, 0) >= 0 and count <= len(storage)
+    if not valid or (count and last >= len(storage)):
         raise ArchiveError(f"a tensor of shape {list(size)} does not fit its record")
     return storage.as_strided(size, stride, offset)
 
@@ -200,7 +201,7 @@ _Unpickler: Any = vars(pickle)["_Unpickler"]
 """The one in Python, whose opcodes can be chosen."""
 
 
-class _Reader(_Unpickler):  # type: ignore[misc]
+class _Reader(_Unpickler):
     """Reads ``data.pkl``: opcodes and functions other than those listed are refused."""
 
     stack: list[Any]
