@@ -186,8 +186,8 @@ def with_selected_files(top: Sequence[Layer], received: Received = "refuse") -> 
     """
     plugins = PluginLoader(received)
     base, *top = map(with_present_keys, (read_layer(CONFIGS / "base.yaml"), *top))
-    typed = [None if layer.is_received else plugins.load(layer) for layer in top]
-    top = [done or plugins.load(layer) for done, layer in zip(typed, top, strict=True)]
+    typed = [None if layer.is_received else _with_plugins(layer, plugins) for layer in top]
+    top = [done or _with_plugins(layer, plugins) for done, layer in zip(typed, top, strict=True)]
     names: dict[str, str | None] = {}
     chosen: dict[str, Layer] = {}
     for group in ("method", "dataset", "backbone"):
@@ -232,7 +232,7 @@ def _layer_of(group: str, name: str, plugins: PluginLoader, from_received: bool)
             raise unknown_name(group, name, known.union(_REGISTERED[group].names()))
         return Layer(f"{group}={name}", {group: {"config": name, "name": name}})
     layer = dataclasses.replace(read_layer(config_file(group, name)), from_received=from_received)
-    layer = plugins.load(with_present_keys(layer))
+    layer = _with_plugins(with_present_keys(layer), plugins)
     section = layer.values.get(group)
     if group == "method":
         section = short_name(name)
@@ -270,6 +270,10 @@ def _selected(layer: Layer, group: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise UserError(f"{layer.source}: {group}={value!r} is not accepted; a name is needed.")
     return value
+
+
+def _with_plugins(layer: Layer, plugins: PluginLoader) -> Layer:
+    return dataclasses.replace(layer, values={**layer.values, "plugins": plugins.load(layer)})
 
 
 def _without_choices(layer: Layer, names: Mapping[str, str | None]) -> Layer:

@@ -14,17 +14,38 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from common import registry
 from utils.errors import UserError
 
-if TYPE_CHECKING:
-    from common.config.layers import Layer
-
 log = logging.getLogger("hashing")
 Received = Literal["refuse", "load", "skip"]
 """What is done with plugins of received layers: an error, they are shown and run, or nothing."""
+
+
+class Source(Protocol):
+    """What is asked of a layer of settings."""
+
+    @property
+    def source(self) -> str:
+        """Its name in messages."""
+        ...
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Its settings."""
+        ...
+
+    @property
+    def file(self) -> Path | None:
+        """The YAML that it was read from."""
+        ...
+
+    @property
+    def is_received(self) -> bool:
+        """Whether it may come from elsewhere."""
+        ...
 
 
 def on_trust(trust: bool) -> Received:
@@ -80,8 +101,8 @@ class PluginLoader:
         self.received = received
         self._typed: set[str] = set()  # SHA-256 of what the user's own layers have loaded
 
-    def load(self, layer: Layer) -> Layer:
-        """Load the plugins of a layer, and return it with their full paths and hashes.
+    def load(self, layer: Source) -> list[dict[str, str]]:
+        """Load the plugins of a layer, and return their full paths and hashes.
 
         A path is relative to the current folder; if there is no such file, to the folder of the
         YAML.
@@ -95,10 +116,9 @@ class PluginLoader:
         loaded = [_load(plugin, layer) for plugin in plugins]
         if not layer.is_received:
             self._typed |= {plugin.sha256 for plugin in loaded}
-        entries = [dataclasses.asdict(plugin) for plugin in loaded]
-        return dataclasses.replace(layer, values={**layer.values, "plugins": entries})
+        return [dataclasses.asdict(plugin) for plugin in loaded]
 
-    def _of_received(self, layer: Layer, plugins: list[Plugin]) -> list[Plugin]:
+    def _of_received(self, layer: Source, plugins: list[Plugin]) -> list[Plugin]:
         """Return those plugins of a received layer that may run."""
         plugins = [plugin for plugin in plugins if plugin.sha256 not in self._typed]
         if self.received == "skip" or not plugins:
@@ -119,7 +139,7 @@ class PluginLoader:
         )
 
 
-def _load(plugin: Plugin, layer: Layer) -> Plugin:
+def _load(plugin: Plugin, layer: Source) -> Plugin:
     path = Path(plugin.file).expanduser()
     if layer.file is not None and not path.is_file() and (layer.file.parent / path).is_file():
         path = layer.file.parent / path

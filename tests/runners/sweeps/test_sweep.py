@@ -233,7 +233,7 @@ def own_method(tmp_path):
     (tmp_path / "mine" / "own.py").write_text(OWN_METHOD)
     file = tmp_path / "mine" / "own.yaml"
     file.write_text(
-        "plugins: [own.py]\nmodel: {name: image_hash}\nloss: {name: sweep_test_loss}\n"
+        "plugins: [own.py]\nbackbone: pixels\nmodel: {name: image_hash}\nloss: {name: sweep_test_loss}\n"
         "optim: {name: adam, lr: 1.0e-3}\n"
     )
     with registered_as_before():
@@ -263,7 +263,7 @@ def test_workers_run_an_own_method_whose_file_is_gone(own_method, pictures, tmp_
     assert ended.state == "done", ended.reason
     folder = tmp_path / "out" / configs[0].run_name
     assert main.main(["evaluate", str(folder)]) == 0
-    shown = ["--images", str(configs[0].dataset.config.root)]
+    shown = ["--trust", "--images", str(configs[0].dataset.config.root)]
     assert main.main(["encode", str(folder), *shown, "--out", str(tmp_path / "codes.h5")]) == 0
-    assert main.main(["train", "--config", str(folder / "config.yaml")]) == 0
+    assert main.main(["train", "--config", str(folder / "config.yaml"), "--trust"]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == str(folder)
