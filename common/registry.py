@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from typing import Any, TypeVar
 from utils.errors import UserError, unknown_name
 
 T = TypeVar("T")
+log = logging.getLogger("hashing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,29 +145,43 @@ def discover(package: str) -> None:
         importlib.import_module(module.name)
 
 
-def load_plugin(path: str | Path) -> Path:
-    """Import a user's Python file, so that YAML can name the components it registers.
+def load_plugin(path: str | Path, sha256: str = "", *, told: bool = False) -> Path:
+    """Run a user's Python file, so that YAML can name the components it registers.
 
-    The file is code that the user asks to run, unlike data files, which are never executed.
+    The file is code that the user asks to run, unlike data files, which are never executed. What
+    runs are the bytes whose hash is compared; compiled files beside it (``__pycache__``) are not
+    used.
+
+    Args:
+        path: the Python file.
+        sha256: in hex, what its content must have; "": anything.
+        told: whether file and hash are logged before it runs.
 
     Raises:
-        UserError: no such file, or it fails while being imported.
+        UserError: no such file, other content, or it fails while being imported.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise UserError(f"Plugin file '{path}' does not exist; give the path of a Python file.")
-    module_name = f"plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if module_name in sys.modules:
+    name = _plugin_module(file)
+    if name in sys.modules:
+        _require_hash(file, plugin_sha256(file), sha256)
         return file
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    if spec is None or spec.loader is None:
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or file.suffix != ".py":
         raise UserError(f"Plugin '{path}' is not a Python file (its name must end in .py).")
+    source = file.read_bytes()
+    found = hashlib.sha256(source).hexdigest()
+    _require_hash(file, found, sha256)
+    if told:
+        log.warning("runs plugin %r, SHA-256 %s", str(file), found)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    sys.modules[name] = module
+    _ran[name] = found
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(file), "exec"), module.__dict__)
     except Exception as error:
-        del sys.modules[module_name]
+        del sys.modules[name]
         if isinstance(error, UserError):
             raise
         raise UserError(
@@ -173,6 +189,26 @@ def load_plugin(path: str | Path) -> Path:
         ) from error
     return file
 
+
+def plugin_sha256(file: Path) -> str:
+    """Return the SHA-256 in hex of the code of a loaded plugin, as it was when it ran."""
+    return _ran[_plugin_module(file)]
+
+
+def _require_hash(file: Path, found: str, needed: str) -> None:
+    if needed and found != needed:
+        raise UserError(
+            f"Plugin {str(file)!r} has SHA-256 {found}, but the run was made with {needed}, which "
+            "is other code; give plugins=[FILE] to run a file of your choice."
+        )
+
+
+def _plugin_module(file: Path) -> str:
+    return f"plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+
+
+_ran: dict[str, str] = {}
+"""Name of a plugin's module → SHA-256 of the code."""
 
 MODELS = Registry("model", "models")
 LOSSES = Registry("loss", "models")

@@ -42,7 +42,7 @@ from runners.experiment import Experiment
 from runners.standard import StandardConfig, StandardRunner
 from runners.tensorboard.run_writer import open_writer
 from utils.errors import UserError
-from utils.files import digest, file_digest, write_json
+from utils.files import digest, write_json
 
 log = logging.getLogger("hashing")
 VERSION = "1"  # part of every key: raise it when the content of stages changes
@@ -219,8 +219,8 @@ class StageTraining(StandardRunner):
 def settings_identity(config: RunConfig) -> dict[str, Any]:
     """Return all settings that decide a result, by dotted key, and plugins by their content."""
     flat = schema.flat(config.resolved)
-    plugins = [file_digest(Path(path)) for path in config.resolved["plugins"]]
-    return {k: v for k, v in flat.items() if k not in NOT_IDENTITY} | {"plugins": plugins}
+    identity = {k: v for k, v in flat.items() if k not in NOT_IDENTITY}
+    return identity | {"plugins": config.plugin_digests}
 
 
 def data_identity(experiment: Experiment) -> dict[str, Any]:

@@ -20,16 +20,17 @@ import functools
 import io
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from common import registry
 from common.config.former_keys import present_image_keys
+from common.config.plugins import PluginLoader, Received
 from utils.errors import UserError, unknown_name
 from utils.files import check_plain_file
 from utils.shown import brief, first_line, shown
@@ -37,6 +38,8 @@ from utils.yaml_file import DEEPEST, check_yaml, read_yaml_text
 
 log = logging.getLogger("hashing")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PLACEHOLDER = "${"
+"""How OmegaConf's interpolations begin. They are refused: a run's settings are what is written."""
 _SELECTED = ("dataset", "backbone", "method")  # sections whose files the user chooses by name
 _NAMED = ("dataset", "backbone", "model", "loss", "optim", "schedule", "runner")
 """Sections of a registered component: its ``name`` and its keys."""
@@ -53,6 +56,13 @@ class Layer:
     source: str
     values: Mapping[str, Any]
     file: Path | None = None
+    from_received: bool = False  # a received layer chose it
+
+    @property
+    def is_received(self) -> bool:
+        """Whether it is, or may be, of a run folder, so that its plugins are not the user's."""
+        in_run_folder = self.file is not None and self.file.name == "config.yaml"
+        return self.from_received or in_run_folder or self.is_complete
 
     @property
     def is_complete(self) -> bool:
@@ -74,11 +84,13 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(
                 f"'{word}' is not understood: settings are given as key=value, for example bits=32."
             )
+        if PLACEHOLDER in word:
+            raise _placeholder("command line", key if PLACEHOLDER not in key else word)
         check_yaml(text, f"command line: the value of '{key[:40]}'")
         if key.count(".") > DEEPEST:
             raise UserError(f"'{key[:40]}…' names a key deeper than {DEEPEST}; no setting is.")
         try:
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
         except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(
                 f"command line: the value of '{key}' is no valid YAML: {brief(text)}."
@@ -105,7 +117,9 @@ def read_layer(path: Path) -> Layer:
 def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
     text = read_yaml_text(path)
     try:
-        values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    except GrammarParseError as error:
+        raise _placeholder(str(path), str(error.full_key)) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -118,7 +132,31 @@ def _read_layer(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as YAML ({first_line(error)}).") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: settings are needed as 'key: value' lines.")
+    for key in _with_placeholders(values):
+        raise _placeholder(str(path), key)
     return {str(key): value for key, value in values.items()}
+
+
+def _with_placeholders(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys whose key or value has a placeholder in it."""
+    if isinstance(node, str) and PLACEHOLDER in node:
+        yield path
+    entries = node.items() if isinstance(node, Mapping) else []
+    if isinstance(node, list):
+        entries = list(enumerate(node))
+    for key, value in entries:
+        inner = f"{path}.{key}" if path else str(key)
+        if PLACEHOLDER in str(key):
+            yield inner
+        yield from _with_placeholders(value, inner)
+
+
+def _placeholder(source: str, key: str) -> UserError:
+    """Return the sentence for ``${...}``: settings would differ from one machine to another."""
+    return UserError(
+        f"{source}: '{key}' holds a placeholder, {PLACEHOLDER}...}}, and none is replaced, neither "
+        "by the environment nor by other keys; write the value itself."
+    )
 
 
 def config_names(group: str) -> list[str]:
@@ -151,22 +189,25 @@ def short_name(name: str) -> str:
     return path.stem if path.suffix in (".yaml", ".yml") else path.name
 
 
-def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
+def with_selected_files(top: Sequence[Layer], received: Received = "refuse") -> list[Layer]:
     """Return all layers in order: base, the files that the user chose by name, then ``top``.
 
-    Every layer's plugins are loaded before a choice, for a plugin may register the chosen dataset.
+    Every layer's plugins are loaded before a choice, for a plugin may register the chosen dataset;
+    ``received`` is for those of run folders (:mod:`common.config.plugins`).
 
     Raises:
         UserError: nothing is chosen for a section, an unknown name, or plugins that do not load.
     """
-    base = read_layer(CONFIGS / "base.yaml")
-    base, *top = [_with_plugins(with_present_keys(layer)) for layer in (base, *top)]
+    plugins = PluginLoader(received)
+    base, *top = map(with_present_keys, (read_layer(CONFIGS / "base.yaml"), *top))
+    typed = [None if layer.is_received else _with_plugins(layer, plugins) for layer in top]
+    top = [done or _with_plugins(layer, plugins) for done, layer in zip(typed, top, strict=True)]
     names: dict[str, str | None] = {}
     chosen: dict[str, Layer] = {}
     for group in ("method", "dataset", "backbone"):
         # the method has an encoder, a dataset may have another; the user's choice wins
         files = [chosen["method"], chosen["dataset"]] if group == "backbone" else []
-        names[group], chosen[group] = _choose(group, [base, *files, *top])
+        names[group], chosen[group] = _choose(group, [base, *files, *top], plugins)
     other_names = {group: {g: names[g] for g in names if g != group} for group in _SELECTED}
     return [
         _without_choices(base, names),
@@ -175,14 +216,16 @@ def with_selected_files(top: Sequence[Layer]) -> list[Layer]:
     ]
 
 
-def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
+def _choose(
+    group: str, sources: Sequence[Layer], plugins: PluginLoader
+) -> tuple[str | None, Layer]:
     """Return the name in the last layer that has one for ``group``, and the layer of that name."""
     for layer in reversed(sources):
         name = _selected(layer, group)
         if layer.is_complete:
             return name, Layer(layer.source, {})
         if name is not None:
-            return name, _layer_of(group, name)
+            return name, _layer_of(group, name, plugins, layer.is_received)
     sections = [layer.values.get(group) for layer in sources]
     if any(isinstance(section, Mapping) and "name" in section for section in sections):
         return None, Layer("", {})  # a component is named, without a file
@@ -196,13 +239,14 @@ def _choose(group: str, sources: Sequence[Layer]) -> tuple[str | None, Layer]:
     )
 
 
-def _layer_of(group: str, name: str) -> Layer:
+def _layer_of(group: str, name: str, plugins: PluginLoader, from_received: bool) -> Layer:
     known = set(config_names(group))
     if group in _REGISTERED and not name.endswith((".yaml", ".yml")) and name not in known:
         if name not in _REGISTERED[group]:
             raise unknown_name(group, name, known.union(_REGISTERED[group].names()))
         return Layer(f"{group}={name}", {group: {"config": name, "name": name}})
-    layer = _with_plugins(with_present_keys(read_layer(config_file(group, name))))
+    layer = dataclasses.replace(read_layer(config_file(group, name)), from_received=from_received)
+    layer = _with_plugins(with_present_keys(layer), plugins)
     section = layer.values.get(group)
     if group == "method":
         section = short_name(name)
@@ -244,27 +288,8 @@ def _selected(layer: Layer, group: str) -> str | None:
     return value
 
 
-def _with_plugins(layer: Layer) -> Layer:
-    """Load a layer's plugins, and return it with their full paths.
-
-    A path is relative to the current folder; if there is no such file, to the folder of the YAML.
-    """
-    plugins = layer.values.get("plugins") or []
-    files = [plugins] if isinstance(plugins, str) else plugins
-    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-        raise UserError(
-            f"{layer.source}: plugins={brief(plugins)} is not accepted; a list of Python files is "
-            "needed: plugins=[file.py]."
-        )
-    loaded = [str(registry.load_plugin(_plugin_path(file, layer.file))) for file in files]
-    return dataclasses.replace(layer, values={**layer.values, "plugins": loaded})
-
-
-def _plugin_path(file: str, yaml_file: Path | None) -> str:
-    path = Path(file).expanduser()
-    if yaml_file is not None and not path.is_file() and (yaml_file.parent / path).is_file():
-        return str(yaml_file.parent / path)
-    return file
+def _with_plugins(layer: Layer, plugins: PluginLoader) -> Layer:
+    return dataclasses.replace(layer, values={**layer.values, "plugins": plugins.load(layer)})
 
 
 def _without_choices(layer: Layer, names: Mapping[str, str | None]) -> Layer:
@@ -291,7 +316,8 @@ def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         present = into.get(key)
         if key == "plugins":
-            into[key] = list(dict.fromkeys([*(present or []), *value]))
+            into[key] = [*(present or [])]
+            into[key] += [entry for entry in value if entry not in into[key]]
             continue
         if not isinstance(value, Mapping):
             into[key] = value

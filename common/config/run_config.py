@@ -22,8 +22,9 @@ from common.config.layers import (
     short_name,
     with_selected_files,
 )
+from common.config.plugins import Received, named_plugins
 from utils.errors import UserError, unknown_name
-from utils.files import digest, file_digest
+from utils.files import digest
 
 COMPONENTS = {
     "dataset": registry.DATASETS,
@@ -120,8 +121,12 @@ class RunConfig:
     def hash(self) -> str:
         """First 8 hex digits of the hash of everything that decides the result."""
         identity = {k: v for k, v in schema.flat(self.resolved).items() if k not in NOT_IDENTITY}
-        plugins = [file_digest(Path(path)) for path in self.resolved["plugins"]]
-        return digest(repr(sorted(identity.items())), *plugins)[:8]
+        return digest(repr(sorted(identity.items())), *self.plugin_digests)[:8]
+
+    @property
+    def plugin_digests(self) -> list[str]:
+        """First 16 hex digits of the SHA-256 of each plugin."""
+        return [entry["sha256"][:16] for entry in self.resolved["plugins"]]
 
     @property
     def run_name(self) -> str:
@@ -129,26 +134,37 @@ class RunConfig:
         return f"{self.dataset_name}-{self.method}-{self.bits}bit-s{self.seed}-{self.hash}"
 
 
-def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> RunConfig:
+def compose(
+    overrides: Sequence[str] = (), file: str | Path | None = None, received: Received = "refuse"
+) -> RunConfig:
     """Return the checked configuration for ``key=value`` words and a ``--config`` file.
+
+    ``received``: what is done with plugins of a run's ``config.yaml``.
 
     Raises:
         UserError: an unknown name or key, a mistyped value, a missing file, a model and a loss that
-            do not fit; the message says where and what is accepted.
+            do not fit, a plugin that must not run; the message says where and what is accepted.
     """
-    top = [Layer("command line", parse_overrides(overrides))]
-    if file is not None:
-        top.insert(0, read_layer(Path(file)))
-    return compose_layers(top)
+    return compose_layers(top_layers(overrides, file), received)
 
 
-def compose_layers(top: Sequence[Layer]) -> RunConfig:
+def top_layers(overrides: Sequence[str], file: str | Path | None) -> list[Layer]:
+    """Return the layers of a ``--config`` file and of ``key=value`` words."""
+    words = Layer("command line", parse_overrides(overrides))
+    return [words] if file is None else [read_layer(Path(file)), words]
+
+
+def compose_layers(top: Sequence[Layer], received: Received = "refuse") -> RunConfig:
     """Return the checked configuration for ``top`` layers over the project's YAML files."""
-    layers = with_selected_files(top)
+    layers = with_selected_files(top, received)
+    return _check(_merged(layers), layers)
+
+
+def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
         merge(merged, layer.values)
-    return _check(merged, layers)
+    return merged
 
 
 def read_complete(resolved: Mapping[str, Any]) -> RunConfig:
@@ -157,7 +173,38 @@ def read_complete(resolved: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: a component or key that is not known, such as one of a plugin.
     """
-    return compose_layers([Layer("config.yaml", {**resolved, "plugins": []})])
+    return compose_layers([Layer("config.yaml", resolved)], "skip")
+
+
+def unchecked(top: Sequence[Layer]) -> dict[str, Any] | None:
+    """Return the settings of ``top``, not checked, where a received layer names plugins.
+
+    None of these is executed, so their components are not known; None: there is no such layer.
+    """
+    plugins = [
+        dataclasses.asdict(plugin)
+        for layer in top
+        if layer.is_received
+        for plugin in named_plugins(layer.values, layer.source)
+    ]
+    if not plugins:
+        return None
+    merged = _merged(with_selected_files(top, "skip"))
+    return {**merged, "plugins": [*plugins, *(p for p in merged["plugins"] if p not in plugins)]}
+
+
+def eval_settings(layers: Sequence[Layer]) -> EvalConfig:
+    """Return section ``eval`` of a run and words over it; no other section is looked at.
+
+    Raises:
+        UserError: an unknown key or a value that is not accepted.
+    """
+    locate_key = functools.partial(locate, layers)
+    section = _merged([Layer(la.source, {"eval": la.values.get("eval", {})}) for la in layers])
+    values = schema.convert(dict, section["eval"], "eval", locate_key)
+    evaluation = schema.build(EvalConfig, values, "eval", locate_key)
+    _check_eval(evaluation, locate_key)
+    return evaluation
 
 
 TOP_LEVEL = ("method", "bits", "seed", "output", "plugins", "data", "eval", *COMPONENTS)
@@ -327,12 +374,7 @@ def _plain_groups(optim: Mapping[str, OptimGroup]) -> dict[str, Any]:
 def _check_ranges(
     top: _Top, data: DataConfig, evaluation: EvalConfig, locate: schema.Locate
 ) -> None:
-    if not all(cut == "all" or (isinstance(cut, int) and cut >= 1) for cut in evaluation.at):
-        raise UserError(
-            f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
-            "'all' and whole numbers from 1 is needed, for example [all,1000]."
-        )
-    _check_measures(evaluation, locate)
+    _check_eval(evaluation, locate)
     if not re.fullmatch(r"[\w.+=@~-]+", top.method) or set(top.method) == {"."}:
         accepted = "a name of letters, digits and . _ - + = @ ~"  # it is part of the folder's name
         raise schema.not_accepted(top.method, accepted, "method", locate)
@@ -348,15 +390,21 @@ def _check_ranges(
         raise schema.not_accepted(top.bits, f"at most {MOST_BITS:,}", "bits", locate)
     for path, value in {
         "bits": top.bits, "data.eval_batch_size": data.eval_batch_size,
-        "eval.every": evaluation.every,
     }.items():  # fmt: skip
         if value < 1:
             raise schema.not_accepted(value, "at least 1", path, locate)
 
 
-def _check_measures(evaluation: EvalConfig, locate: schema.Locate) -> None:
+def _check_eval(evaluation: EvalConfig, locate: schema.Locate) -> None:
     from common.metrics.compat.measures import parse_measure
 
+    if not all(cut == "all" or (isinstance(cut, int) and cut >= 1) for cut in evaluation.at):
+        raise UserError(
+            f"{locate('eval.at')}: eval.at={evaluation.at} is not accepted; a list of "
+            "'all' and whole numbers from 1 is needed, for example [all,1000]."
+        )
+    if evaluation.every < 1:
+        raise schema.not_accepted(evaluation.every, "at least 1", "eval.every", locate)
     try:
         for measure in evaluation.measure or ():
             parse_measure(measure)

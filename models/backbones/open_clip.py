@@ -351,6 +351,11 @@ def _tokenizer(model: str, text_cfg: Mapping[str, Any], home: Path | None, lengt
     name = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
     if name is None and (home is not None or "siglip" not in model.lower()):
         return clip_tokenize(length)
+    if "trust_remote_code" in text_cfg.get("tokenizer_kwargs", {}):
+        raise UserError(
+            f"backbone.model='{model}' asks in tokenizer_kwargs for trust_remote_code, which would "
+            "run code that comes with a model; remove that key."
+        )
     needed = files.Published(f"the tokeniser files of '{name or model}'", "huggingface.co")
     with files.library_errors(what, needed):
         if name is None:

@@ -2,7 +2,8 @@
 
 Accepted files: ``.safetensors``; a state dict saved by ``torch.save`` (read with
 ``weights_only=True``, which refuses everything but tensors and plain containers); a TorchScript
-archive such as those of OpenAI's CLIP. Whatever is missing or does not fit raises an error of one
+archive such as those of OpenAI's CLIP, whose records are read and whose code is never run
+(:mod:`models.backbones.torchscript`). Whatever is missing or does not fit raises an error of one
 sentence, which says what to do next.
 """
 
@@ -18,7 +19,6 @@ import os
 import re
 import socket
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
+from models.backbones.torchscript import ArchiveError, is_torchscript, read_torchscript
 from utils.errors import MissingWeightsError, UserError, nearest
 from utils.files import file_digest
 
@@ -143,7 +144,7 @@ def load_state(path: str, what: str, published: Published) -> tuple[dict[str, Te
         _warn_of_another_hash(file, published, (stat.st_mtime_ns, stat.st_size))
     if file.suffix == ".safetensors":
         return _read_safetensors(file), False
-    if _is_torchscript(file):
+    if is_torchscript(file):
         state = _read_torchscript(file)
         return {k: v for k, v in state.items() if k not in _OPENAI_EXTRAS}, True
     state = _unwrap(_read_state_dict(file), file)
@@ -181,21 +182,16 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-    return any("/code/" in n for n in names) and any(n.endswith("/constants.pkl") for n in names)
-
-
 def _read_torchscript(file: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"'{file}' cannot be read as a TorchScript archive: {reason}.") from error
+        return read_torchscript(file)
+    except ArchiveError as error:
+        raise UserError(
+            f"'{file}' is a TorchScript archive, which is a program and is never run, and its "
+            f"tensors cannot be read as data ({error}); if you trust it, convert it with "
+            "safetensors.torch.save_file(torch.jit.load(FILE).state_dict(), 'weights.safetensors') "
+            "and give that."
+        ) from error
 
 
 def _read_state_dict(file: Path) -> Any:

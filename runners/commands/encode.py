@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from runners.commands.arguments import DEVICE_HELP
+from common.config.plugins import on_trust
+from runners.commands.arguments import DEVICE_HELP, add_plugins, plugins_of
 from utils.terminal import say
 
 
@@ -15,11 +16,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", metavar="FILE", help="texts, one a line")
     parser.add_argument("--out", required=True, metavar="FILE", help=".h5 or .npz, with ids")
     parser.add_argument("--device", help=DEVICE_HELP)
+    add_plugins(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the codes."""
     from runners.search.search import encode_files
 
-    codes = encode_files(options.run, options.images, options.texts, options.out, options.device)
+    codes = encode_files(
+        options.run, options.images, options.texts, options.out, options.device,
+        plugins=plugins_of(options.settings), received=on_trust(options.trust),
+    )  # fmt: skip
     say(f"{len(codes)} codes of {codes.bits} bits: {options.out}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from runners.commands.arguments import DEVICE_HELP
+from common.config.plugins import on_trust
+from runners.commands.arguments import DEVICE_HELP, add_plugins, plugins_of
 from utils.terminal import say
 
 
@@ -23,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, metavar="N")
     parser.add_argument("--html", metavar="FILE", help="a page with the pictures found")
     parser.add_argument("--device", help=DEVICE_HELP)
+    add_plugins(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,7 +34,8 @@ def run(options: argparse.Namespace) -> None:
     result = search_run(
         options.run, query=options.query, text=options.text, image=options.image,
         images=options.images, texts=options.texts, codes=options.codes, top=options.top,
-        device=options.device,
+        device=options.device, plugins=plugins_of(options.settings),
+        received=on_trust(options.trust),
     )  # fmt: skip
     print_result(result)
     if options.html:

@@ -48,7 +48,7 @@ def verify(name: str, root: str | None, settings: Sequence[str], quick: bool) ->
     from dataset.preparation.prepared_dataset import PreparedConfig
     from dataset.preparation.verify import verify_prepared
 
-    composed = compose(dataset_words(name, root, settings))
+    composed = compose(dataset_words(name, root, settings), received="skip")
     config = composed.dataset.config
     if isinstance(config, PreparedConfig):
         return verify_prepared(config, quick)

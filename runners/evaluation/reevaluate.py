@@ -9,7 +9,7 @@ import numpy as np
 
 from common.code_files.run_codes import CodeSet, read_codes
 from common.config.layers import Layer, parse_overrides, read_layer
-from common.config.run_config import compose_layers
+from common.config.run_config import eval_settings
 from common.directions import sides
 from common.storage.run_folder import RunFolder
 from dataset.splits import SplitManifest
@@ -38,9 +38,9 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
     folder = RunFolder.existing(path)
     metrics = folder.metrics()
     saved = read_layer(folder.config_file)
-    config = compose_layers([saved, Layer("command line", parse_overrides(words))])
+    settings = eval_settings([saved, Layer("command line", parse_overrides(words))])
     query, database, split_hash = read_codes(folder.codes_file)
-    directions = config.eval.directions or list(metrics["directions"])
+    directions = settings.directions or list(metrics["directions"])
     for direction in directions:
         of_query, of_database = sides(direction)
         if of_query not in query.codes or of_database not in database.codes:
@@ -62,7 +62,7 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
         trained_rows = np.concatenate([split.train, split.val])
     start = time.perf_counter()
     found = report_run(
-        codes_of, selected, directions, config.eval,
+        codes_of, selected, directions, settings,
         seen_classes=seen_classes, trained_rows=trained_rows,
     )  # fmt: skip
     metrics["directions"] = found.directions
@@ -70,9 +70,9 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
         metrics["zero_shot"] = found.zero_shot
     metrics["timing"]["time_s"] = time.perf_counter() - start
     metrics["split_hash"] = split_hash
-    metrics["protocol"]["queries_without_relevant"] = config.eval.no_relevant
+    metrics["protocol"]["queries_without_relevant"] = settings.no_relevant
     metrics["protocol"].pop("measures", None)
-    if measures := measure_words(config.eval):
+    if measures := measure_words(settings):
         metrics["protocol"]["measures"] = measures
     write_query_ap(folder.path, found.per_query)
     write_json(folder.metrics_file, metrics)

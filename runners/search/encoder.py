@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from common.batch import Batch
-from common.config.layers import read_layer
+from common.config.layers import Layer, read_layer
+from common.config.plugins import Received
 from common.config.run_config import RunConfig, compose_layers
 from common.seeding import make_deterministic, seed_everything
 from common.storage import checkpoint
@@ -32,8 +33,17 @@ from utils.progress import progress_bar
 class Encoder:
     """The trained model of a run with its encoder."""
 
-    def __init__(self, path: str | Path, device: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, device: str | None = None, *,
+        plugins: Sequence[str] = (), received: Received = "refuse",
+    ) -> None:  # fmt: skip
         """Restore the model of the run at ``path``; its dataset must be available.
+
+        Args:
+            path: the run folder.
+            device: None: a GPU where there is one.
+            plugins: Python files of the user's that it needs.
+            received: what is done with the plugins that the folder names.
 
         Raises:
             UserError: not a finished run, or its checkpoint or dataset is missing or differs.
@@ -42,7 +52,8 @@ class Encoder:
         if not self.folder.is_done:
             state = self.folder.status().get("state", "unknown")
             raise UserError(f"'{path}' is not finished (its state: {state}); finish it first.")
-        self.config = compose_layers([read_layer(self.folder.config_file)])
+        typed = Layer("command line", {"plugins": list(plugins)})
+        self.config = compose_layers([read_layer(self.folder.config_file), typed], received)
         make_deterministic()
         self.device = loading.choose_device(self.config, device)
         self.model, self.fingerprint = _restore_model(self.folder, self.config, self.device)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common.code_files.run_codes import read_codes
 from common.codes import pack_codes
+from common.config.plugins import Received
 from common.storage.cache import cached
 from dataset.base import BadImageError, ImageSource
 from dataset.images import SUFFIXES, FileImages, SelectedImages
@@ -50,9 +52,12 @@ class SearchResult:
 
 
 def encode_files(
-    run: str, images: str | None, texts: str | None, out: str, device: str | None = None
-) -> Collection:
+    run: str, images: str | None, texts: str | None, out: str, device: str | None = None, *,
+    plugins: Sequence[str] = (), received: Received = "refuse",
+) -> Collection:  # fmt: skip
     """Encode a folder of images or a file of texts and write the codes to ``out``.
+
+    ``plugins`` and ``received`` are those of :class:`~runners.search.encoder.Encoder`.
 
     Raises:
         UserError: both or neither, no input, or see :class:`~runners.search.encoder.Encoder`
@@ -64,7 +69,7 @@ def encode_files(
     if path.suffix.lower() not in (".h5", ".hdf5", ".npz"):  # before the encoding
         raise UserError(f"--out: '{out}' ends in neither .h5 nor .npz.")
     ids = image_files(images) if images is not None else text_lines(str(texts))
-    collection = _encoded(Encoder(run, device), ids, images)
+    collection = _encoded(Encoder(run, device, plugins=plugins, received=received), ids, images)
     write_collection(collection, path)
     return collection
 
@@ -88,10 +93,11 @@ def search_run(
     run: str, *, query: str | None = None, text: str | None = None, image: str | None = None,
     images: str | None = None, texts: str | None = None, codes: str | None = None,
     top: int = 10, device: str | None = None,
+    plugins: Sequence[str] = (), received: Received = "refuse",
 ) -> SearchResult:  # fmt: skip
     """Search by a text or an image among images, texts, a file of codes, or the run's database.
 
-    The arguments are the options of ``main.py search``.
+    The arguments are the options of ``main.py search``; ``received`` is ``load`` with ``--trust``.
 
     Raises:
         UserError: not exactly one query, more than one collection, or see the parts.
@@ -108,7 +114,7 @@ def search_run(
     if image is not None and not Path(image).is_file():
         raise UserError(f"--image: '{image}' does not exist.")
     collection = read_collection(Path(codes)) if codes is not None else None
-    encoder = Encoder(run, device)
+    encoder = Encoder(run, device, plugins=plugins, received=received)
     modality = "text" if text is not None else "image"
     encoder.require(modality)
     if collection is None:

@@ -240,7 +240,8 @@ def _execute(queue: Queue, name: str, config: RunConfig | None, lease: Lease) ->
     folder = queue.run_folder(name)
     try:
         resolved = queue.content["runs"][name]
-        run_config(config or compose_layers([Layer("sweep", resolved)]), lease)
+        # the parent process has run these plugins, as the user asked
+        run_config(config or compose_layers([Layer("sweep", resolved)], "load"), lease)
     except LeaseLostError:
         raise
     except Exception as error:  # noqa: BLE001 - the sweep goes on; the run's folder has the log

@@ -242,7 +242,7 @@ def in_miniature(
         train=max(rows - extra, 2) + (VALIDATION if selects else 0), query=QUERIES,
         database=DATABASE, val=VALIDATION, generated=extra,
     )  # fmt: skip
-    short = compose_layers([Layer("smoke", resolved)])
+    short = compose_layers([Layer("smoke", resolved)], "load")
     marked = {**short.resolved["dataset"], "smoke": dataclasses.asdict(sizes)}
     return dataclasses.replace(
         short,

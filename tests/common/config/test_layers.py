@@ -34,6 +34,11 @@ def write_own(folder, name):
     return file
 
 
+def files_of(config):
+    """Return the plugins of a configuration."""
+    return [plugin["file"] for plugin in config.resolved["plugins"]]
+
+
 def write_own_method(folder, name):
     """Write ``name.py`` and ``name.yaml``, a method with the loss that the former registers."""
     write_own(folder, name)
@@ -56,14 +61,15 @@ def test_a_run_of_an_own_method_needs_none_of_its_files(restored, tmp_path):
     assert config.resolved["backbone"]["config"] == "small"
     assert config.resolved["dataset"]["config"] == "shapes"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(config.resolved)))
-    assert compose([], tmp_path / "config.yaml") == config
+    assert compose([], tmp_path / "config.yaml", "load") == config
     method.write_text("model: {name: dsph}\nbits: 5\nthis: is no method any more")
     for file in (dataset, backbone):
         file.unlink()
-    assert compose([], tmp_path / "config.yaml") == config
+    assert compose([], tmp_path / "config.yaml", "load") == config
     again = Layer("sweep", config.resolved)
-    assert compose_layers([again]).run_name == config.run_name
-    assert compose(["bits=8"], tmp_path / "config.yaml").bits == 8
+    assert compose_layers([again], "load").run_name == config.run_name
+    plugin = f"plugins=[{tmp_path / 'config_test_own.py'}]"
+    assert compose(["bits=8", plugin], tmp_path / "config.yaml").bits == 8
 
 
 def test_a_run_of_an_own_method_called_as_one_of_ours(tmp_path):
@@ -110,7 +116,7 @@ def test_plugins_of_all_layers_add_up(restored, tmp_path, monkeypatch):
     dataset.write_text("plugins: config_test_sum_c.py\ndataset: config_test_sum_c")
     words = [f"method={method}", f"dataset={dataset}"]
     config = compose([*words, "plugins=[config_test_sum_b.py,config_test_sum_a.py]"])
-    assert sorted(config.resolved["plugins"]) == sorted(files)
+    assert sorted(files_of(config)) == sorted(files)
     assert (config.loss.name, config.dataset.name) == ("config_test_sum_a", "config_test_sum_c")
     alone, twice = compose(words), compose([*words, f"plugins=[{files[0]}]"])
     assert alone.run_name == twice.run_name and alone.hash != config.hash
@@ -124,7 +130,7 @@ def test_a_plugin_is_looked_for_here_and_then_beside_the_yaml(restored, tmp_path
     method = write_own_method(yaml_folder, "config_test_beside")
     monkeypatch.chdir(working_folder)
     config = compose([f"method={method}", "dataset=folder"])
-    assert config.resolved["plugins"] == [str(yaml_folder / "config_test_beside.py")]
+    assert files_of(config) == [str(yaml_folder / "config_test_beside.py")]
     (yaml_folder / "config_test_beside.py").rename(working_folder / "config_test_beside.py")
     with pytest.raises(UserError, match="'config_test_beside' is registered twice"):
         compose([f"method={method}", "dataset=folder"])  # so the one here is taken

@@ -1,6 +1,7 @@
 """Composing a run's configuration: layers, switches of components, errors, the hash."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import yaml
@@ -223,7 +224,7 @@ def test_slips_on_the_command_line(words, message):
         ("a: [1\nb: 2\n", "not valid YAML"),
         ("bits: 1\nbits: 2\n", ":2: not valid YAML (found duplicate key bits)."),
         ("- 1\n", ": settings are needed as 'key: value' lines."),
-        ("bits: ${nothing}", "cannot be read as YAML"),
+        ("bits: ${nothing}", "'bits' holds a placeholder"),
     ],
 )
 def test_slips_in_a_file(text, message, tmp_path):
@@ -277,7 +278,8 @@ def test_plugins(tmp_path):
     words = ["method=csq", "dataset=folder", "loss.name=config_test_loss"]
     config = compose([*words, f"plugins=[{file}]"])
     assert config.loss.name == "config_test_loss"
-    assert config.resolved["plugins"] == [str(file)]
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert config.resolved["plugins"] == [{"file": str(file), "sha256": found}]
     assert compose([*words, f"plugins={file}"]).run_name == config.run_name
     file.write_text(file.read_text() + "# changed\n")
     assert config.run_name != compose(["method=csq", "dataset=folder"]).run_name

@@ -215,3 +215,11 @@ def test_lit_mini_features_of_photos_have_norm_ten(lit_mini, shared_weights):
     with torch.no_grad():
         pooled = lit_mini.encode_image((pixels - 0.5) / 0.5).pooled
     assert 8 < float(pooled.norm(dim=1).mean()) < 12
+
+
+def test_a_description_that_asks_for_remote_code_is_refused():
+    from models.backbones.open_clip import _tokenizer
+
+    words = {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}}
+    with pytest.raises(UserError, match="asks in tokenizer_kwargs for trust_remote_code"):
+        _tokenizer("mine.json", words, None, 8)

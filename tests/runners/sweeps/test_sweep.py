@@ -19,6 +19,7 @@ from common.storage.run_folder import RunFolder
 from runners.inputs import loading
 from runners.sweeps.status import group_by_data
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
+from tests.common.config.test_layers import files_of
 from tests.docs.test_guides import registered_as_before
 from tests.helpers import PIXELS, QUICK, ROOT, outcome, run
 
@@ -244,9 +245,9 @@ def test_a_sweep_keeps_the_plugins_of_a_method_s_file(own_method, tmp_path):
     plugin = str(own_method.with_suffix(".py"))
     runs = expanded(write_sweep(tmp_path, grid=grid))
     assert [r.method for r in runs] == ["own", "csq"]
-    assert [r.resolved["plugins"] for r in runs] == [[plugin], []]
+    assert [files_of(r) for r in runs] == [[plugin], []]
     named = expanded(write_sweep(tmp_path, grid=grid, plugins=["mine/own.py"]))  # beside the sweep
-    assert [r.resolved["plugins"] for r in named] == [[plugin]] * 2
+    assert [files_of(r) for r in named] == [[plugin]] * 2
     assert named[0].run_name == runs[0].run_name
     told = expanded(write_sweep(tmp_path, grid=grid, set={"plugins": [plugin]}))
     assert [r.run_name for r in told] == [r.run_name for r in named]
@@ -262,7 +263,7 @@ def test_workers_run_an_own_method_whose_file_is_gone(own_method, pictures, tmp_
     assert ended.state == "done", ended.reason
     folder = tmp_path / "out" / configs[0].run_name
     assert main.main(["evaluate", str(folder)]) == 0
-    shown = ["--images", str(configs[0].dataset.config.root)]
+    shown = ["--trust", "--images", str(configs[0].dataset.config.root)]
     assert main.main(["encode", str(folder), *shown, "--out", str(tmp_path / "codes.h5")]) == 0
-    assert main.main(["train", "--config", str(folder / "config.yaml")]) == 0
+    assert main.main(["train", "--config", str(folder / "config.yaml"), "--trust"]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == str(folder)
