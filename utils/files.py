@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.errors import UserError
 
 
@@ -81,6 +83,13 @@ def file_digest(path: Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's content."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def array_digest(values: np.ndarray) -> str:
+    """Return a hash of type, shape and values."""
+    if values.dtype == object:  # its bytes are addresses
+        return digest("object", repr(values.tolist()))
+    return digest(f"{values.dtype} {values.shape}", np.ascontiguousarray(values).tobytes())
 
 
 def free_space(path: Path) -> int:

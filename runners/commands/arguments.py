@@ -15,6 +15,15 @@ def add_settings(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"for example: {example}")
 
 
+def add_accept_changed(parser: argparse.ArgumentParser) -> None:
+    """Add ``--accept-changed``."""
+    parser.add_argument(
+        "--accept-changed",
+        action="store_true",
+        help="go on although encoder, data or generated inputs are others than the run's; recorded",
+    )
+
+
 def dataset_words(name: str, root: str | None, settings: Sequence[str]) -> list[str]:
     """Return the settings that a dataset's name, ``--root`` and ``key=value`` words stand for."""
     words = [f"dataset={name.removeprefix('dataset=')}"]

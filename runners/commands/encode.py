@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from runners.commands.arguments import DEVICE_HELP
+from runners.commands.arguments import DEVICE_HELP, add_accept_changed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -14,11 +14,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", metavar="FILE", help="texts, one a line")
     parser.add_argument("--out", required=True, metavar="FILE", help=".h5 or .npz, with ids")
     parser.add_argument("--device", help=DEVICE_HELP)
+    add_accept_changed(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the codes."""
     from runners.search.search import encode_files
 
-    codes = encode_files(options.run, options.images, options.texts, options.out, options.device)
+    codes = encode_files(
+        options.run, options.images, options.texts, options.out, options.device,
+        options.accept_changed,
+    )  # fmt: skip
     print(f"{len(codes)} codes of {codes.bits} bits: {options.out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from runners.commands.arguments import DEVICE_HELP
+from runners.commands.arguments import DEVICE_HELP, add_accept_changed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, metavar="N")
     parser.add_argument("--html", metavar="FILE", help="a page with the pictures found")
     parser.add_argument("--device", help=DEVICE_HELP)
+    add_accept_changed(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     result = search_run(
         options.run, query=options.query, text=options.text, image=options.image,
         images=options.images, texts=options.texts, codes=options.codes, top=options.top,
-        device=options.device,
+        device=options.device, accept_changed=options.accept_changed,
     )  # fmt: skip
     print_result(result)
     if options.html:

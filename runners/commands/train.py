@@ -8,7 +8,7 @@ import os
 import yaml
 
 from common.config.run_config import compose
-from runners.commands.arguments import add_settings
+from runners.commands.arguments import add_accept_changed, add_settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, "method=dcmht dataset=creatures_scenes bits=32 seed=0")
     parser.add_argument("--config", metavar="FILE", help="YAML, e.g. a run's config.yaml")
     parser.add_argument("--print-config", action="store_true", help="show the settings only")
+    add_accept_changed(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
     from runners.base import run_config
     from runners.results.show import show_leaderboard
 
-    folder = run_config(config)
+    folder = run_config(config, accept_changed=options.accept_changed)
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process reports; its files may not be complete yet
     show_leaderboard([folder])
