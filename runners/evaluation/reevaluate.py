@@ -43,8 +43,7 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
     metrics = folder.metrics()
     saved = read_layer(folder.config_file)
     config = compose_layers([saved, Layer("command line", parse_overrides(words))])
-    _check_codes(folder, folder.codes_file, accept_changed)
-    query, database, split_hash = read_codes(folder.codes_file)
+    query, database, split_hash = _read_codes(folder, folder.codes_file, accept_changed)
     directions = config.eval.directions or list(metrics["directions"])
     for direction in directions:
         of_query, of_database = sides(direction)
@@ -58,8 +57,7 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
     def codes_of(epoch: int | None) -> tuple[CodeSet, CodeSet]:
         if epoch is None or epoch == selected.epoch:
             return query, database
-        _check_codes(folder, folder.codes_of_epoch(epoch), accept_changed)
-        return read_codes(folder.codes_of_epoch(epoch))[:2]
+        return _read_codes(folder, folder.codes_of_epoch(epoch), accept_changed)[:2]
 
     seen_classes, trained_rows = None, np.empty(0, np.int64)
     if "zero_shot" in metrics:
@@ -87,8 +85,10 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
     return folder
 
 
-def _check_codes(folder: RunFolder, file: Path, accept_changed: bool) -> None:
-    """Refuse codes that were made with another encoder, or of other data, than the run's.
+def _read_codes(
+    folder: RunFolder, file: Path, accept_changed: bool
+) -> tuple[CodeSet, CodeSet, str]:
+    """Read codes; refuse those made with another encoder, or of other data, than the run's.
 
     Raises:
         ChangedError: names both.
@@ -98,3 +98,4 @@ def _check_codes(folder: RunFolder, file: Path, accept_changed: bool) -> None:
         now = Identity(**{**recorded, **found})
         changes = now.check(recorded, f"Run '{folder.path}'", accept_changed, f"in '{file.name}'")
         folder.record_accepted(changes, "evaluate")
+    return read_codes(file)

@@ -56,6 +56,7 @@ class Encoder:
         make_deterministic()
         self.device = loading.choose_device(self.config, device)
         self.accept_changed = accept_changed
+        self._accepted: list[dict[str, str]] = []
         self.model, self.fingerprint = self._restore_model()
         self.model.eval()
 
@@ -65,14 +66,15 @@ class Encoder:
         Raises:
             ChangedError: names both.
         """
-        changes = self.identity.check(recorded, made, self.accept_changed)
+        if self._accepted and self.identity.changes(recorded) == self._accepted:
+            return  # said once
+        changes = self._accepted = self.identity.check(recorded, made, self.accept_changed)
         with contextlib.suppress(UserError, OSError):  # a run of someone else's is only read
             self.folder.record_accepted(changes, "search or encode")
 
     def _meet(self, identity: Identity) -> None:
         self.identity = identity
-        recorded = self.folder.identity
-        self.check(recorded, f"Run '{self.folder.path}'")
+        self.check(self.folder.identity, f"Run '{self.folder.path}'")
 
     def require(self, modality: str) -> None:
         """Refuse a modality that the run does not hash.
