@@ -83,7 +83,7 @@ class Experiment:
         request = loading.input_request(config, dataset)
         encoder = loading.load_encoder(config, request)
         start = time.perf_counter()
-        identity = identity_of(loaded, dataset, request, encoder)
+        identity = identity_of(loaded, dataset, request, encoder, config.resolved)
         if meet is not None:
             meet(identity)
         inputs = row_inputs(config, dataset, encoder, request, target)

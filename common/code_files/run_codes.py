@@ -3,7 +3,7 @@
 Groups ``query`` and ``database``, each with ``<modality>`` uint8 [N, ⌈K/8⌉], ``labels`` uint8 [N,C]
 and ``rows`` int64 [N] (row numbers in the dataset). File attributes: ``bits``, ``bit_order``
 (``little``: the first bit is the least significant of the first byte), ``split_hash``; what the
-codes were made with, by content: ``encoder``, ``data``, ``generated``.
+codes were made with, by content: ``encoder``, ``data``, ``generated``, ``files``.
 """
 
 from __future__ import annotations

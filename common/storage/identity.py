@@ -28,11 +28,13 @@ class Identity:
         encoder: weights and settings of the encoder as it is before training.
         data: pictures, texts, labels, names, split.
         generated: generated inputs that the model reads; "" where it reads none.
+        files: that the settings of model, loss and runner name; "" where they name none.
     """
 
     encoder: str
     data: str
     generated: str = ""
+    files: str = ""
 
     def as_json(self) -> dict[str, str]:
         """Return the hashes by name."""
@@ -85,4 +87,9 @@ def _listed(changes: list[dict[str, str]], key: str) -> str:
     return " and ".join(words)
 
 
-_WORDS = {"encoder": "encoder", "data": "data", "generated": "generated inputs"}
+_WORDS = {
+    "encoder": "encoder",
+    "data": "data",
+    "generated": "generated inputs",
+    "files": "files named by settings",
+}

@@ -172,12 +172,13 @@ class Encoder:
         if request.generated_rows:  # they count among the rows that it was trained on
             dataset = loading.add_generated(config, loaded)
         backbone = loading.load_encoder(config, request)
-        identity = identity_of(loaded, dataset, request, backbone)
+        identity = identity_of(loaded, dataset, request, backbone, config.resolved)
         made_with = checkpoint.read_state(state).get("identity") or folder.identity
         if dataset is loaded and config.data.generated is not None:  # not read here
             identity = dataclasses.replace(identity, generated=made_with.get("generated", ""))
         self._meet(identity)
-        self.check(made_with, f"Checkpoint '{state}'")
+        if made_with:  # else it was told
+            self.check(made_with, f"Checkpoint '{state}'")
         split_file = folder.path / "split.npz"
         split = SplitManifest.load(split_file) if split_file.is_file() else dataset.split
         seed_everything(config.seed)

@@ -67,12 +67,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_each_part_of_the_data_counts(what, dataset):
-    before = identity_of(dataset, grown(dataset), REQUEST, ENCODER)
+    before = identity_of(dataset, grown(dataset), REQUEST, ENCODER, {})
     other = dataclasses.replace(dataset, **CHANGES[what](dataset))
-    changed = identity_of(other, other, InputRequest(("image",)), ENCODER)
+    changed = identity_of(other, other, InputRequest(("image",)), ENCODER, {})
     assert changed.data != before.data and changed.encoder == "e" * 16
     same = dataclasses.replace(dataset, name="under another name")
-    assert identity_of(same, grown(same), REQUEST, ENCODER) == before
+    assert identity_of(same, grown(same), REQUEST, ENCODER, {}) == before
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,31 @@ def test_each_part_of_the_data_counts(what, dataset):
     ],
 )
 def test_generated_inputs_count_where_the_model_reads_them(changed, request_, differs, dataset):
-    before = identity_of(dataset, grown(dataset), REQUEST, ENCODER)
-    after = identity_of(dataset, changed(dataset), request_, ENCODER)
+    before = identity_of(dataset, grown(dataset), REQUEST, ENCODER, {})
+    after = identity_of(dataset, changed(dataset), request_, ENCODER, {})
     assert after.data == before.data
     if differs is None:
         assert after.generated == ""
     else:
         assert (after.generated != before.generated) == differs
+
+
+def test_files_that_settings_name_count(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("HASHING_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "centres").mkdir()
+    (tmp_path / "centres" / "16.pt").write_bytes(b"1")
+    (tmp_path / "vocab.txt").write_bytes(b"1")
+
+    def files(**model) -> str:
+        settings = {"model": {"name": "pixel", "text": model}, "loss": None}
+        return identity_of(dataset, dataset, REQUEST, ENCODER, settings).files
+
+    assert files(weights="random", tag="someone/bert", rate=0.1) == ""
+    both = {"files": f"{tmp_path}/centres", "vocabulary": str(tmp_path / "vocab.txt")}
+    before = files(**both)
+    assert before == files(**both, rate=0.1) != ""
+    for file in ("centres/16.pt", "vocab.txt"):
+        (tmp_path / file).write_bytes(b"2")
+        assert files(**both) != before
+        (tmp_path / file).write_bytes(b"1")
+        assert files(**both) == before
