@@ -101,9 +101,11 @@ class FileImages:
     def fingerprint(self) -> str:
         """Hash of all names with the content of each file, or with that of the whole archive."""
         if self.archive is not None:
-            return digest(content_digest(self.archive), *self.names)
-        contents = content_digests([self.root / name for name in self.names])
-        return digest(*(f"{name}\t{c}" for name, c in zip(self.names, contents, strict=True)))
+            contents = [content_digest(self.archive)]
+        else:
+            root = str(self.root)
+            contents = content_digests([os.path.join(root, name) for name in self.names])
+        return digest("\0".join(self.names), " ".join(contents))
 
     def decode(self, row: int) -> np.ndarray:
         """Return the image of ``row``, RGB uint8 [H,W,3].

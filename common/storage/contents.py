@@ -42,12 +42,12 @@ _RECORD_BYTES = 64  # stamp, digest, crc32, 4 zeros
 _FILES_PER_STEP = 1024  # records are written after so many, so that a killed process loses few
 
 
-def content_digest(file: Path) -> str:
+def content_digest(file: str | Path) -> str:
     """Return the content of one file, as :func:`content_digests` does."""
     return content_digests([file])[0]
 
 
-def content_digests(files: Sequence[Path]) -> list[str]:
+def content_digests(files: Sequence[str | Path]) -> list[str]:
     """Return 32 hex digits of the SHA-256 of each file's bytes; "" for what is no readable file.
 
     Files that are not recorded are read in threads, with a bar on a terminal.
@@ -141,7 +141,7 @@ def _records(data: bytes) -> Iterator[tuple[bytes, str]]:
             yield content[: _STAMP.size], content[_STAMP.size :].hex()
 
 
-def _stamp(file: Path) -> bytes:
+def _stamp(file: str | Path) -> bytes:
     """Return what identifies a file as it is now; b"" where there is no regular one."""
     try:
         return _packed(os.stat(file))
@@ -157,7 +157,7 @@ def _packed(status: os.stat_result) -> bytes:
     )
 
 
-def _in_threads(files: Sequence[Path]) -> list[_Read]:
+def _in_threads(files: Sequence[str | Path]) -> list[_Read]:
     if len(files) == 1:
         return [_read(files[0])]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -165,7 +165,7 @@ def _in_threads(files: Sequence[Path]) -> list[_Read]:
         return list(pool.map(_read, files))
 
 
-def _read(file: Path) -> _Read:
+def _read(file: str | Path) -> _Read:
     """Read a file; it is not to be recorded if it changes meanwhile, or did a moment ago."""
     try:
         with open(file, "rb") as stream:

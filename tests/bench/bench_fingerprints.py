@@ -1,6 +1,6 @@
 """What knowing files by content costs: reading them once, a stat later, and its share of a sweep.
 
-python tests/bench/bench_fingerprints.py     # ../shared/data/flickr8k if there, else drawn JPEGs
+python tests/bench/bench_fingerprints.py     # JPEGs as large as those of COCO, drawn
 python tests/bench/bench_fingerprints.py --n 2000 --runs 20
 
 "cold" reads from the disk (pages are dropped before, where the system lets them), "warm" from
@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bench")]
+sys.path.insert(0, str(ROOT))
 
-from bench_image_cache import generate  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from common.config.run_config import compose  # noqa: E402
 from common.storage import contents  # noqa: E402
@@ -37,6 +38,14 @@ from runners.base import run_config  # noqa: E402
 from runners.inputs import loading  # noqa: E402
 
 COCO_FILES, COCO_BYTES, END = 122_218, 18e9, 1 << 16
+
+
+def draw(folder: Path, n: int) -> None:
+    """Write ``n`` JPEGs of 640×480 px and about 150 kB."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        coarse = Image.fromarray(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8))
+        coarse.resize((640, 480), Image.Resampling.BICUBIC).save(folder / f"{i:05}.jpg", quality=92)
 
 
 def drop(files: list[Path]) -> None:
@@ -134,20 +143,16 @@ def share_of_a_sweep(folder: Path, output: Path, runs: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--n", type=int, default=4000)
+    parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--runs", type=int, default=11)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         os.environ["HASHING_CACHE"] = str(home / "cache")
-        folder, shared = home / "data" / "all", ROOT.parent / "shared/data/flickr8k/images"
+        folder = home / "data" / "all"
         folder.mkdir(parents=True)
-        if shared.is_dir():
-            for file in sorted(shared.glob("*.jpg"))[: options.n]:
-                (folder / file.name).write_bytes(file.read_bytes())
-        else:
-            generate(folder, options.n)
+        draw(folder, options.n)
         contents.SETTLED_NS = -1  # these were written a moment ago
         files = sorted(folder.glob("*.jpg"))
         half = home / "data" / "other"  # a second class, for the runs
