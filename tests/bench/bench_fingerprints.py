@@ -66,6 +66,12 @@ def ends(file: Path) -> str:
     return total.hexdigest()
 
 
+def all_ends(files: list[Path]) -> list[str]:
+    """Return those of all files, in threads."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(ends, files))
+
+
 def seconds(work: Callable[[], Any]) -> float:
     """Return how long ``work`` takes."""
     start = time.perf_counter()
@@ -93,8 +99,7 @@ def files_once(folder: Path, files: list[Path], store: Path) -> None:
     for name in ("cold", "warm"):
         if name == "cold":
             drop(files)
-        with ThreadPoolExecutor() as pool:
-            rows[f"ends, {name}"] = seconds(lambda pool=pool: list(pool.map(ends, files)))
+        rows[f"ends, {name}"] = seconds(lambda: all_ends(files))
     source = FileImages([file.name for file in files], folder)
     decoding = seconds(lambda: ImageCache.open(source, (geometry,)))
     rows["decoded once to 224 px, for comparison"] = decoding
@@ -124,8 +129,8 @@ def share_of_a_sweep(folder: Path, output: Path, runs: int) -> None:
 
         return wrapped
 
-    experiment.identity_of = timed(experiment.identity_of)  # type: ignore[attr-defined]
-    loading.look_again = timed(loading.look_again)  # type: ignore[attr-defined]
+    experiment.identity_of = timed(experiment.identity_of)
+    loading.look_again = timed(loading.look_again)
     words = [
         "dataset=folder", f"dataset.root={folder.parent}", "method=csq", "backbone=clip_mini",
         "backbone.freeze=all", "runner.epochs=5", "runner.device=cpu", "runner.tensorboard=false",
