@@ -27,6 +27,7 @@ docs: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_image_cache.py
+	$(RUN) tests/bench/bench_fingerprints.py
 	$(RUN) tests/bench/bench_image_operations.py
 	$(RUN) tests/bench/bench_retrieval.py
 	$(RUN) tests/bench/bench_bertadam.py

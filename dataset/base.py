@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Protocol, runtime_checkable
@@ -10,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from dataset.splits import SplitManifest
+from utils.files import array_digest, digest
 
 
 @runtime_checkable
@@ -18,7 +20,7 @@ class ImageSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what the pictures are (paths, sizes, times, or the generator's settings)."""
+        """Hash of what the pictures are (names and content, or the generator's settings)."""
         ...
 
     def __len__(self) -> int: ...
@@ -162,6 +164,16 @@ class HashDataset:
     def modalities(self) -> tuple[str, ...]:
         """``("image", "text")`` or ``("image",)``."""
         return ("image", "text") if self.texts is not None else ("image",)
+
+    @functools.cached_property
+    def content(self) -> str:
+        """Hash of all but the pictures: labels, texts, names, split, attributes, extras."""
+        arrays = {"labels": self.labels, "attributes": self.attributes, **self.extras}
+        return digest(
+            *(f"{name} {array_digest(a)}" for name, a in arrays.items() if a is not None),
+            repr((self.class_names, self.attribute_names, self.seen_classes, self.multi_label)),
+            self.split.hash, *(digest(*row) for row in self.texts or ()),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.labels)

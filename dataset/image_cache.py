@@ -23,7 +23,7 @@ from PIL import __version__ as pillow_version
 
 from common.storage.cache import cache_root, locked
 from dataset.base import ArrayImages, BadImageError, ImageSource
-from dataset.images import in_threads
+from dataset.images import in_threads, require_unchanged
 from dataset.operation_lists import Geometry
 from utils.errors import UserError
 from utils.files import atomic_path, digest
@@ -175,6 +175,7 @@ def _bad_image_error(reason: str) -> UserError:
 
 def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str) -> None:
     """Decode every image once and write all ``folders``, each complete or not at all."""
+    fingerprint = source.fingerprint
     with contextlib.ExitStack() as stack:
         temporary = {g: stack.enter_context(atomic_path(path)) for g, path in folders.items()}
         writers: dict[Geometry, _Squares | _Ragged] = {}
@@ -199,6 +200,7 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
         bad = {row: problem for row, problem in enumerate(problems) if problem}
         if len(bad) == len(source):
             raise UserError(f"None of the {len(source)} pictures can be read; the first: {bad[0]}")
+        require_unchanged(source, fingerprint)
         for geometry, path in temporary.items():
             writers[geometry].finish(path)
             (path / "bad.json").write_text(json.dumps(bad, indent=1), encoding="utf-8")

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from common.storage.contents import content_digest, content_digests
 from dataset.base import BadImageError, ImageSource
 from dataset.pixel_budget import pixel_budget
 from utils.errors import UserError
@@ -102,17 +103,13 @@ class FileImages:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all names with size and time of change (archive: size and checksum)."""
+        """Hash of all names with the content of each file, or with that of the whole archive."""
         if self.archive is not None:
-            members = {info.filename: info for info in self._open_zip().infolist()}
-            infos = [members.get(name) for name in self.names]
-            stats = [(i.file_size, i.CRC) if i is not None else (-1, 0) for i in infos]
+            contents = [content_digest(self.archive)]
         else:
-            stats = [size_and_time(self.root / name) for name in self.names]
-        lines = (
-            f"{name}\t{one}\t{two}" for name, (one, two) in zip(self.names, stats, strict=True)
-        )
-        return digest("\n".join(lines))
+            root = str(self.root)
+            contents = content_digests([os.path.join(root, name) for name in self.names])
+        return digest("\0".join(self.names), " ".join(contents))
 
     def decode(self, row: int) -> np.ndarray:
         """Return the image of ``row``, RGB uint8 [H,W,3].
@@ -168,7 +165,13 @@ class SelectedImages:
         """Map rows 0..n-1 to ``rows`` (int [n]) of ``source``, copying nothing."""
         self.source = source
         self.rows = np.asarray(rows, np.int64)
-        self.fingerprint = digest(source.fingerprint, self.rows.tobytes())
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the files of the rows alone, or of that of the source, and the rows."""
+        if isinstance(self.source, FileImages):  # a few rows of many files are quickly known
+            return self.source.take(self.rows).fingerprint
+        return digest(self.source.fingerprint, self.rows.tobytes())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -200,13 +203,28 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         ) from error
 
 
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Return size in bytes and time of change in ns, or (-1, 0) for a missing file."""
-    try:
-        stats = path.stat()
-    except OSError:
-        return -1, 0
-    return stats.st_size, stats.st_mtime_ns
+def look_again(source: ImageSource) -> None:
+    """Have the fingerprint of a source follow its files, which may have changed since."""
+    for part in getattr(source, "parts", ()):
+        look_again(part)
+    if isinstance(source, SelectedImages):
+        look_again(source.source)
+    if isinstance(getattr(type(source), "fingerprint", None), functools.cached_property):
+        vars(source).pop("fingerprint", None)
+
+
+def require_unchanged(source: ImageSource, fingerprint: str) -> None:
+    """Refuse pictures that have changed while they were read.
+
+    Raises:
+        UserError: they have another fingerprint now.
+    """
+    look_again(source)
+    if source.fingerprint != fingerprint:
+        raise UserError(
+            f"Pictures changed while they were read, '{source.name(0)}' or those after it "
+            f"(fingerprint {fingerprint}, now {source.fingerprint}); start again when they rest."
+        )
 
 
 def in_threads(work: Callable[[int], T], n: int, title: str, per_core: int = 1) -> Iterator[T]:

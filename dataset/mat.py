@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 
 from common.registry import DATASETS
+from common.storage.contents import content_digest
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
-from dataset.images import TRIED, FileImages, SelectedImages, size_and_time
+from dataset.images import TRIED, FileImages, SelectedImages
 from dataset.preparation.followed import check_stated, stated_protocol
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder
 from utils.errors import UserError
-from utils.files import check_plain_file, digest
+from utils.files import check_plain_file
 from utils.mat_file import is_hdf5, read_variable
 from utils.numpy_file import check_numpy
 
@@ -305,7 +306,7 @@ def _array_images(path: Path) -> ArrayImages:
             f"'{path}' is {array.dtype} of shape {array.shape}; pictures as uint8 [n,H,W,3] are "
             "needed."
         )
-    return ArrayImages(array, digest(str(path.resolve()), *map(str, size_and_time(path))))
+    return ArrayImages(array, content_digest(path))
 
 
 def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ...]:

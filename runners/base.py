@@ -19,6 +19,8 @@ from common.config.run_config import RunConfig
 from common.directions import sides, usual_directions
 from common.distributed import rank_and_world
 from common.seeding import make_deterministic, seed_everything
+from common.storage import checkpoint
+from common.storage.identity import Identity
 from common.storage.leases import Lease, LeaseLostError
 from common.storage.run_folder import RunFolder, now, surroundings
 from runners.evaluation.measure import encode
@@ -59,6 +61,7 @@ class Runner(ABC):
             torch.set_num_threads(threads)
         self.folder = RunFolder(Path(config.output) / config.run_name)
         self.experiment: Experiment
+        self.accept_changed = False
         self.train_clock = Clock()
         self.peak: PeakMemory
 
@@ -76,15 +79,18 @@ class Runner(ABC):
         """Whether this process writes results (rank 0)."""
         return rank_and_world()[0] == 0
 
-    def run(self, lease: Lease | None = None) -> RunFolder:
+    def run(self, lease: Lease | None = None, accept_changed: bool = False) -> RunFolder:
         """Do the run, unless it is done already; return its folder.
 
-        ``lease``: on the folder, where the caller has it already.
+        Args:
+            lease: on the folder, where the caller has it already.
+            accept_changed: resume although encoder, data or generated inputs are others.
 
         Raises:
             UserError: what the user can correct. The folder says ``failed`` and why; it is removed
                 when data, encoder, model and loss could not even be built.
         """
+        self.accept_changed = accept_changed
         if self.folder.is_done:
             log.info("already done: %s", self.folder.path)
         elif not self.is_main:
@@ -144,7 +150,7 @@ class Runner(ABC):
         self.peak = PeakMemory(choose_device(self.config))
         clock = Clock()
         with clock.phase("setup_s"):
-            self.experiment = Experiment.build(self.config)
+            self.experiment = Experiment.build(self.config, meet=self._meet)
         log.info("%s", self.experiment.describe())
         clock.add("setup_s", -self.experiment.inputs_s)
         clock.add("inputs_s", self.experiment.inputs_s)
@@ -153,6 +159,27 @@ class Runner(ABC):
                 self.experiment.fit_model()
             selection = self.train()
         self._evaluate(selection, clock.seconds)
+
+    def made_with(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the run: the hash of its settings, and its identity."""
+        return {"config": self.config.hash, "identity": self.experiment.identity.as_json()}
+
+    def _meet(self, identity: Identity) -> None:
+        """Refuse to go on with something else than before; record what the run is made with.
+
+        Raises:
+            ChangedError: names what has changed.
+        """
+        if not self.is_main:
+            return
+        before = checkpoint.identity_before(self.folder.checkpoints)
+        if before is None:
+            self.folder.set_status("running", identity=identity.as_json(), accepted_changes=[])
+            return
+        made = f"Run '{self.folder.path}'"
+        changes = identity.check(before, made, self.accept_changed)
+        self.folder.set_status("running", identity=identity.as_json())
+        self.folder.record_accepted(changes, "resume")
 
     def _evaluate(self, selection: Selection, timing: dict[str, float]) -> None:
         config, experiment = self.config, self.experiment
@@ -176,7 +203,7 @@ class Runner(ABC):
             return
         with clock.phase("write_s"):
             split.save(self.folder.path / "split.npz")
-            write_codes(self.folder.codes_file, query, database, split.hash)
+            self.write_codes(self.folder.codes_file, query, database)
             write_query_ap(self.folder.path, found.per_query)
         metrics = {
             "run": {k: config.resolved[k] for k in ("method", "bits", "seed")}
@@ -199,9 +226,14 @@ class Runner(ABC):
             log.info("%s", headline(found.zero_shot))
         self.after_results()
 
+    def write_codes(self, file: Path, query: CodeSet, database: CodeSet) -> None:
+        """Write codes with what they were made with."""
+        write_codes(file, query, database, self.experiment.split.hash, self.experiment.identity)
+
     def _protocol(self, selection: Selection) -> dict[str, Any]:
         split, measures = self.experiment.split, measure_words(self.config.eval)
         auxiliary = self.experiment.auxiliary_sources
+        accepted = self.folder.status().get("accepted_changes")
         return {
             "metric": "mAP over all orders of equal distances, in expectation",
             "relevance": "share at least one label",
@@ -215,6 +247,7 @@ class Runner(ABC):
             "skipped_images": len(self.experiment.inputs.unreadable),
             **({"other_inputs": auxiliary} if auxiliary else {}),
             **self.experiment.model.protocol_notes(auxiliary),
+            **({"accepted_changes": accepted} if accepted else {}),
             **self.notes(),
         }
 
@@ -275,9 +308,11 @@ def _seen_classes(experiment: Experiment) -> list[int]:
     return sorted({*experiment.problem.seen_classes, *carried})
 
 
-def run_config(config: RunConfig, lease: Lease | None = None) -> RunFolder:
-    """Run one configuration with the runner that it names; ``lease`` as for :meth:`Runner.run`."""
-    return config.runner.entry.target(config).run(lease)
+def run_config(
+    config: RunConfig, lease: Lease | None = None, accept_changed: bool = False
+) -> RunFolder:
+    """Run one configuration with the runner that it names; the others as in :meth:`Runner.run`."""
+    return config.runner.entry.target(config).run(lease, accept_changed)
 
 
 def not_accepted(key: str, value: object, needed: str) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from common.config.run_config import RunConfig
 from common.distributed import local_share
 from common.problem import Problem
 from common.seeding import seed_everything
+from common.storage.identity import Identity
 from dataset.base import GeneratedRows, HashDataset
 from dataset.caption_noise import shuffled_captions
 from dataset.loader import SplitView
@@ -23,6 +24,7 @@ from models.backbones.base import CachedBackbone
 from models.base import HashLoss, HashModel, TrainFeatures
 from runners.inputs import loading
 from runners.inputs.auxiliary import check_complete
+from runners.inputs.identity import identity_of
 from runners.inputs.image_operations import check
 from runners.inputs.row_inputs import RowInputs, row_inputs
 from utils.errors import UserError
@@ -41,6 +43,7 @@ class Experiment:
     Attributes:
         loss: None for methods without gradient.
         generated: rows that are trained on beside those of the split, or None.
+        identity: what it is all made of, by content.
         backbone_name: how results call the encoder.
         inputs_s: seconds spent on decoding images, and on finding or computing features.
         eval_pass: what captions of evaluation are drawn for, with ``data.eval_captions=random``:
@@ -56,23 +59,33 @@ class Experiment:
     device: torch.device
     inputs: RowInputs
     generated: GeneratedRows | None
+    identity: Identity
     backbone_name: str
     inputs_s: float = 0.0
     eval_pass: int = 0
 
     @classmethod
-    def build(cls, config: RunConfig, device: torch.device | str | None = None) -> Experiment:
+    def build(
+        cls, config: RunConfig, device: torch.device | str | None = None,
+        meet: Callable[[Identity], None] | None = None,
+    ) -> Experiment:  # fmt: skip
         """Build all parts; seeds the global generators just before model and loss are built.
+
+        ``meet`` is told what the parts are, before anything is computed with them; it may raise.
 
         Raises:
             UserError: parts that do not fit together, missing files, bad data.
         """
         check(config.data)  # before anything is loaded
         target = loading.choose_device(config, device)
-        dataset = loading.add_generated(config, loading.load_dataset(config))
+        loaded = loading.load_dataset(config)
+        dataset = loading.add_generated(config, loaded)
         request = loading.input_request(config, dataset)
         encoder = loading.load_encoder(config, request)
         start = time.perf_counter()
+        identity = identity_of(loaded, dataset, request, encoder, config.resolved)
+        if meet is not None:
+            meet(identity)
         inputs = row_inputs(config, dataset, encoder, request, target)
         inputs_s = time.perf_counter() - start
         generated = dataset.generated if request.generated_rows else None
@@ -86,7 +99,7 @@ class Experiment:
         name = str(config.resolved["backbone"].get("config", config.backbone.name))
         return cls(
             config, dataset, split, problem, model, loss.to(target) if loss else None, target,
-            inputs, generated, name, inputs_s,
+            inputs, generated, identity, name, inputs_s,
         )  # fmt: skip
 
     @property

@@ -41,6 +41,7 @@ from common.storage.run_folder import RunFolder
 from runners.experiment import Experiment
 from runners.standard import StandardConfig, StandardRunner
 from runners.tensorboard.run_writer import open_writer
+from utils import files
 from utils.errors import UserError
 from utils.files import digest, write_json
 
@@ -238,5 +239,4 @@ def data_identity(experiment: Experiment) -> dict[str, Any]:
 
 def array_digest(values: Tensor | np.ndarray) -> str:
     """Return a hash of type, shape and values."""
-    array = values.cpu().numpy() if isinstance(values, Tensor) else values
-    return digest(f"{array.dtype} {array.shape}", np.ascontiguousarray(array).tobytes())
+    return files.array_digest(values.cpu().numpy() if isinstance(values, Tensor) else values)

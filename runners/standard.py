@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from common.code_files.run_codes import read_codes, write_codes
+from common.code_files.run_codes import read_codes
 from common.config.run_config import RunConfig
 from common.registry import RUNNERS
 from common.seeding import rng_state, set_rng_state
@@ -297,14 +297,13 @@ class StandardRunner(Runner):
         improved = improve(state.best, state.epoch, scores)
         if RUN in improved and self.is_main:
             with self.train_clock.phase("write_s"):
-                checkpoint.save(self._saved("best"), self.modules())
+                checkpoint.save(self._saved("best"), self.modules(), state=self.made_with())
         if improved != [RUN] and improved:
             if evaluation.select == "val":
                 query, database = self.code_set("query"), self.code_set("database")
             if self.is_main:
                 with self.train_clock.phase("write_s"):
-                    file = self.folder.codes_of_epoch(state.epoch)
-                    write_codes(file, query, database, self.experiment.split.hash)
+                    self.write_codes(self.folder.codes_of_epoch(state.epoch), query, database)
         return measured
 
     def _checkpoint(self) -> None:
@@ -314,7 +313,7 @@ class StandardRunner(Runner):
         checkpoint.keep_previous(self._saved("last"))
         checkpoint.save(
             self._saved("last"), self.modules(), self.optimization.optimizers,
-            rng_state(), {**dataclasses.asdict(self.state), "config": self.config.hash},
+            rng_state(), {**dataclasses.asdict(self.state), **self.made_with()},
         )  # fmt: skip
         kept = set(own_epochs(self.state.best).values())
         with contextlib.suppress(UserError):  # no previous one
@@ -358,6 +357,7 @@ class StandardRunner(Runner):
         return self.folder.checkpoints / name
 
     def _load(self, folder: Path, saved: dict[str, Any]) -> None:
+        saved.pop("identity", None)  # compared before anything was computed
         if saved.pop("config", None) != self.config.hash:
             raise UserError(
                 f"Checkpoint '{folder}' belongs to another configuration than run "

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.errors import UserError
 from utils.fence import fenced
 
@@ -122,6 +124,13 @@ def special_kind(path: Path) -> str:
         stat.S_IFBLK: "a device",
     }
     return kinds.get(stat.S_IFMT(mode), "")
+
+
+def array_digest(values: np.ndarray) -> str:
+    """Return a hash of type, shape and values."""
+    if values.dtype == object:  # its bytes are addresses
+        return digest("object", repr(values.tolist()))
+    return digest(f"{values.dtype} {values.shape}", np.ascontiguousarray(values).tobytes())
 
 
 def free_space(path: Path) -> int:

@@ -2,7 +2,8 @@
 
 Groups ``query`` and ``database``, each with ``<modality>`` uint8 [N, ⌈K/8⌉], ``labels`` uint8 [N,C]
 and ``rows`` int64 [N] (row numbers in the dataset). File attributes: ``bits``, ``bit_order``
-(``little``: the first bit is the least significant of the first byte), ``split_hash``.
+(``little``: the first bit is the least significant of the first byte), ``split_hash``; what the
+codes were made with, by content: ``encoder``, ``data``, ``generated``, ``files``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.codes import pack_codes, unpack_codes
+from common.storage.identity import Identity
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.hdf5_file import open_hdf5
@@ -31,13 +33,17 @@ class CodeSet:
     rows: np.ndarray  # int64 [N], row numbers in the dataset
 
 
-def write_codes(path: Path, query: CodeSet, database: CodeSet, split_hash: str) -> None:
+def write_codes(
+    path: Path, query: CodeSet, database: CodeSet, split_hash: str,
+    identity: Identity | None = None,
+) -> None:  # fmt: skip
     """Write ``codes.h5`` atomically."""
     import h5py
 
     bits = next(iter(query.codes.values())).shape[1]
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update({"bits": bits, "bit_order": "little", "split_hash": split_hash})
+        file.attrs.update({} if identity is None else identity.as_json())
         for name, part in (("query", query), ("database", database)):
             group = file.create_group(name)
             for modality, codes in part.codes.items():
@@ -58,6 +64,22 @@ def read_codes(path: Path) -> tuple[CodeSet, CodeSet, str]:
             sets = [_read_part(file[name], bits) for name in ("query", "database")]
             return sets[0], sets[1], str(file.attrs["split_hash"])
     except (OSError, KeyError) as error:
+        raise UserError(f"'{path}' is missing or holds no codes of a run ({error}).") from error
+
+
+def read_identity(path: Path) -> dict[str, str]:
+    """Return what the codes were made with, by content; ``{}`` where the file does not say.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    import h5py
+
+    names = [field.name for field in dataclasses.fields(Identity)]
+    try:
+        with h5py.File(path, "r") as file:
+            return {name: str(file.attrs[name]) for name in names if name in file.attrs}
+    except OSError as error:
         raise UserError(f"'{path}' is missing or holds no codes of a run ({error}).") from error
 
 

@@ -2,11 +2,13 @@
 
 A checkpoint is a folder: ``model.safetensors``, ``loss.safetensors``, ``optimizer-<i>.safetensors``
 and ``state.json``. It appears under its name only when complete. Parameters of a frozen encoder are
-left out: the config names their source, and its fingerprint is compared.
+left out: the config names their source, and its fingerprint is compared (``identity`` in
+``state.json``, see :mod:`common.storage.identity`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -90,6 +92,17 @@ def _checksum(path: Path) -> str:
 def read_state(folder: Path) -> dict[str, Any]:
     """Return the ``state`` that was saved."""
     return {name: value for name, value in _content(folder).items() if name != CHECKSUMS}
+
+
+def identity_before(checkpoints: Path) -> dict[str, Any] | None:
+    """Return what the checkpoint that training goes on from was made with, by content.
+
+    ``{}`` where it does not say; None where there is no checkpoint to go on from.
+    """
+    for name in ("last", "previous"):
+        with contextlib.suppress(UserError):
+            return dict(read_state(checkpoints / name).get("identity") or {})
+    return None
 
 
 def _content(folder: Path) -> dict[str, Any]:

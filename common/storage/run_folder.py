@@ -126,6 +126,22 @@ class RunFolder:
         write_json(self.path / "status.json", status)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What the run was made with by content, as ``status.json`` has it; ``{}``: unknown."""
+        recorded = self.status().get("identity")
+        return recorded if isinstance(recorded, dict) else {}
+
+    def record_accepted(self, changes: list[dict[str, str]], command: str) -> None:
+        """Add to ``status.json`` what the user accepted as changed; once each."""
+        before = self.status().get("accepted_changes") or []
+        new = [{"command": command, **change} for change in changes]
+        known = [{k: v for k, v in entry.items() if k != "when"} for entry in before]
+        added = [{"when": now(), **entry} for entry in new if entry not in known]
+        if added:
+            state = self.status().get("state", "unknown")
+            self.set_status(state, accepted_changes=[*before, *added])
+
+    @property
     def is_done(self) -> bool:
         """Whether the run has ended well and all of its results exist."""
         return (

@@ -143,9 +143,10 @@ def _origins(manifest: Path, dataset: HashDataset) -> dict[str, Any]:
             f"data.generated: '{manifest.parent}' was made for a dataset of {rows} rows, but "
             f"'{dataset.name}' has {len(dataset)}; generate for this one."
         )
-    if fingerprint != dataset.images.fingerprint:  # a copy has other times, so it is no error
-        log.warning("'%s' was made from other files than those of '%s', or from a copy of them",
-                    manifest.parent, dataset.name)  # fmt: skip
+    if fingerprint != dataset.images.fingerprint:
+        log.warning("'%s' was made from pictures %s, and '%s' has pictures %s: others, or of an "
+                    "earlier version that knew them by their times", manifest.parent, fingerprint,
+                    dataset.name, dataset.images.fingerprint)  # fmt: skip
     return origins
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from common.storage.cache import cached
+from common.storage.contents import content_digest
 from dataset.creatures.drawing import SIZE
 from utils.errors import UserError
 from utils.files import digest, write_json
@@ -83,7 +84,7 @@ def load_view(view: View, seed: int, rows: int, min_rows: int) -> GeneratedRows:
         images=np.load(folder / "images.npy", mmap_mode="r"),
         labels=np.load(folder / "labels.npy").astype(np.float32),
         captions={style: [tuple(row) for row in texts] for style, texts in captions.items()},
-        fingerprint=key,
+        fingerprint=content_digest(folder / "images.npy"),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.base import BadImageError, ImageSource
-from dataset.images import ROWS_PER_CHUNK, FileImages, size_and_time, thread_pool
+from dataset.images import ROWS_PER_CHUNK, FileImages, thread_pool
 from dataset.preparation.index import DIGEST_BYTES
 from utils.files import atomic_path, digest, special_kind
 from utils.progress import progress_bar
@@ -108,10 +108,16 @@ def file_size(images: ImageSource, row: int) -> int | None:
     return file.stat().st_size if file.is_file() else -1
 
 
-def _stamp(images: ImageSource, row: int) -> tuple[int, int]:
-    """Return size and time of change of an image file; zeros where the image is no file."""
+def _stamp(images: ImageSource, row: int) -> tuple[int, ...]:
+    """Return what ``stat`` says of an image file; zeros where the image is no file or missing."""
     file = image_file(images, row)
-    return (0, 0) if file is None else size_and_time(file)
+    try:
+        status = None if file is None else file.stat()
+    except OSError:
+        status = None
+    if status is None:
+        return 0, 0, 0, 0
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def image_digest(images: ImageSource, row: int) -> tuple[int, np.ndarray]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.storage.contents import content_digests
 from dataset.base import BadImageError, ImageSource
 from dataset.preparation.rows import Rows
 from dataset.preparation.source import RowKind, Source
@@ -93,13 +94,9 @@ class RecordImages:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all paths, and of size and time of change of the files."""
-        stats = []
-        for name in sorted({path.rpartition(_SEPARATOR)[0] for path in self.paths}):
-            file = self.root / name
-            stat = file.stat() if file.is_file() else None
-            stats.append(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}" if stat else name)
-        return digest("\n".join(self.paths), "\n".join(stats))
+        """Hash of all paths, and of the content of the files."""
+        names = sorted({path.rpartition(_SEPARATOR)[0] for path in self.paths})
+        return digest("\n".join(self.paths), *content_digests([self.root / n for n in names]))
 
     def decode(self, row: int) -> np.ndarray:
         """Return the image of ``row``, RGB uint8 [32,32,3].

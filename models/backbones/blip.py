@@ -213,6 +213,9 @@ def _from_folder(
             )
         files.load_into(text, text_state, "BLIP's text encoder", str(weights))
         tokenizer = _tokenizer(folder)
+        settings["tokenizer"] = files.tokenizer_fingerprint(folder)
+        settings["text"] = text.config.to_diff_dict()
+    settings["vision"] = visual.config.to_diff_dict()
     return BlipBackbone(visual, text, config, tokenizer, settings)
 
 

@@ -189,6 +189,9 @@ def _assemble(
         text_encode = ClipText(config.text_padding_mask, CLIP_EOS)
     local_names = ("hf_model_name", "hf_tokenizer_name")  # where these lie does not matter
     text_cfg = {k: v for k, v in architecture["text_cfg"].items() if k not in local_names}
+    names = [architecture["text_cfg"].get(name) for name in reversed(local_names)]
+    if name := next(filter(None, names), None):
+        text_cfg["tokenizer"] = _tokenizer_fingerprint(name)
     settings = {
         "backbone": "open_clip",
         "architecture": {**architecture, "text_cfg": text_cfg},
@@ -376,6 +379,15 @@ def _tokenizer(model: str, text_cfg: Mapping[str, Any], home: Path | None, lengt
         return ids, ids == padding
 
     return tokenize
+
+
+def _tokenizer_fingerprint(name: str) -> str:
+    """Return a hash of the files of a tokeniser, in a folder or in the hub's cache."""
+    folder = Path(name)
+    if not folder.is_dir():
+        file = files.hub_file(name, ("tokenizer_config.json", "config.json"))
+        folder = Path(file).parent if file else folder
+    return files.tokenizer_fingerprint(folder)
 
 
 def has_clip_texts(model: str) -> bool:

@@ -27,14 +27,19 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
+from common.storage.contents import content_digest, content_digests
 from models.backbones.torchscript import ArchiveError, is_torchscript, read_torchscript
 from utils.errors import MissingWeightsError, UserError, nearest
-from utils.files import file_digest
+from utils.files import digest
 
 RANDOM = "random"
 """Value of ``backbone.weights`` for an untrained network."""
 
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".tar")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = (
     "without it, choose another encoder by name (backbone=NAME; 'python main.py list backbones' "
@@ -140,8 +145,7 @@ def load_state(path: str, what: str, published: Published) -> tuple[dict[str, Te
     if not file.is_file():
         raise needs_weights(what, published, f"'{path}' does not exist", file)
     if published.hashes:
-        stat = file.stat()
-        _warn_of_another_hash(file, published, (stat.st_mtime_ns, stat.st_size))
+        _warn_of_another_hash(file, published, content_digest(file)[:16])
     if file.suffix == ".safetensors":
         return _read_safetensors(file), False
     if is_torchscript(file):
@@ -153,8 +157,7 @@ def load_state(path: str, what: str, published: Published) -> tuple[dict[str, Te
 
 
 @functools.lru_cache(maxsize=64)  # once in a process, not once for each run of a sweep
-def _warn_of_another_hash(file: Path, published: Published, _version: tuple[int, int]) -> None:
-    found = file_digest(file)
+def _warn_of_another_hash(file: Path, published: Published, found: str) -> None:
     if not any(found.startswith(official[:16]) for official in published.hashes):
         log.warning(
             "'%s' has SHA-256 %s, the official %s %s: other weights than the published ones, or "
@@ -336,6 +339,12 @@ def library_errors(what: str, published: Published) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         because = f"that failed ({lines[0].rstrip('.')})"
         raise needs_weights(what, published, because, published.place) from error
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Return a hash of the files of a tokeniser of transformers, by content."""
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return digest(*(f"{f.name} {c}" for f, c in zip(files, content_digests(files), strict=True)))
 
 
 def state_fingerprint(source: nn.Module | Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:

@@ -43,6 +43,15 @@ def plugins_of(settings: Sequence[str]) -> list[str]:
     return [plugin.file for plugin in named_plugins(values, "command line")]
 
 
+def add_accept_changed(parser: argparse.ArgumentParser) -> None:
+    """Add ``--accept-changed``."""
+    parser.add_argument(
+        "--accept-changed",
+        action="store_true",
+        help="go on although encoder, data or generated inputs are others than the run's; recorded",
+    )
+
+
 def dataset_words(name: str, root: str | None, settings: Sequence[str]) -> list[str]:
     """Return the settings that a dataset's name, ``--root`` and ``key=value`` words stand for."""
     words = [f"dataset={name.removeprefix('dataset=')}"]

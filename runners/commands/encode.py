@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from common.config.plugins import on_trust
-from runners.commands.arguments import DEVICE_HELP, add_plugins, plugins_of
+from runners.commands.arguments import DEVICE_HELP, add_accept_changed, add_plugins, plugins_of
 from utils.terminal import say
 
 
@@ -17,6 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help=".h5 or .npz, with ids")
     parser.add_argument("--device", help=DEVICE_HELP)
     add_plugins(parser)
+    add_accept_changed(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -26,5 +27,6 @@ def run(options: argparse.Namespace) -> None:
     codes = encode_files(
         options.run, options.images, options.texts, options.out, options.device,
         plugins=plugins_of(options.settings), received=on_trust(options.trust),
+        accept_changed=options.accept_changed,
     )  # fmt: skip
     say(f"{len(codes)} codes of {codes.bits} bits: {options.out}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from runners.commands.arguments import add_settings
+from runners.commands.arguments import add_accept_changed, add_settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``evaluate``."""
     parser.add_argument("run", metavar="RUN_DIR")
     add_settings(parser, "eval.at=[all,1000]")
+    add_accept_changed(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -19,6 +20,6 @@ def run(options: argparse.Namespace) -> None:
     from runners.results.metric_table import print_cuts
     from runners.results.show import show_leaderboard
 
-    folder = reevaluate(options.run, options.settings)
+    folder = reevaluate(options.run, options.settings, options.accept_changed)
     show_leaderboard([folder])
     print_cuts(folder.metrics()["directions"])

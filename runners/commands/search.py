@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from common.config.plugins import on_trust
-from runners.commands.arguments import DEVICE_HELP, add_plugins, plugins_of
+from runners.commands.arguments import DEVICE_HELP, add_accept_changed, add_plugins, plugins_of
 from utils.terminal import say
 
 
@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="a page with the pictures found")
     parser.add_argument("--device", help=DEVICE_HELP)
     add_plugins(parser)
+    add_accept_changed(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         options.run, query=options.query, text=options.text, image=options.image,
         images=options.images, texts=options.texts, codes=options.codes, top=options.top,
         device=options.device, plugins=plugins_of(options.settings),
-        received=on_trust(options.trust),
+        received=on_trust(options.trust), accept_changed=options.accept_changed,
     )  # fmt: skip
     print_result(result)
     if options.html:

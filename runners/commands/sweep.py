@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runners.commands.arguments import add_settings
+from runners.commands.arguments import add_accept_changed, add_settings
 from utils.errors import UserError
 from utils.shown import brief
 from utils.terminal import say, say_error
@@ -37,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-failed", action="store_true", help="also runs that failed too often before"
     )
+    add_accept_changed(parser)
 
 
 def _workers(word: str) -> int | str:
@@ -58,6 +60,7 @@ def _smoke(configs: Sequence[RunConfig], options: argparse.Namespace, output: Pa
         f"--workers {options.workers}": options.workers not in (None, 1),
         "--dry-run": options.dry_run,
         "--retry-failed": options.retry_failed,
+        "--accept-changed": options.accept_changed,
     }
     for words in (words for words, given in others.items() if given):
         raise UserError(f"--smoke tries runs one by one in this process; leave {words} out.")
@@ -82,10 +85,12 @@ def run(options: argparse.Namespace) -> int:
     configs = expand(sweep, path, options.settings, options.output)
     if options.smoke or options.every_seed:
         return _smoke(configs, options, Path(options.output or sweep.output))
+    rules = dataclasses.replace(sweep.rules, accept_changed=options.accept_changed)
+    again = options.retry_failed or options.accept_changed  # refused before is failed before
     workers = sweep.workers if options.workers is None else options.workers
     check_workers(workers)
     if options.dry_run:
-        states = statuses(configs, sweep.retries, options.retry_failed)
+        states = statuses(configs, sweep.retries, again)
         print_statuses(states)
         say_error(summary(states, workers))
         return 0
@@ -93,8 +98,8 @@ def run(options: argparse.Namespace) -> int:
         _refuse_other_counts(options.sweep, configs)
     with terminated_like_ctrl_c():  # the workers are stopped too
         outcomes = run_sweep(
-            configs, workers, launcher=options.launcher, rules=sweep.rules, launch=sweep.launch,
-            again=options.retry_failed,
+            configs, workers, launcher=options.launcher, rules=rules, launch=sweep.launch,
+            again=again,
         )  # fmt: skip
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     ended = [folder_of(outcome.config) for outcome in outcomes if outcome.state != "failed"]

@@ -10,7 +10,7 @@ import yaml
 
 from common.config.plugins import on_trust
 from common.config.run_config import compose_layers, top_layers, unchecked
-from runners.commands.arguments import TRUST_HELP, add_settings
+from runners.commands.arguments import TRUST_HELP, add_accept_changed, add_settings
 from utils.terminal import say
 
 log = logging.getLogger("hashing")
@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="YAML, e.g. a run's config.yaml")
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     parser.add_argument("--print-config", action="store_true", help="show the settings only")
+    add_accept_changed(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from runners.base import run_config
     from runners.results.show import show_leaderboard
 
-    folder = run_config(config)
+    folder = run_config(config, accept_changed=options.accept_changed)
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process reports; its files may not be complete yet
     show_leaderboard([folder])

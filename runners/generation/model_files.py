@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from common.storage.contents import content_digest, content_digests
 from utils.errors import UserError
 from utils.files import digest
 
 SINGLE_FILE = (".safetensors", ".ckpt")
 _TAG = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_PART_BYTES = 1 << 20  # read at the start and at the end of a file
 
 
 def find(name: str, option: str, marker: str, kind: str, fetch: Callable[[str], str]) -> Path:
@@ -101,23 +101,15 @@ def _silence_libraries() -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a hash of a model: names, sizes, and first and last bytes of its files.
-
-    Reading gigabytes completely would take longer than generating the first images.
-    """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    parts: list[str | bytes] = []
-    for file in files:
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.suffix
+    """Return a hash of a model: names and content of its files, which are read once."""
+    if not path.is_dir():
+        return digest(path.suffix, content_digest(path))
+    files = {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
+    for name in list(files):
         if any(part.startswith(".") for part in Path(name).parts) or name.endswith(".md"):
-            continue
-        size = file.stat().st_size
-        with open(file, "rb") as stream:
-            parts += [name, str(size), stream.read(_PART_BYTES)]
-            if size > _PART_BYTES:
-                stream.seek(max(size - _PART_BYTES, _PART_BYTES))
-                parts.append(stream.read(_PART_BYTES))
-    return digest(*parts)
+            del files[name]
+    contents = content_digests(list(files.values()))
+    return digest(*(part for pair in zip(files, contents, strict=True) for part in pair))
 
 
 def read_json(path: Path) -> dict[str, Any]:

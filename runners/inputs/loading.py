@@ -6,10 +6,13 @@ import torch
 
 from common.config.run_config import RunConfig
 from common.devices import find_device
+from common.seeding import seed_everything
 from dataset.auxiliary.captions import with_generated
 from dataset.base import HashDataset
+from dataset.images import look_again
 from models.backbones.build import build_entry
 from models.backbones.towers import freeze_tower
+from models.backbones.weights import RANDOM, state_fingerprint
 from models.base import Backbone, InputRequest
 from utils.errors import UserError
 
@@ -24,9 +27,14 @@ def choose_device(config: RunConfig, device: torch.device | str | None = None) -
 
 
 def load_dataset(config: RunConfig) -> HashDataset:
-    """Return the dataset, kept in memory for the next run of a sweep that uses the same one."""
+    """Return the dataset, kept in memory for the next run of a sweep that uses the same one.
+
+    The pictures of one from memory are compared with their files anew, by ``stat``.
+    """
     key = repr((config.dataset_name, config.resolved["dataset"]))
-    if key not in _datasets:
+    if key in _datasets:
+        look_again(_datasets[key].images)
+    else:
         _datasets.clear()
         _datasets[key] = config.dataset.entry.target(config.dataset.config, config.dataset_name)
     return _datasets[key]
@@ -39,11 +47,19 @@ def add_generated(config: RunConfig, dataset: HashDataset) -> HashDataset:
 
 
 def load_backbone(config: RunConfig, modalities: tuple[str, ...]) -> Backbone:
-    """Return the encoder; a frozen one is kept in memory for the next run that uses the same."""
-    key = repr((config.resolved["backbone"], modalities))
+    """Return the encoder; a frozen one is kept in memory for the next run that uses the same.
+
+    Untrained weights are those of the run's seed, whatever was done or kept before.
+    """
+    is_random = getattr(config.backbone.config, "weights", None) == RANDOM
+    key = repr((config.resolved["backbone"], modalities, config.seed if is_random else None))
     if key in _backbones:
         return _backbones[key]
+    seed_everything(config.seed)
     backbone = build_entry(config.backbone.entry, config.backbone.config, modalities)
+    if not backbone.fingerprint:  # a plugin's
+        settings = {"class": type(backbone).__qualname__, "settings": config.resolved["backbone"]}
+        backbone.fingerprint = state_fingerprint(backbone, settings)
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         _backbones.clear()
         _backbones[key] = backbone

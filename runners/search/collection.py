@@ -1,23 +1,21 @@
-"""Codes with ids: their files, the index beside a file, and nearest neighbors.
+"""Codes with ids: their files, and nearest neighbors.
 
 ``codes.h5`` of ``main.py encode``: ``packed`` uint8 [N,⌈K/8⌉], ``ids`` (paths below the folder, or
 the texts); attributes ``bits``, ``bit_order`` (``little``), ``modality``, ``folder`` (of images,
-else empty) and ``run``. An npz file has arrays of the same names. ``main.py metrics`` and
-``export`` read both.
+else empty), ``run`` and ``model`` (hash of the weights that made them, of encoder and run). An npz
+file has arrays of the same names. ``main.py metrics`` and ``export`` read both.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from common.code_files.faiss_index import build_index, load_index, save_index, search
+from common.code_files.faiss_index import build_index, search
 from common.codes import pack_codes, unpack_codes
 from dataset.base import ImageSource
 from dataset.images import SUFFIXES, FileImages
@@ -27,7 +25,7 @@ from utils.files import atomic_path, check_plain_file
 from utils.hdf5_file import open_hdf5
 from utils.numpy_file import open_npz
 
-ATTRIBUTES = ("modality", "folder", "run")  # of a file, beside its bits
+ATTRIBUTES = ("modality", "folder", "run", "model")  # of a file, beside its bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Collection:
         modality: ``image`` or ``text``.
         folder: base of relative paths; empty for texts.
         run: name of the run whose model encoded them.
+        model: hash of the weights of that model; "" where it is not known.
         file: that holds them, or None.
         images: by row, or None for texts.
     """
@@ -51,6 +50,7 @@ class Collection:
     modality: str
     folder: str = ""
     run: str = ""
+    model: str = ""
     file: Path | None = None
     images: ImageSource | None = None
 
@@ -136,12 +136,14 @@ def read_collection(path: Path) -> Collection:
             with open_npz(path) as arrays:
                 packed, bits = arrays["packed"], int(arrays["bits"])
                 ids = [str(value) for value in arrays["ids"]]
-                attributes = {name: str(arrays[name]) for name in ATTRIBUTES}
+                attributes = {name: str(arrays[name]) for name in ATTRIBUTES if name in arrays}
         else:
             with open_hdf5(path) as file:
                 packed, bits = file["packed"][:], int(file.attrs["bits"])
                 ids = list(file["ids"].asstr()[:])
-                attributes = {name: str(file.attrs[name]) for name in ATTRIBUTES}
+                attributes = {
+                    name: str(file.attrs[name]) for name in ATTRIBUTES if name in file.attrs
+                }
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"--codes: '{path}' is missing or is no file of `main.py encode` ({error})."
@@ -154,7 +156,7 @@ def read_collection(path: Path) -> Collection:
 
 
 def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
-    """Return the ``top`` rows nearest to a code of ±1 [K]; the index is cached beside the codes.
+    """Return the ``top`` rows nearest to a code of ±1 [K].
 
     Raises:
         UserError: codes of another length, or ``top`` below 1.
@@ -164,24 +166,8 @@ def nearest(collection: Collection, code: np.ndarray, top: int) -> Hits:
             f"The query has {len(code)} bits, the codes have {collection.bits}; encode both by the "
             "same run."
         )
-    index = _index(collection)
+    index = build_index(collection.packed, "flat", collection.bits)
     start = time.perf_counter()
     distances, rows = search(index, pack_codes(code[None]), top, bits=collection.bits)
     seconds = time.perf_counter() - start
     return Hits(rows[0].tolist(), distances[0].tolist(), seconds)
-
-
-def _index(collection: Collection) -> Any:
-    """Return the index of a collection, from the file beside it unless that is older."""
-    if collection.file is None:
-        return build_index(collection.packed, "flat", collection.bits)
-    file = collection.file.with_name(f"{collection.file.name}.faiss")
-    if file.is_file() and file.stat().st_mtime_ns >= collection.file.stat().st_mtime_ns:
-        with contextlib.suppress(UserError):  # damaged: it is built again
-            index = load_index(file)
-            if index.ntotal == len(collection) and index.d == collection.packed.shape[1] * 8:
-                return index
-    index = build_index(collection.packed, "flat", collection.bits)
-    with contextlib.suppress(UserError):  # a read-only folder can be searched too
-        save_index(index, file)
-    return index

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +15,11 @@ import torch
 from common.batch import Batch
 from common.config.layers import Layer, read_layer
 from common.config.plugins import Received
-from common.config.run_config import RunConfig, compose_layers
+from common.config.run_config import compose_layers
 from common.seeding import make_deterministic, seed_everything
 from common.storage import checkpoint
+from common.storage.contents import content_digest
+from common.storage.identity import Identity
 from common.storage.run_folder import RunFolder
 from dataset.base import BadImageError, ImageSource
 from dataset.loader import SplitView, ViewInputs
@@ -24,6 +29,7 @@ from models.base import HashModel
 from runners.evaluation.measure import encode
 from runners.experiment import Experiment, problem_of
 from runners.inputs import loading
+from runners.inputs.identity import identity_of
 from runners.inputs.image_operations import eval_geometry
 from utils.errors import UserError
 from utils.files import digest
@@ -35,7 +41,7 @@ class Encoder:
 
     def __init__(
         self, path: str | Path, device: str | None = None, *,
-        plugins: Sequence[str] = (), received: Received = "refuse",
+        plugins: Sequence[str] = (), received: Received = "refuse", accept_changed: bool = False,
     ) -> None:  # fmt: skip
         """Restore the model of the run at ``path``; its dataset must be available.
 
@@ -44,6 +50,7 @@ class Encoder:
             device: None: a GPU where there is one.
             plugins: Python files of the user's that it needs.
             received: what is done with the plugins that the folder names.
+            accept_changed: encoder and data may have another content than the run's.
 
         Raises:
             UserError: not a finished run, or its checkpoint or dataset is missing or differs.
@@ -56,8 +63,26 @@ class Encoder:
         self.config = compose_layers([read_layer(self.folder.config_file), typed], received)
         make_deterministic()
         self.device = loading.choose_device(self.config, device)
-        self.model, self.fingerprint = _restore_model(self.folder, self.config, self.device)
+        self.accept_changed = accept_changed
+        self._accepted: list[dict[str, str]] = []
+        self.model, self.fingerprint = self._restore_model()
         self.model.eval()
+
+    def check(self, recorded: Mapping[str, Any], made: str) -> None:
+        """Refuse what was made with another encoder, or of other data, than there is now.
+
+        Raises:
+            ChangedError: names both.
+        """
+        if self._accepted and self.identity.changes(recorded) == self._accepted:
+            return  # said once
+        changes = self._accepted = self.identity.check(recorded, made, self.accept_changed)
+        with contextlib.suppress(UserError, OSError):  # a run of someone else's is only read
+            self.folder.record_accepted(changes, "search or encode")
+
+    def _meet(self, identity: Identity) -> None:
+        self.identity = identity
+        self.check(self.folder.identity, f"Run '{self.folder.path}'")
 
     def require(self, modality: str) -> None:
         """Refuse a modality that the run does not hash.
@@ -138,36 +163,44 @@ class Encoder:
         size = self.config.data.eval_batch_size
         return (range(start, min(start + size, rows)) for start in range(0, rows, size))
 
+    def _restore_model(self) -> tuple[HashModel, str]:
+        """Return the model in the state that produced the codes of the run, and a fingerprint."""
+        folder, config = self.folder, self.config
+        selected = folder.metrics()["protocol"]["selected"]["on"]
+        if selected == "fit":  # no checkpoint is kept: fitting again takes seconds
+            return self._fit_again(), digest("fit", *self.identity.as_json().values())
+        state = folder.checkpoints / ("last" if selected == "last" else "best")
+        if not (state / "model.safetensors").is_file():
+            raise UserError(
+                f"'{folder.path}' keeps no checkpoint ('{state}' is gone), so nothing new can be "
+                "encoded; train it again with another output."
+            )
+        loaded = dataset = loading.load_dataset(config)
+        request = loading.input_request(config, loaded)
+        if request.generated_rows:  # they count among the rows that it was trained on
+            dataset = loading.add_generated(config, loaded)
+        backbone = loading.load_encoder(config, request)
+        identity = identity_of(loaded, dataset, request, backbone, config.resolved)
+        made_with = checkpoint.read_state(state).get("identity") or folder.identity
+        if dataset is loaded and config.data.generated is not None:  # not read here
+            identity = dataclasses.replace(identity, generated=made_with.get("generated", ""))
+        self._meet(identity)
+        if made_with:  # else it was told
+            self.check(made_with, f"Checkpoint '{state}'")
+        split_file = folder.path / "split.npz"
+        split = SplitManifest.load(split_file) if split_file.is_file() else dataset.split
+        seed_everything(config.seed)
+        problem = problem_of(config, dataset, split)
+        model = config.model.entry.target(config.model.config, problem, backbone).to(self.device)
+        checkpoint.load_modules(state, {"model": model})
+        weights = content_digest(state / "model.safetensors")
+        return model, digest(weights, self.identity.encoder)
 
-def _restore_model(
-    folder: RunFolder, config: RunConfig, device: torch.device
-) -> tuple[HashModel, str]:  # fmt: skip
-    """Return the model in the state that produced the codes of the run, and a fingerprint."""
-    selected = folder.metrics()["protocol"]["selected"]["on"]
-    if selected == "fit":  # no checkpoint is kept: fitting again takes seconds
-        experiment = Experiment.build(config, device)
+    def _fit_again(self) -> HashModel:
+        experiment = Experiment.build(self.config, self.device, self._meet)
         experiment.fit_model()
         model = experiment.model
         if isinstance(model.backbone, CachedBackbone):
-            request = loading.input_request(config, experiment.dataset)
-            model.backbone = loading.load_encoder(config, request).to(device)
-        return model, "fit"
-    state = folder.checkpoints / ("last" if selected == "last" else "best")
-    if not (state / "model.safetensors").is_file():
-        raise UserError(
-            f"'{folder.path}' keeps no checkpoint ('{state}' is gone), so nothing new can be "
-            "encoded; train it again with another output."
-        )
-    dataset = loading.load_dataset(config)
-    request = loading.input_request(config, dataset)
-    if request.generated_rows:  # they count among the rows that it was trained on
-        dataset = loading.add_generated(config, dataset)
-    split_file = folder.path / "split.npz"
-    split = SplitManifest.load(split_file) if split_file.is_file() else dataset.split
-    backbone = loading.load_encoder(config, request)
-    seed_everything(config.seed)
-    problem = problem_of(config, dataset, split)
-    model = config.model.entry.target(config.model.config, problem, backbone).to(device)
-    checkpoint.load_modules(state, {"model": model})
-    modified = (state / "model.safetensors").stat().st_mtime_ns
-    return model, digest((state / "state.json").read_text(), str(modified))
+            request = loading.input_request(self.config, experiment.dataset)
+            model.backbone = loading.load_encoder(self.config, request).to(self.device)
+        return model

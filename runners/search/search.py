@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.code_files.run_codes import read_codes
+from common.code_files.run_codes import read_codes, read_identity
 from common.codes import pack_codes
 from common.config.plugins import Received
 from common.storage.cache import cached
+from common.storage.identity import ChangedError
 from dataset.base import BadImageError, ImageSource
 from dataset.images import SUFFIXES, FileImages, SelectedImages
 from runners.inputs.loading import load_dataset
@@ -53,7 +54,7 @@ class SearchResult:
 
 def encode_files(
     run: str, images: str | None, texts: str | None, out: str, device: str | None = None, *,
-    plugins: Sequence[str] = (), received: Received = "refuse",
+    plugins: Sequence[str] = (), received: Received = "refuse", accept_changed: bool = False,
 ) -> Collection:  # fmt: skip
     """Encode a folder of images or a file of texts and write the codes to ``out``.
 
@@ -69,16 +70,20 @@ def encode_files(
     if path.suffix.lower() not in (".h5", ".hdf5", ".npz"):  # before the encoding
         raise UserError(f"--out: '{out}' ends in neither .h5 nor .npz.")
     ids = image_files(images) if images is not None else text_lines(str(texts))
-    collection = _encoded(Encoder(run, device, plugins=plugins, received=received), ids, images)
+    encoder = Encoder(
+        run, device, plugins=plugins, received=received, accept_changed=accept_changed
+    )
+    collection = _encoded(encoder, ids, images)
     write_collection(collection, path)
     return collection
 
 
 def _encoded(encoder: Encoder, ids: list[str], images: str | None) -> Collection:
     run = encoder.folder.path.resolve().name
+    bits, model = encoder.config.bits, encoder.fingerprint
     if images is None:
         packed = pack_codes(encoder.encode_texts(ids))
-        return Collection(packed, encoder.config.bits, ids, "text", run=run)
+        return Collection(packed, bits, ids, "text", run=run, model=model)
     folder = str(Path(images).resolve())
     codes, errors = encoder.encode_images(FileImages(ids, folder))
     for reason in list(errors.values())[:3]:
@@ -86,14 +91,28 @@ def _encoded(encoder: Encoder, ids: list[str], images: str | None) -> Collection
     if len(errors) > 3:
         log.warning("left out: %d of %d pictures in all", len(errors), len(ids))
     ids = [name for row, name in enumerate(ids) if row not in errors]
-    return Collection(pack_codes(codes), encoder.config.bits, ids, "image", folder, run)
+    return Collection(pack_codes(codes), bits, ids, "image", folder, run, model)
+
+
+def _same_model(collection: Collection, encoder: Encoder) -> None:
+    """Refuse codes of another model than the one that encodes the query.
+
+    Raises:
+        ChangedError: names both.
+    """
+    if collection.model != encoder.fingerprint and not encoder.accept_changed:
+        raise ChangedError(
+            f"--codes: '{collection.file}' holds codes of model {collection.model} (run "
+            f"'{collection.run}'), but '{encoder.folder.path}' is model {encoder.fingerprint}; "
+            "encode both by the same run, or go on knowingly with --accept-changed."
+        )
 
 
 def search_run(
     run: str, *, query: str | None = None, text: str | None = None, image: str | None = None,
     images: str | None = None, texts: str | None = None, codes: str | None = None,
     top: int = 10, device: str | None = None,
-    plugins: Sequence[str] = (), received: Received = "refuse",
+    plugins: Sequence[str] = (), received: Received = "refuse", accept_changed: bool = False,
 ) -> SearchResult:  # fmt: skip
     """Search by a text or an image among images, texts, a file of codes, or the run's database.
 
@@ -114,7 +133,11 @@ def search_run(
     if image is not None and not Path(image).is_file():
         raise UserError(f"--image: '{image}' does not exist.")
     collection = read_collection(Path(codes)) if codes is not None else None
-    encoder = Encoder(run, device, plugins=plugins, received=received)
+    encoder = Encoder(
+        run, device, plugins=plugins, received=received, accept_changed=accept_changed
+    )
+    if collection is not None and collection.model:
+        _same_model(collection, encoder)
     modality = "text" if text is not None else "image"
     encoder.require(modality)
     if collection is None:
@@ -142,7 +165,9 @@ def _collection(encoder: Encoder, images: str | None, texts: str | None) -> Coll
 
 def _database(encoder: Encoder) -> Collection:
     """Return the database of the run: images if it hashes them, else texts."""
-    _, database, _ = read_codes(encoder.folder.codes_file)
+    file = encoder.folder.codes_file
+    encoder.check(read_identity(file) or encoder.folder.identity, f"'{file}'")
+    _, database, _ = read_codes(file)
     modality = "image" if "image" in database.codes else "text"
     dataset, images = load_dataset(encoder.config), None
     if modality == "image":

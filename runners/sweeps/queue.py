@@ -51,11 +51,13 @@ class Rules:
         lease_s: seconds without a renewal after which a worker of another host counts as lost.
         hang_after_s: seconds without a heartbeat after which a worker ends itself, so that another
             one resumes the run; 0 = never.
+        accept_changed: whether runs are resumed with another encoder or other data than before.
     """
 
     retries: int = 1
     lease_s: float = 90.0
     hang_after_s: float = 3600.0
+    accept_changed: bool = False
 
     def __post_init__(self) -> None:
         for name, minimum in (("retries", 0), ("lease_s", 0.1), ("hang_after_s", 0)):
@@ -241,7 +243,8 @@ def _execute(queue: Queue, name: str, config: RunConfig | None, lease: Lease) ->
     try:
         resolved = queue.content["runs"][name]
         # the parent process has run these plugins, as the user asked
-        run_config(config or compose_layers([Layer("sweep", resolved)], "load"), lease)
+        chosen = config or compose_layers([Layer("sweep", resolved)], "load")
+        run_config(chosen, lease, queue.rules.accept_changed)
     except LeaseLostError:
         raise
     except Exception as error:  # noqa: BLE001 - the sweep goes on; the run's folder has the log

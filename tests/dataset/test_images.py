@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset.base import BadImageError
-from dataset.images import FileImages, SelectedImages, decode_image
+from dataset.images import FileImages, SelectedImages, decode_image, look_again
 from tests.dataset.sources.images import write_image
 
 
@@ -20,6 +20,14 @@ def test_taking_rows(tmp_path):
         assert len(chosen) == 2 and chosen.name(1) == source.name(2)
         np.testing.assert_array_equal(chosen.decode(0), source.decode(4))
         assert chosen.fingerprint != source.fingerprint
+        before = chosen.fingerprint
+        write_image(tmp_path / "0.jpg", 8)  # a file of none of its rows
+        look_again(chosen)
+        assert chosen.fingerprint == before
+        write_image(tmp_path / "4.jpg", 9)
+        look_again(chosen)
+        assert chosen.fingerprint != before
+        write_image(tmp_path / "4.jpg", 4)
 
 
 def test_decoders_errors(monkeypatch):

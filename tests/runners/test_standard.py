@@ -114,7 +114,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(stop, per, captioned, tmp
 
     def stopping(folder, modules, optimizers=(), rng=None, state=None):
         save(folder, modules, optimizers, rng, state)
-        if state and state["epoch"] == stop:
+        if state and state.get("epoch") == stop:
             raise KeyboardInterrupt
 
     torn = [*words, f"output={tmp_path / 'torn'}"]
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_costs_epochs_not_the_run(
 
     def stopping(folder, modules, optimizers=(), rng=None, state=None):
         save(folder, modules, optimizers, rng, state)
-        if state and state["epoch"] == 3:
+        if state and state.get("epoch") == 3:
             raise KeyboardInterrupt
 
     torn = [*words, f"output={tmp_path / 'torn'}"]
@@ -321,7 +321,7 @@ def test_epochs_without_a_checkpoint_are_recorded_once(stop, captioned, tmp_path
     save = checkpoint.save
 
     def stopping(folder, modules, optimizers=(), rng=None, state=None):
-        if state and state["epoch"] == stop:
+        if state and state.get("epoch") == stop:
             with open(folder.parents[1] / HISTORY, "a") as stream:
                 stream.write('{"epoch": 9, "lo')
             raise KeyboardInterrupt  # recorded, but no checkpoint

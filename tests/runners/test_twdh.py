@@ -114,7 +114,7 @@ def test_a_killed_training_is_resumed_by_whichever_run_comes_next(
 
     def stopping(folder, modules, optimizers=(), rng=None, state=None):
         save(folder, modules, optimizers, rng, state)
-        if state and state.get("config") and state["epoch"] == stop:
+        if state and state.get("config") and state.get("epoch") == stop:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -207,7 +207,7 @@ def test_epochs_of_directions_are_those_of_the_own_length(
 
         def stopping(folder, modules, optimizers=(), rng=None, state=None):
             save(folder, modules, optimizers, rng, state)
-            if state and state.get("config") and state["epoch"] == stop:
+            if state and state.get("config") and state.get("epoch") == stop:
                 raise KeyboardInterrupt
 
         torn = [*words, "bits=8", f"output={tmp_path / 'torn'}"]

@@ -103,11 +103,11 @@ def test_the_released_layout(dataset, tmp_path):
         with_generated(dataset, tmp_path)
 
 
-def test_a_copy_of_the_pictures_is_told(dataset, folder, caplog):
+def test_other_pictures_are_told(dataset, folder, caplog):
     write_manifest(folder, images="other")
     with caplog.at_level(logging.WARNING, logger="hashing"):
         with_generated(dataset, folder)
-    assert "made from other files" in caplog.text
+    assert "was made from pictures other, and 'toy' has pictures zeros" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_resumed_run_writes_no_epoch_twice(stop, whole, captioned, tmp_path, m
     save = checkpoint.save
 
     def stopping(folder, modules, optimizers=(), rng=None, state=None):
-        if state and state["epoch"] == stop + 1:
+        if state and state.get("epoch") == stop + 1:
             raise KeyboardInterrupt  # this epoch is written, but has no checkpoint
         save(folder, modules, optimizers, rng, state)
 
