@@ -42,9 +42,9 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
     folder = RunFolder.existing(path)
     metrics = folder.metrics()
     saved = read_layer(folder.config_file)
-        settings = eval_settings([saved, Layer("command line", parse_overrides(words))])
-        query, database, split_hash = _read_codes(folder, folder.codes_file, accept_changed)
-        directions = settings.directions or list(metrics["directions"])
+    settings = eval_settings([saved, Layer("command line", parse_overrides(words))])
+    query, database, split_hash = _read_codes(folder, folder.codes_file, accept_changed)
+    directions = settings.directions or list(metrics["directions"])
     for direction in directions:
         of_query, of_database = sides(direction)
         if of_query not in query.codes or of_database not in database.codes:
