@@ -1,9 +1,10 @@
 """Which published protocol a run's rows follow: drawn by it, stated by a setting, or by counts.
 
-Datasets with official files are drawn by a protocol. ``mat`` and ``lists`` hold rows of such a
-dataset without its name: ``dataset.protocol: flickr25k/mith`` states it and is held to the
-published numbers when the dataset is opened. Unstated, rows that have all the numbers of a
-protocol, and its seed where it has one, follow it.
+Datasets with official files are drawn by a protocol. ``mat``, ``lists`` and ``features`` hold rows
+of such a dataset without its name: ``dataset.protocol: flickr25k/mith`` states it and is held to
+the published numbers when the dataset is opened; so is ``imagenet100/lists``, of pictures that are
+known by their lists alone. Unstated, rows that have all the numbers of a protocol, and its seed
+where it has one, follow it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from common.registry import DATASETS
-from dataset.preparation.protocol import Protocol
-from dataset.preparation.source import Source
+from dataset.preparation.protocol import Protocol, ProtocolSet
+from dataset.sources.list_protocols import LISTED_SETS
 from utils.errors import UserError, unknown_name
 
 PARTS = ("query", "train", "database")
-WITHOUT_NAME = ("mat", "lists")
+WITHOUT_NAME = ("mat", "lists", "features")
 """Datasets that may hold rows of another under a protocol of its."""
 
 
@@ -38,16 +39,25 @@ class Followed:
     protocol: Protocol
     how: str
 
+    def section(self) -> dict[str, Any]:
+        """Return the section ``dataset`` of settings that draw these rows by their own name."""
+        name = self.protocol.name
+        if any(self.dataset == listed.name for listed in LISTED_SETS):
+            protocol = f"{self.dataset}/{name}"
+            return {"config": self.dataset, "name": "lists", "protocol": protocol, "split": {}}
+        return {"config": self.dataset, "name": self.dataset, "split": {"name": name}}
 
-def sources() -> Iterator[Source]:
-    """Yield all datasets with official files."""
+
+def sources() -> Iterator[ProtocolSet]:
+    """Yield all datasets with official files, and those with published lists alone."""
     for name in DATASETS.names():
         source = getattr(DATASETS.get(name).config, "source", None)
         if source is not None:
             yield source
+    yield from LISTED_SETS
 
 
-def stated_protocol(text: str) -> tuple[Source, Protocol]:
+def stated_protocol(text: str) -> tuple[ProtocolSet, Protocol]:
     """Return the dataset and the protocol that ``coco/dcmht`` names.
 
     Raises:
@@ -80,9 +90,10 @@ def check_stated(text: str | None, labels: np.ndarray, parts: Mapping[str, int])
     _, protocol = stated_protocol(text)
     unlabelled = int((labels.sum(1) == 0).sum())
     counts = {"rows": len(labels), "classes": labels.shape[1], "unlabelled": unlabelled, **parts}
+    least = {} if protocol.keep_unlabelled else {"unlabelled": 0}
     wrong = {
         name: number
-        for name, number in {"unlabelled": 0, **protocol.published}.items()
+        for name, number in {**least, **protocol.published}.items()
         if counts.get(name, number) != number
     }
     if wrong:

@@ -168,10 +168,8 @@ class RecipeOfRow:
         self.config, self.protocol = dict(first.config), first.metrics["protocol"]
         ours = followed(self.config["dataset"], self.protocol)
         if not isinstance(ours, str):  # rows of another layout follow the protocol, too
-            split = {"name": ours.protocol.name}
-            names = {"config": ours.dataset, "name": ours.dataset, "split": split}
             if self.config["dataset"]["name"] != ours.dataset:
-                self.config["dataset"] = names
+                self.config["dataset"] = ours.section()
         dataset = str(self.config["dataset"].get("config", row.dataset))
         split_name = str(self.config["dataset"].get("split", {}).get("name"))
         called = [dataset, split_name if split_name.startswith(dataset) else dataset]
