@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dataset.base import BadImageError, ImageSource
 from utils.errors import UserError
-from utils.files import digest
+from utils.files import digest, size_and_time
 from utils.progress import progress_bar
 
 T = TypeVar("T")
@@ -190,15 +190,6 @@ def open_archive(path: Path) -> zipfile.ZipFile:
             f"Archive '{path}' cannot be read as a zip file ({error}); dataset.archive takes .zip "
             "only, other archives must be extracted."
         ) from error
-
-
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Return size in bytes and time of change in ns, or (-1, 0) for a missing file."""
-    try:
-        stats = path.stat()
-    except OSError:
-        return -1, 0
-    return stats.st_size, stats.st_mtime_ns
 
 
 def in_threads(work: Callable[[int], T], n: int, title: str, per_core: int = 1) -> Iterator[T]:

@@ -26,7 +26,7 @@ from dataset.images import FileImages
 from dataset.preparation.followed import check_stated
 from dataset.preparation.lists import ListedRows, find_list, read_list
 from dataset.splits import SplitManifest
-from dataset.tables import read_lines
+from dataset.tables import read_names
 from utils.errors import UserError
 from utils.files import file_digest
 
@@ -192,7 +192,7 @@ def _class_names(config: ListsConfig, root: Path, n_classes: int) -> tuple[str, 
     if config.class_names_file is None:
         return tuple(f"class {c}" for c in range(n_classes))
     file = root / Path(config.class_names_file).expanduser()
-    names = tuple(line for line in read_lines(file) if line)
+    names = read_names(file)
     if len(names) != n_classes:
         raise UserError(f"'{file}' names {len(names)} classes, but the lists have {n_classes}.")
     return names

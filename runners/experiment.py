@@ -19,12 +19,12 @@ from dataset.base import GeneratedRows, HashDataset
 from dataset.caption_noise import shuffled_captions
 from dataset.loader import SplitView
 from dataset.splits import SplitManifest
-from models.backbones.base import CachedBackbone
+from models.backbones.base import Backbone, CachedBackbone
 from models.base import HashLoss, HashModel, TrainFeatures
 from runners.inputs import loading
 from runners.inputs.auxiliary import check_complete
 from runners.inputs.image_operations import check
-from runners.inputs.row_inputs import RowInputs, row_inputs
+from runners.inputs.row_inputs import RowInputs, given_inputs, row_inputs
 from utils.errors import UserError
 from utils.heartbeat import heartbeat
 
@@ -71,10 +71,14 @@ class Experiment:
         target = loading.choose_device(config, device)
         dataset = loading.add_generated(config, loading.load_dataset(config))
         request = loading.input_request(config, dataset)
-        encoder = loading.load_encoder(config, request)
-        start = time.perf_counter()
-        inputs = row_inputs(config, dataset, encoder, request, target)
-        inputs_s = time.perf_counter() - start
+        if dataset.features is not None:
+            encoder: Backbone = loading.given_features(config, dataset.features, request)
+            inputs, inputs_s = given_inputs(dataset.features, encoder, request), 0.0
+        else:
+            encoder = loading.load_encoder(config, request)
+            start = time.perf_counter()
+            inputs = row_inputs(config, dataset, encoder, request, target)
+            inputs_s = time.perf_counter() - start
         generated = dataset.generated if request.generated_rows else None
         split = _split(config, dataset, generated).without(inputs.unreadable)
         check_complete(inputs.auxiliary, split)

@@ -18,6 +18,7 @@ import numpy as np
 from common.registry import DATASETS
 from dataset.preparation.protocol import Protocol, ProtocolSet
 from dataset.sources.list_protocols import LISTED_SETS
+from dataset.splits import SplitConfig
 from utils.errors import UserError, unknown_name
 
 PARTS = ("query", "train", "database")
@@ -72,6 +73,27 @@ def stated_protocol(text: str) -> tuple[ProtocolSet, Protocol]:
     if dataset not in known:
         raise unknown_name("dataset in dataset.protocol", dataset, known)
     return known[dataset], known[dataset].protocol(name)
+
+
+def completed(split: SplitConfig, protocol: str) -> SplitConfig:
+    """Return ``split`` with the numbers of a protocol (``coco/mith``) where it has none.
+
+    Raises:
+        UserError: no such protocol, or one that permutes no rows.
+    """
+    source, stated = stated_protocol(protocol)
+    if stated.query is None or stated.lists is not None:
+        raise UserError(
+            f"dataset.protocol={protocol} reads lists or marks and permutes no rows: `main.py "
+            f"prepare {source.name}` reads .mat files too, and dataset={source.name} "
+            f"dataset.split.name={stated.name} draws their rows."
+        )
+    return dataclasses.replace(
+        split,
+        query=stated.query if split.query is None else split.query,
+        train=stated.train if split.train is None else split.train,
+        seed=stated.seed if split.seed == SplitConfig.seed else split.seed,
+    )
 
 
 def check_stated(text: str | None, labels: np.ndarray, parts: Mapping[str, int]) -> None:
@@ -166,11 +188,11 @@ def _other_numbers(protocol: Protocol, rows: Mapping[str, int], classes: int | N
 
 
 def _other_draw(dataset: Mapping[str, Any], protocol: Protocol) -> str:
-    """Return how the draw of ``mat`` rows differs from the protocol's, or ``""``."""
+    """Return how the draw of rows differs from the protocol's, or ``""``."""
     split = dataset.get("split") or {}
-    rule = split.get("rule", "file") if dataset["name"] == "mat" else "file"
-    if rule == "file":
-        return ""  # rows that somebody drew before
+    rule = "file" if dataset["name"] == "lists" else split.get("rule", "file")
+    if rule in ("file", "auto"):
+        return ""  # rows that somebody drew before, or the protocol that the run states
     if rule != "permutation":
         return f"rows drawn by {rule}, {protocol.name} permutes them"
     if split.get("seed") != protocol.seed:

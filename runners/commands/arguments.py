@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 CODES_HELP = "npz, npy or HDF5 with codes and labels; FILE.h5:query/image for a part of a file"
 DATASET_HELP = "a name of `list datasets`, or a YAML"
+FEATURES_HELP = "of the run's encoder, as dataset=features reads; FILE:text for those of texts"
 DEVICE_HELP = "where to encode; a GPU where there is one if left out"
 
 

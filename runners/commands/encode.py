@@ -1,10 +1,10 @@
-"""``main.py encode``: write the codes of a folder of pictures or of a file of texts."""
+"""``main.py encode``: write the codes of a folder of pictures, of texts, or of features."""
 
 from __future__ import annotations
 
 import argparse
 
-from runners.commands.arguments import DEVICE_HELP
+from runners.commands.arguments import DEVICE_HELP, FEATURES_HELP
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +12,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN_DIR")
     parser.add_argument("--images", metavar="DIR", help="folder of pictures")
     parser.add_argument("--texts", metavar="FILE", help="texts, one a line")
+    parser.add_argument("--features", metavar="FILE", help=FEATURES_HELP)
     parser.add_argument("--out", required=True, metavar="FILE", help=".h5 or .npz, with ids")
     parser.add_argument("--device", help=DEVICE_HELP)
 
@@ -20,5 +21,7 @@ def run(options: argparse.Namespace) -> None:
     """Write the codes."""
     from runners.search.search import encode_files
 
-    codes = encode_files(options.run, options.images, options.texts, options.out, options.device)
+    codes = encode_files(
+        options.run, options.images, options.texts, options.out, options.device, options.features
+    )
     print(f"{len(codes)} codes of {codes.bits} bits: {options.out}")
