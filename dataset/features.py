@@ -73,7 +73,7 @@ class FeaturesConfig:
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.split.rule == "permutation":
-            object.__setattr__(self, "split", completed(self.split, self.protocol))
+            object.__setattr__(self, "split", _completed(self.split, self.protocol))
 
 
 class UnseenImages:
@@ -246,9 +246,15 @@ def _split(
         rule = "permutation" if permuted else "per_class"
         choice = dataclasses.replace(choice, rule=rule)
         if permuted:
-            choice = completed(choice, str(config.protocol))
+            choice = _completed(choice, str(config.protocol))
         log.info("'%s' states no split: rows are drawn by dataset.split.rule=%s", config.root, rule)
     return make_split(choice, labels, seen, folder)
+
+
+def _completed(split: SplitConfig, protocol: str) -> SplitConfig:
+    """Return ``split`` with the numbers and the seed of a protocol; seed 0 counts as left out."""
+    seed = split.seed or SplitConfig.seed
+    return completed(dataclasses.replace(split, seed=seed), protocol)
 
 
 def _stored_split(arrays: Arrays, rows: int, root: str) -> SplitManifest | None:
