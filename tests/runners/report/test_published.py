@@ -226,8 +226,10 @@ def test_rows_by_published_lists_meet_the_paper_in_every_layout(fake, tmp_path, 
         config = by_other_words(config, tmp_path, dataset)
     compat = {"deephash@1000": 0.7}
     study = with_protocol(fake(config, IMAGENET_ROWS), tmp_path, 100, compat)
-    row = DEEPHASH.format("ImageNet", "mAP@1000")
-    (match,) = compared(study, tmp_path, row).matches
+    row = DEEPHASH.format("ImageNet-100", "mAP@1000")
+    comparison = compared(study, tmp_path, row)
+    assert not comparison.near, comparison.near[0].differs
+    (match,) = comparison.matches
     assert (match.ours, match.recipe) == (0.7, "deephash_csq.imagenet")
 
 
@@ -240,7 +242,7 @@ def test_a_run_on_features_of_no_stated_encoder_is_near(fake, tmp_path):
     )
     compat = {"deephash@1000": 0.7}
     study = with_protocol(fake(compose([], file), IMAGENET_ROWS), tmp_path, 100, compat)
-    (near,) = compared(study, tmp_path, DEEPHASH.format("ImageNet", "mAP@1000")).near
+    (near,) = compared(study, tmp_path, DEEPHASH.format("ImageNet-100", "mAP@1000")).near
     assert any(d.startswith("encoder: features, there torchvision") for d in near.differs)
 
 
