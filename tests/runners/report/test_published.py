@@ -248,7 +248,9 @@ def test_a_run_on_features_of_no_stated_encoder_is_near(fake, tmp_path):
 
 @pytest.mark.parametrize("layout", ["mat", "features"])
 def test_cross_modal_rows_that_state_a_protocol_meet_the_paper(fake, dcmht, tmp_path, layout):
-    section = {"name": layout, "root": "x", "protocol": "flickr25k/dcmht_first"}
+    split = dcmht.resolved["dataset"]["split"]["name"]
+    rule = {"split": {"rule": "permutation"}} if layout == "mat" else {}
+    section = {"name": layout, "root": "x", "protocol": f"flickr25k/{split}", **rule}
     config = by_other_words(dcmht, tmp_path, section)
     study = fake(config, **{"dchmt@all": 0.8})
     comparison = compared(study, tmp_path, TABLE)
