@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from dataset.row_features import RowFeatures
 from dataset.splits import SplitManifest
 from utils.files import array_digest, digest
 
@@ -138,6 +139,8 @@ class HashDataset:
             of the class of a training row.
         generated: rows for training beyond those of the split, for models that ask for them.
         picture_key: path of a picture in another's file → the word by which its row is found.
+        features: of the rows, computed before, in place of pictures and texts; None: there are
+            pictures and texts.
     """
 
     name: str
@@ -154,6 +157,7 @@ class HashDataset:
     auxiliary: dict[str, AuxiliaryInputs] = dataclasses.field(default_factory=dict)
     generated: GeneratedRows | None = None
     picture_key: Callable[[str], str] = picture_stem
+    features: RowFeatures | None = None
 
     @property
     def others(self) -> dict[str, AuxiliaryInputs]:
@@ -162,7 +166,9 @@ class HashDataset:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """``("image", "text")`` or ``("image",)``."""
+        """``("image", "text")`` or ``("image",)``; of features also ``("text",)``."""
+        if self.features is not None:
+            return self.features.modalities
         return ("image", "text") if self.texts is not None else ("image",)
 
     @functools.cached_property
@@ -174,6 +180,13 @@ class HashDataset:
             repr((self.class_names, self.attribute_names, self.seen_classes, self.multi_label)),
             self.split.hash, *(digest(*row) for row in self.texts or ()),
         )  # fmt: skip
+
+    @property
+    def several_captions(self) -> bool:
+        """Whether a row has more than one caption."""
+        if self.features is not None:
+            return self.features.caption_offsets is not None
+        return any(len(row) > 1 for row in self.texts or ())
 
     def __len__(self) -> int:
         return len(self.labels)

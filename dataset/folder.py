@@ -25,7 +25,7 @@ from dataset.class_attributes import read_class_attributes
 from dataset.images import SUFFIXES, FileImages, open_archive
 from dataset.picture_walk import walk_files
 from dataset.splits import SplitConfig, make_split
-from dataset.tables import dataset_folder, read_lines
+from dataset.tables import dataset_folder, read_names
 from utils.errors import UserError, nearest, unknown_name
 from utils.files import check_plain_file
 
@@ -114,7 +114,7 @@ def _seen(config: FolderConfig, root: Path, class_names: tuple[str, ...]) -> tup
     if len(unseen) == 1 and unseen[0] not in class_names:
         file = root / Path(unseen[0]).expanduser()
         if file.is_file():
-            unseen = tuple(line for line in read_lines(file) if line)
+            unseen = read_names(file)
     for name in unseen:
         if name not in class_names:
             raise unknown_name("class in dataset.unseen_classes", name, class_names)

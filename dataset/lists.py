@@ -25,10 +25,9 @@ from dataset.base import HashDataset
 from dataset.images import FileImages
 from dataset.preparation.followed import check_stated
 from dataset.preparation.lists import ListedRows, find_list, read_list
-from dataset.sources.list_protocols import PUBLISHED
 from dataset.splits import SplitManifest
-from dataset.tables import read_lines
-from utils.errors import UserError, unknown_name
+from dataset.tables import read_names
+from utils.errors import UserError
 from utils.files import file_digest
 
 log = logging.getLogger("hashing")
@@ -51,8 +50,6 @@ class ListsConfig:
 
     Attributes:
         root: the folder with the lists, and where the paths in them start.
-        published: name of published lists (``imagenet100``, ``imagenet100_fire``, ``voc2012``),
-            whose numbers the lists must have; null: any.
         train, query: list files.
         database: list file; None: every listed row that is no query.
         image_root: where the paths start, if not at ``root``.
@@ -62,12 +59,12 @@ class ListsConfig:
             ``none``: every class is seen; ``auto``: ``query`` where no training row has a class of
             the queries, or where the training list has features, as PZSH's have.
         protocol: the published protocol that the lists are of, as ``coco/lists``; they are held to
-            its published numbers.
+            its published numbers. Also ``imagenet100/lists`` (HashNet's), ``imagenet100/fire``
+            and ``voc2012/lists``.
         split: see there.
     """
 
     root: str = ""
-    published: str | None = None
     train: str = "train.txt"
     query: str = "test.txt"
     database: str | None = "database.txt"
@@ -77,10 +74,6 @@ class ListsConfig:
     unseen: Literal["auto", "query", "none"] = "auto"
     protocol: str | None = None
     split: ListSplit = ListSplit()
-
-    def __post_init__(self) -> None:
-        if self.published is not None and self.published not in PUBLISHED:
-            raise unknown_name("lists (dataset.published)", self.published, PUBLISHED)
 
 
 @DATASETS.register("lists", config=ListsConfig)
@@ -111,7 +104,6 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     files = ", ".join(f"{listed.file.name} {file_digest(listed.file)}" for listed in parts.values())
     split = SplitManifest(**rows, rule=f"lists {files}")
     split.check(len(row_of), "the lists")
-    _check_published(config, {**split.counts, "classes": labels.shape[1]})
     check_stated(config.protocol, labels, split.counts)
     images = FileImages(tuple(row_of), image_root, config.archive)
     images.check_first(parts["train"].file)
@@ -154,19 +146,6 @@ def _unseen(stated: str, parts: dict[str, ListedRows]) -> np.ndarray:
             return none
         return of_queries
     return none
-
-
-def _check_published(config: ListsConfig, counts: dict[str, int]) -> None:
-    """Refuse lists of other numbers than the published lists have that they are said to be."""
-    if config.published is None:
-        return
-    known = PUBLISHED[config.published].counts
-    differ = [f"{counts[k]:,} {k} instead of {n:,}" for k, n in known.items() if counts[k] != n]
-    if differ:
-        raise UserError(
-            f"The lists in '{config.root}' are not those of dataset.published={config.published}: "
-            f"{', '.join(differ)}; get the published ones, or give dataset.published=null."
-        )
 
 
 def _read(config: ListsConfig, root: Path) -> dict[str, ListedRows]:
@@ -213,7 +192,7 @@ def _class_names(config: ListsConfig, root: Path, n_classes: int) -> tuple[str, 
     if config.class_names_file is None:
         return tuple(f"class {c}" for c in range(n_classes))
     file = root / Path(config.class_names_file).expanduser()
-    names = tuple(line for line in read_lines(file) if line)
+    names = read_names(file)
     if len(names) != n_classes:
         raise UserError(f"'{file}' names {len(names)} classes, but the lists have {n_classes}.")
     return names

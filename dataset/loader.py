@@ -250,11 +250,11 @@ def _take(array: Array, rows: np.ndarray) -> Tensor:
 
 
 def _features(parts: Sequence[Array | None] | None, rows: np.ndarray) -> Features | None:
-    """Return cached features of ``rows``; those stored in half precision come as float32."""
+    """Return features of ``rows``; numbers stored in another form come as float32."""
     if parts is None:
         return None
     taken = [None if part is None else _take(part, rows) for part in parts]
-    full = [t.float() if t is not None and t.is_floating_point() else t for t in taken]
+    full = [t if t is None or t.dtype == torch.bool else t.float() for t in taken]
     return Features(*full)  # type: ignore[arg-type]
 
 

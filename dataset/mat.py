@@ -33,9 +33,9 @@ from common.registry import DATASETS
 from common.storage.contents import content_digest
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
 from dataset.images import TRIED, FileImages, SelectedImages
-from dataset.preparation.followed import check_stated, stated_protocol
+from dataset.preparation.followed import check_stated, completed
 from dataset.splits import SplitConfig, make_split
-from dataset.tables import dataset_folder
+from dataset.tables import dataset_folder, read_names
 from utils.errors import UserError
 from utils.files import check_plain_file
 from utils.mat_file import is_hdf5, read_variable
@@ -87,7 +87,7 @@ class MatConfig:
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.split.rule == "permutation":
-            object.__setattr__(self, "split", _complete(self.split, self.protocol))
+            object.__setattr__(self, "split", completed(self.split, self.protocol))
 
 
 @DATASETS.register("mat", config=MatConfig)
@@ -117,7 +117,6 @@ def build(config: MatConfig, name: str) -> HashDataset:
     if len(set(counts.values())) > 1:
         lengths = ", ".join(f"{file} has {count}" for file, count in counts.items())
         raise UserError(f"The files in '{root}' differ in length: {lengths} rows; they must agree.")
-    class_names = _class_names(config, root, labels.shape[1])
     unlabelled = np.flatnonzero(labels.sum(1) == 0)
     if len(unlabelled) and config.on_unlabelled != "keep":
         if config.on_unlabelled == "error":
@@ -145,28 +144,11 @@ def build(config: MatConfig, name: str) -> HashDataset:
         name=name,
         images=images,
         labels=labels,
-        class_names=class_names,
+        class_names=_class_names(config, root, labels.shape[1]),
         multi_label=bool((labels.sum(1) > 1).any()),
         split=split,
         texts=texts,
         auxiliary=auxiliary,
-    )
-
-
-def _complete(split: SplitConfig, protocol: str) -> SplitConfig:
-    """Return ``split`` with the numbers of a protocol (``coco/mith``) where it has none."""
-    source, stated = stated_protocol(protocol)
-    if stated.query is None or stated.lists is not None:
-        raise UserError(
-            f"dataset.protocol={protocol} reads lists or marks and permutes no rows: `main.py "
-            f"prepare {source.name}` reads .mat files too, and dataset={source.name} "
-            f"dataset.split.name={stated.name} draws their rows."
-        )
-    return dataclasses.replace(
-        split,
-        query=stated.query if split.query is None else split.query,
-        train=stated.train if split.train is None else split.train,
-        seed=stated.seed if split.seed == SplitConfig.seed else split.seed,
     )
 
 
@@ -315,7 +297,7 @@ def _class_names(config: MatConfig, root: Path, n_classes: int) -> tuple[str, ..
     if file is None or (file == _CLASS_NAMES and not (root / file).is_file()):
         return tuple(f"class {c}" for c in range(n_classes))
     path = _existing(root, file, "class_names_file")
-    names = tuple(line.strip() for line in _lines(path) if line.strip())
+    names = read_names(path)
     if len(names) != n_classes:
         raise UserError(
             f"'{path}' names {len(names)} classes, but the labels have {n_classes} columns."

@@ -56,6 +56,7 @@ def miniature(dataset: HashDataset, sizes: Sizes) -> HashDataset:
         labels=labels[rows],
         split=SplitManifest(**{part: numbers[part] for part in PARTS}, rule=rule),
         texts=None if dataset.texts is None else [dataset.texts[row] for row in rows],
+        features=None if dataset.features is None else dataset.features.take(rows),
         extras={name: values[rows] for name, values in dataset.extras.items()},
         auxiliary={name: _selected(inputs, rows) for name, inputs in dataset.auxiliary.items()},
         generated=generated

@@ -32,6 +32,15 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def read_names(path: Path) -> tuple[str, ...]:
+    """Return the names in a text file, one a line; blank lines are left out.
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
+    return tuple(line for line in read_lines(path) if line)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 

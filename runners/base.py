@@ -253,11 +253,10 @@ class Runner(ABC):
 
     def _captions(self) -> str | None:
         """Return which caption of a row was encoded: ``first``, ``random``; None without texts."""
-        texts = self.experiment.dataset.texts
-        if texts is None:
+        dataset = self.experiment.dataset
+        if "text" not in dataset.modalities:
             return None
-        several = any(len(row) > 1 for row in texts)
-        return self.config.data.eval_captions if several else "first"
+        return self.config.data.eval_captions if dataset.several_captions else "first"
 
     def notes(self) -> dict[str, Any]:
         """Return entries of ``protocol`` in ``metrics.json`` that only this procedure has."""

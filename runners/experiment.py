@@ -20,13 +20,13 @@ from dataset.base import GeneratedRows, HashDataset
 from dataset.caption_noise import shuffled_captions
 from dataset.loader import SplitView
 from dataset.splits import SplitManifest
-from models.backbones.base import CachedBackbone
+from models.backbones.base import Backbone, CachedBackbone
 from models.base import HashLoss, HashModel, TrainFeatures
 from runners.inputs import loading
 from runners.inputs.auxiliary import check_complete
 from runners.inputs.identity import identity_of
 from runners.inputs.image_operations import check
-from runners.inputs.row_inputs import RowInputs, row_inputs
+from runners.inputs.row_inputs import RowInputs, given_inputs, row_inputs
 from utils.errors import UserError
 from utils.heartbeat import heartbeat
 
@@ -81,12 +81,18 @@ class Experiment:
         loaded = loading.load_dataset(config)
         dataset = loading.add_generated(config, loaded)
         request = loading.input_request(config, dataset)
-        encoder = loading.load_encoder(config, request)
+        if dataset.features is not None:
+            encoder: Backbone = loading.given_features(config, dataset.features, request)
+        else:
+            encoder = loading.load_encoder(config, request)
         start = time.perf_counter()
         identity = identity_of(loaded, dataset, request, encoder, config.resolved)
         if meet is not None:
             meet(identity)
-        inputs = row_inputs(config, dataset, encoder, request, target)
+        if dataset.features is not None:
+            inputs = given_inputs(dataset.features, encoder, request)
+        else:
+            inputs = row_inputs(config, dataset, encoder, request, target)
         inputs_s = time.perf_counter() - start
         generated = dataset.generated if request.generated_rows else None
         split = _split(config, dataset, generated).without(inputs.unreadable)

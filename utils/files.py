@@ -133,6 +133,15 @@ def array_digest(values: np.ndarray) -> str:
     return digest(f"{values.dtype} {values.shape}", np.ascontiguousarray(values).tobytes())
 
 
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Return size in bytes and time of change in ns, or (-1, 0) for a missing file."""
+    try:
+        stats = path.stat()
+    except OSError:
+        return -1, 0
+    return stats.st_size, stats.st_mtime_ns
+
+
 def free_space(path: Path) -> int:
     """Return the free bytes of the disk of ``path``, which need not exist."""
     folder = path.absolute()

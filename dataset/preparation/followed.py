@@ -1,9 +1,10 @@
 """Which published protocol a run's rows follow: drawn by it, stated by a setting, or by counts.
 
-Datasets with official files are drawn by a protocol. ``mat`` and ``lists`` hold rows of such a
-dataset without its name: ``dataset.protocol: flickr25k/mith`` states it and is held to the
-published numbers when the dataset is opened. Unstated, rows that have all the numbers of a
-protocol, and its seed where it has one, follow it.
+Datasets with official files are drawn by a protocol. ``mat``, ``lists`` and ``features`` hold rows
+of such a dataset without its name: ``dataset.protocol: flickr25k/mith`` states it and is held to
+the published numbers when the dataset is opened; so is ``imagenet100/lists``, of pictures that are
+known by their lists alone. Unstated, rows that have all the numbers of a protocol, and its seed
+where it has one, follow it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from common.registry import DATASETS
-from dataset.preparation.protocol import Protocol
-from dataset.preparation.source import Source
+from dataset.preparation.protocol import Protocol, ProtocolSet
+from dataset.sources.list_protocols import LISTED_SETS
+from dataset.splits import SplitConfig
 from utils.errors import UserError, unknown_name
 
 PARTS = ("query", "train", "database")
-WITHOUT_NAME = ("mat", "lists")
+WITHOUT_NAME = ("mat", "lists", "features")
 """Datasets that may hold rows of another under a protocol of its."""
 
 
@@ -38,16 +40,25 @@ class Followed:
     protocol: Protocol
     how: str
 
+    def section(self) -> dict[str, Any]:
+        """Return the section ``dataset`` of settings that draw these rows by their own name."""
+        name = self.protocol.name
+        if any(self.dataset == listed.name for listed in LISTED_SETS):
+            protocol = f"{self.dataset}/{name}"
+            return {"config": self.dataset, "name": "lists", "protocol": protocol, "split": {}}
+        return {"config": self.dataset, "name": self.dataset, "split": {"name": name}}
 
-def sources() -> Iterator[Source]:
-    """Yield all datasets with official files."""
+
+def sources() -> Iterator[ProtocolSet]:
+    """Yield all datasets with official files, and those with published lists alone."""
     for name in DATASETS.names():
         source = getattr(DATASETS.get(name).config, "source", None)
         if source is not None:
             yield source
+    yield from LISTED_SETS
 
 
-def stated_protocol(text: str) -> tuple[Source, Protocol]:
+def stated_protocol(text: str) -> tuple[ProtocolSet, Protocol]:
     """Return the dataset and the protocol that ``coco/dcmht`` names.
 
     Raises:
@@ -62,6 +73,27 @@ def stated_protocol(text: str) -> tuple[Source, Protocol]:
     if dataset not in known:
         raise unknown_name("dataset in dataset.protocol", dataset, known)
     return known[dataset], known[dataset].protocol(name)
+
+
+def completed(split: SplitConfig, protocol: str) -> SplitConfig:
+    """Return ``split`` with the numbers of a protocol (``coco/mith``) where it has none.
+
+    Raises:
+        UserError: no such protocol, or one that permutes no rows.
+    """
+    source, stated = stated_protocol(protocol)
+    if stated.query is None or stated.lists is not None:
+        raise UserError(
+            f"dataset.protocol={protocol} reads lists or marks and permutes no rows: `main.py "
+            f"prepare {source.name}` reads .mat files too, and dataset={source.name} "
+            f"dataset.split.name={stated.name} draws their rows."
+        )
+    return dataclasses.replace(
+        split,
+        query=stated.query if split.query is None else split.query,
+        train=stated.train if split.train is None else split.train,
+        seed=stated.seed if split.seed == SplitConfig.seed else split.seed,
+    )
 
 
 def check_stated(text: str | None, labels: np.ndarray, parts: Mapping[str, int]) -> None:
@@ -80,9 +112,10 @@ def check_stated(text: str | None, labels: np.ndarray, parts: Mapping[str, int])
     _, protocol = stated_protocol(text)
     unlabelled = int((labels.sum(1) == 0).sum())
     counts = {"rows": len(labels), "classes": labels.shape[1], "unlabelled": unlabelled, **parts}
+    least = {} if protocol.keep_unlabelled else {"unlabelled": 0}
     wrong = {
         name: number
-        for name, number in {"unlabelled": 0, **protocol.published}.items()
+        for name, number in {**least, **protocol.published}.items()
         if counts.get(name, number) != number
     }
     if wrong:
@@ -155,11 +188,11 @@ def _other_numbers(protocol: Protocol, rows: Mapping[str, int], classes: int | N
 
 
 def _other_draw(dataset: Mapping[str, Any], protocol: Protocol) -> str:
-    """Return how the draw of ``mat`` rows differs from the protocol's, or ``""``."""
+    """Return how the draw of rows differs from the protocol's, or ``""``."""
     split = dataset.get("split") or {}
-    rule = split.get("rule", "file") if dataset["name"] == "mat" else "file"
-    if rule == "file":
-        return ""  # rows that somebody drew before
+    rule = "file" if dataset["name"] == "lists" else split.get("rule", "file")
+    if rule in ("file", "auto"):
+        return ""  # rows that somebody drew before, or the protocol that the run states
     if rule != "permutation":
         return f"rows drawn by {rule}, {protocol.name} permutes them"
     if split.get("seed") != protocol.seed:

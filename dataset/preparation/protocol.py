@@ -10,6 +10,7 @@ import numpy as np
 from dataset.preparation.index import Index
 from dataset.preparation.lists import ListedRows
 from dataset.splits import SplitManifest
+from utils.errors import unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,3 +189,26 @@ class Protocol:
     order: Order | None = None
     texts: Texts | None = None
     stated: Stated | None = None
+
+
+class ProtocolSet:
+    """A dataset that papers use, by name, with its protocols.
+
+    Attributes:
+        name: the dataset's word on the command line.
+        protocols: the first one is the default.
+    """
+
+    name: str
+    protocols: tuple[Protocol, ...]
+
+    def protocol(self, name: str) -> Protocol:
+        """Return the protocol called ``name``.
+
+        Raises:
+            UserError: no such; lists the known ones and the nearest.
+        """
+        known = {protocol.name: protocol for protocol in self.protocols}
+        if name not in known:
+            raise unknown_name(f"split of {self.name} (dataset.split.name)", name, known)
+        return known[name]

@@ -16,9 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from dataset.base import ImageSource
 from dataset.images import FileImages
-from dataset.preparation.protocol import Protocol
+from dataset.preparation.protocol import ProtocolSet
 from dataset.preparation.rows import Attributes, Rows
-from utils.errors import unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,24 +71,20 @@ class RowKind:
     side: int | None = None
 
 
-class Source(ABC):
+class Source(ProtocolSet, ABC):
     """A dataset with official files.
 
     Attributes:
-        name: the dataset's word on the command line.
         title: its authors' name of it.
         licence: in a few words.
         files: its official files.
-        protocols: the first one is the default.
         multi_label: whether a row may carry several labels.
         row_kind: see there.
     """
 
-    name: str
     title: str
     licence: str
     files: tuple[OfficialFile, ...]
-    protocols: tuple[Protocol, ...]
     multi_label: bool = False
     row_kind: RowKind = RowKind()
 
@@ -115,14 +110,3 @@ class Source(ABC):
     def images(self, root: Path, paths: Sequence[str]) -> ImageSource:
         """Return the images at ``paths``; overridden where these are no files."""
         return FileImages(paths, root)
-
-    def protocol(self, name: str) -> Protocol:
-        """Return the protocol called ``name``.
-
-        Raises:
-            UserError: no such; lists the known ones and the nearest.
-        """
-        known = {protocol.name: protocol for protocol in self.protocols}
-        if name not in known:
-            raise unknown_name(f"split of {self.name} (dataset.split.name)", name, known)
-        return known[name]

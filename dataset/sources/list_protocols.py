@@ -1,7 +1,7 @@
 """Protocols by lists: of DeepHash-pytorch, of cisip-FIRe, and of releases that publish none.
 
-What a release states of its lists is here also for pictures without official files, which the
-dataset ``lists`` reads (``dataset.published``).
+Pictures without official files, which the dataset ``lists`` reads, have their protocols here
+(:data:`LISTED_SETS`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from dataset.preparation import rules
-from dataset.preparation.protocol import ListFiles, Protocol, Stated
+from dataset.preparation.protocol import ListFiles, Protocol, ProtocolSet, Stated
 
 FILES = ListFiles("train.txt", "test.txt", "database.txt")
 NONE_SEEN = "none seen in the lists at hand"
@@ -39,38 +39,39 @@ def fire(classes: int, stated: Stated = FIRE, columns: tuple[str, ...] | None = 
     )  # fmt: skip
 
 
+def by_lists(papers: str, published: Mapping[str, int], stated: Stated) -> Protocol:
+    """Return the protocol ``lists`` of pictures that are known by their lists alone."""
+    return Protocol(
+        "lists", papers, rules.by_lists, keep_unlabelled=True, lists=FILES, published=published,
+        stated=stated,
+    )  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
-class PublishedLists:
-    """Lists of pictures that no source here reads: their numbers, and what the release states.
+class ListedSet(ProtocolSet):
+    """Pictures by published lists, without official files that a source here reads."""
 
-    Attributes:
-        papers: that use them.
-        counts: numbers of ``classes``, ``train``, ``query``, ``database`` rows, where known.
-        stated: see there.
-    """
-
-    papers: str
-    counts: Mapping[str, int]
-    stated: Stated
+    name: str
+    protocols: tuple[Protocol, ...]
 
 
 _ONE_HOT = dataclasses.replace(DEEPHASH, unlabelled="cannot occur", labels="one-hot")
 
-PUBLISHED: dict[str, PublishedLists] = {
-    "imagenet100": PublishedLists(
-        "HashNet's lists, which DeepHash-pytorch uses",
-        {"classes": 100, "train": 13_000, "query": 5000, "database": 128_503},
-        _ONE_HOT,
-    ),
-    "imagenet100_fire": PublishedLists(
-        "lists of cisip-FIRe's data folder",
-        {"classes": 100},
-        dataclasses.replace(FIRE, unlabelled="cannot occur", labels="one-hot"),
-    ),
-    "voc2012": PublishedLists(
-        "lists of DeepHash-pytorch",
-        {"classes": 20, "train": 4000, "query": 1000, "database": 6540},
-        dataclasses.replace(DEEPHASH, contains_train=False),
-    ),
-}
-"""Values of ``dataset.published``."""
+LISTED_SETS = (
+    ListedSet("imagenet100", (
+        by_lists(
+            "HashNet's lists, which DeepHash-pytorch uses",
+            {"classes": 100, "train": 13_000, "query": 5000, "database": 128_503},
+            _ONE_HOT,
+        ),
+        fire(100, dataclasses.replace(FIRE, unlabelled="cannot occur", labels="one-hot")),
+    )),
+    ListedSet("voc2012", (
+        by_lists(
+            "DeepHash-pytorch's lists",
+            {"classes": 20, "train": 4000, "query": 1000, "database": 6540},
+            dataclasses.replace(DEEPHASH, contains_train=False),
+        ),
+    )),
+)  # fmt: skip
+"""What ``dataset=lists`` reads and ``dataset.protocol`` names, as ``imagenet100/lists``."""

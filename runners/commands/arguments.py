@@ -12,6 +12,7 @@ from utils.errors import UserError
 CODES_HELP = "npz, npy or HDF5 with codes and labels; FILE.h5:query/image for a part of a file"
 DATASET_HELP = "a name of `list datasets`, or a YAML"
 TRUST_HELP = "run the plugins that the run's config.yaml names; each is shown with its SHA-256"
+FEATURES_HELP = "of the run's encoder, as dataset=features reads; FILE:text for those of texts"
 DEVICE_HELP = "where to encode; a GPU where there is one if left out"
 
 

@@ -43,6 +43,11 @@ def check_weights(configs: Sequence[RunConfig], known: dict[str, Rows]) -> list[
         config = group[0]
         modalities = towers(config, known[dataset_key(config)])
         name, settings = config.backbone.name, config.backbone.config
+        dataset = known[dataset_key(config)].dataset
+        if dataset is not None and dataset.features is not None:
+            found = f"not read: {config.dataset_name} holds features"
+            findings.append(Finding("weights", name, "ok", found, runs=len(group)))
+            continue
         try:
             wanted = [*weight_files(name, settings, modalities), *text_encoder_files(config)]
         except UserError as error:

@@ -10,10 +10,13 @@ from common.seeding import seed_everything
 from dataset.auxiliary.captions import with_generated
 from dataset.base import HashDataset
 from dataset.images import look_again
+from dataset.row_features import RowFeatures
+from models.backbones.base import CachedBackbone
 from models.backbones.build import build_entry
 from models.backbones.towers import freeze_tower
 from models.backbones.weights import RANDOM, state_fingerprint
 from models.base import Backbone, InputRequest
+from runners.inputs.image_operations import check
 from utils.errors import UserError
 
 _datasets: dict[str, HashDataset] = {}
@@ -43,7 +46,14 @@ def load_dataset(config: RunConfig) -> HashDataset:
 def add_generated(config: RunConfig, dataset: HashDataset) -> HashDataset:
     """Return the dataset with the captions, images and rows of ``data.generated``, if it is set."""
     folder = config.data.generated
-    return dataset if folder is None else with_generated(dataset, folder)
+    if folder is None:
+        return dataset
+    if dataset.features is not None:
+        raise UserError(
+            f"data.generated={folder} holds pictures and captions, and dataset '{dataset.name}' "
+            "features, which no encoder reads; leave one of them out."
+        )
+    return with_generated(dataset, folder)
 
 
 def load_backbone(config: RunConfig, modalities: tuple[str, ...]) -> Backbone:
@@ -81,6 +91,42 @@ def input_request(config: RunConfig, dataset: HashDataset) -> InputRequest:
             f"'{dataset.name}' has no {missing[0]}; choose another method or dataset."
         )
     return model.input_request(config.model.config, modalities)
+
+
+def given_features(
+    config: RunConfig, features: RowFeatures, request: InputRequest
+) -> CachedBackbone:
+    """Return what stands in for the encoder of features that a dataset brings.
+
+    Raises:
+        UserError: the encoder that the user states would be trained, or the model reads token
+            features that are not there.
+    """
+    stated = config.resolved["backbone"].get("config", config.backbone.name)
+    if getattr(config.backbone.config, "freeze", "all") != "all":
+        raise UserError(
+            f"backbone={stated} would be fine-tuned, but features are fixed; give "
+            "backbone.freeze=all where it has computed them, or backbone=features."
+        )
+    if check(config.data)[0].is_random:
+        raise UserError(
+            f"data.train_image={config.data.train_image} changes pictures by chance, but features "
+            "are fixed; leave it out, or state what was done before they were computed."
+        )
+    parts = {modality: features.arrays[modality] for modality in request.towers}
+    for modality, (_, tokens, _) in parts.items():
+        if request.tokens and tokens is None:
+            raise UserError(
+                f"Model '{config.model.name}' reads token features, which the file of features "
+                f"lacks: add '{modality}_tokens' [N,L,D] (`main.py features --tokens` writes them) "
+                "or choose another method."
+            )
+    shapes = {m: part.tokens.shape for m, part in parts.items() if part.tokens is not None}
+    widths = {m: part.pooled.shape[1] for m, part in parts.items()}
+    return CachedBackbone(
+        widths, widths | {m: shape[2] for m, shape in shapes.items()}, features.fingerprint,
+        {m: shape[1] for m, shape in shapes.items()},
+    )  # fmt: skip
 
 
 def load_encoder(config: RunConfig, request: InputRequest) -> Backbone:

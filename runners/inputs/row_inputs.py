@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from dataset.image_cache import ImageCache, Images, OriginalImages
 from dataset.image_operations import Operation
 from dataset.loader import ViewInputs, flatten_captions
 from dataset.operation_lists import Geometry
+from dataset.row_features import RowFeatures
 from dataset.stacked import StackedRows, sources_of, stack_images
 from models.backbones.base import CachedBackbone
 from models.base import Backbone, InputRequest
@@ -22,6 +24,8 @@ from runners.inputs import auxiliary
 from runners.inputs.auxiliary import AuxiliaryRows
 from runners.inputs.features import FeatureCache
 from runners.inputs.image_operations import operations_of
+
+log = logging.getLogger("hashing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,22 @@ def row_inputs(
     }
     encoder = _stand_in(backbone, train) if cached else backbone
     return RowInputs(train, evaluation, rows, encoder, unreadable)
+
+
+def given_inputs(features: RowFeatures, encoder: Backbone, request: InputRequest) -> RowInputs:
+    """Return what views read of features that a dataset brings."""
+    if request.auxiliary:
+        log.warning(
+            "features come without the inputs %s, which the method reads where they are; it does "
+            "without", ", ".join(request.auxiliary),
+        )  # fmt: skip
+    parts = {m: features.arrays[m] for m in encoder.modalities}
+    view = ViewInputs(
+        image_features=parts.get("image"),
+        text_features=parts.get("text"),
+        caption_offsets=features.caption_offsets,
+    )
+    return RowInputs(view, view, {}, encoder, np.empty(0, np.int64))
 
 
 Parts = tuple[Geometry, tuple[Operation, ...]]

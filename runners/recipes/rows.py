@@ -7,10 +7,10 @@ from typing import Any
 from common.config.run_config import RunConfig
 from dataset.lists import ListsConfig
 from dataset.mat import MatConfig
+from dataset.preparation.followed import stated_protocol
 from dataset.preparation.prepared_dataset import PreparedConfig
 from dataset.preparation.protocol import Protocol, Stated
 from dataset.sources.cross_modal_protocols import GENERATOR, RULE
-from dataset.sources.list_protocols import PUBLISHED
 from dataset.splits import SplitConfig
 
 _NUMBERS = ("total", "query", "train", "database")
@@ -30,12 +30,11 @@ def describe_rows(config: RunConfig) -> dict[str, Any]:
     """
     dataset = config.dataset.config
     if isinstance(dataset, PreparedConfig):
-        rows, classes, use = _of_protocol(config, dataset)
-    elif isinstance(dataset, ListsConfig) and dataset.published:
-        lists = PUBLISHED[dataset.published]
-        numbers = {part: lists.counts.get(part) for part in ("query", "train", "database")}
-        rows = _of_release(lists.stated, {"total": None, **numbers}, {}, None)
-        classes, use = lists.counts.get("classes"), lists.stated.labels
+        released = dataset.source.protocol(dataset.choice.name)
+        rows, classes, use = _of_protocol(config, dataset.protocol(), released)
+    elif stated := getattr(dataset, "protocol", None):
+        _, released = stated_protocol(stated)
+        rows, classes, use = _of_protocol(config, released, released)
     elif isinstance(dataset, ListsConfig):
         names = ", ".join(str(n) for n in (dataset.train, dataset.query, dataset.database) if n)
         rows, classes, use = {**_UNKNOWN, "order": "lists", "rule": f"lists {names}"}, None, None
@@ -48,10 +47,12 @@ def describe_rows(config: RunConfig) -> dict[str, Any]:
 
 
 def _of_protocol(
-    config: RunConfig, dataset: PreparedConfig
+    config: RunConfig, own: Protocol, released: Protocol
 ) -> tuple[dict[str, Any], int | None, str | None]:
-    """Return the rows of a prepared dataset, its number of classes and the use of labels."""
-    own, released = dataset.protocol(), dataset.source.protocol(dataset.choice.name)
+    """Return the rows that a protocol draws, its number of classes and the use of labels.
+
+    ``own``: the released protocol with the numbers that the configuration sets.
+    """
     classes = released.published.get("classes")
     numbers = _numbers(own, released)
     per_row = {"query": own.query, "train": own.train}

@@ -169,11 +169,8 @@ class RecipeOfRow:
         first = row.results[0]
         self.config, self.protocol = dict(first.config), first.metrics["protocol"]
         ours = followed(self.config["dataset"], self.protocol)
-        if not isinstance(ours, str):  # rows of another layout follow the protocol, too
-            split = {"name": ours.protocol.name}
-            names = {"config": ours.dataset, "name": ours.dataset, "split": split}
-            if self.config["dataset"]["name"] != ours.dataset:
-                self.config["dataset"] = names
+        if not isinstance(ours, str) and self.config["dataset"]["name"] != ours.dataset:
+            self.config["dataset"] = ours.section()  # rows of another layout follow it, too
         dataset = str(self.config["dataset"].get("config", row.dataset))
         split_name = str(self.config["dataset"].get("split", {}).get("name"))
         called = [dataset, split_name if split_name.startswith(dataset) else dataset]

@@ -23,8 +23,9 @@ from common.storage.identity import Identity
 from common.storage.run_folder import RunFolder
 from dataset.base import BadImageError, ImageSource
 from dataset.loader import SplitView, ViewInputs
+from dataset.row_features import RowFeatures
 from dataset.splits import SplitManifest
-from models.backbones.base import CachedBackbone
+from models.backbones.base import Backbone, CachedBackbone
 from models.base import HashModel
 from runners.evaluation.measure import encode
 from runners.experiment import Experiment, problem_of
@@ -102,7 +103,7 @@ class Encoder:
         Raises:
             UserError: the run does not hash images, or none can be read.
         """
-        self.require("image")
+        self._require_encoder("image")
         errors: dict[int, str] = {}
         with progress_bar("encoding pictures", len(source)) as advance:
             codes = self._codes(self._image_batches(source, errors, advance), "image")
@@ -116,8 +117,49 @@ class Encoder:
         Raises:
             UserError: the run does not hash texts.
         """
-        self.require("text")
+        self._require_encoder("text")
         return self._codes(self._text_batches(texts), "text")
+
+    def encode_features(self, features: RowFeatures, modality: str) -> np.ndarray:
+        """Return int8 codes [N,K] of ±1 of features; of captions N counts each.
+
+        Raises:
+            UserError: the run does not hash ``modality``, or its encoder gives other features.
+        """
+        self.require(modality)
+        parts, width = features.arrays[modality], self.model.backbone.widths[modality]
+        if parts.pooled.shape[1] != width:
+            raise UserError(
+                f"Features of {parts.pooled.shape[1]} numbers are given, but "
+                f"'{self.folder.path}' was trained on {width}; give those of its encoder."
+            )
+        inputs = ViewInputs(**{f"{modality}_features": parts})  # type: ignore[arg-type]
+        rows = np.arange(len(parts.pooled))
+        labels = np.zeros((len(rows), self.model.problem.n_classes), np.float32)
+        view = SplitView(rows, labels, inputs)
+        batches = (view.__getitems__(step) for step in self._steps(len(rows)))
+        return self._codes(batches, modality)
+
+    def _require_encoder(self, modality: str) -> None:
+        """Load the encoder where the run was trained on features that were given."""
+        self.require(modality)
+        if not isinstance(self.model.backbone, CachedBackbone):
+            return
+        if self.config.backbone.name == "features":
+            raise UserError(
+                f"'{self.folder.path}' was trained on features, and no {modality} can be encoded "
+                "without the encoder that made them: give features (encode --features FILE), or "
+                "train with backbone=NAME, which says which encoder it was."
+            )
+        request = loading.input_request(self.config, loading.load_dataset(self.config))
+        encoder = loading.load_encoder(self.config, request).to(self.device)
+        if encoder.widths != self.model.backbone.widths:
+            raise UserError(
+                f"Encoder {self.config.backbone.name} gives {_widths(encoder)}, but "
+                f"'{self.folder.path}' was trained on features of {_widths(self.model.backbone)}; "
+                "they are another encoder's."
+            )
+        self.model.backbone = encoder.eval()
 
     def _codes(self, batches: Iterator[Batch], modality: str) -> np.ndarray:
         try:
@@ -179,7 +221,10 @@ class Encoder:
         request = loading.input_request(config, loaded)
         if request.generated_rows:  # they count among the rows that it was trained on
             dataset = loading.add_generated(config, loaded)
-        backbone = loading.load_encoder(config, request)
+        if dataset.features is not None:
+            backbone: Backbone = loading.given_features(config, dataset.features, request)
+        else:
+            backbone = loading.load_encoder(config, request)
         identity = identity_of(loaded, dataset, request, backbone, config.resolved)
         made_with = checkpoint.read_state(state).get("identity") or folder.identity
         if dataset is loaded and config.data.generated is not None:  # not read here
@@ -200,7 +245,11 @@ class Encoder:
         experiment = Experiment.build(self.config, self.device, self._meet)
         experiment.fit_model()
         model = experiment.model
-        if isinstance(model.backbone, CachedBackbone):
+        if isinstance(model.backbone, CachedBackbone) and experiment.dataset.features is None:
             request = loading.input_request(self.config, experiment.dataset)
             model.backbone = loading.load_encoder(self.config, request).to(self.device)
         return model
+
+
+def _widths(backbone: Backbone) -> str:
+    return " and ".join(f"{width} numbers a {m}" for m, width in backbone.widths.items())

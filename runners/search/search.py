@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from common.batch import MODALITIES
 from common.code_files.run_codes import read_codes, read_identity
 from common.codes import pack_codes
 from common.config.plugins import Received
 from common.storage.cache import cached
 from common.storage.identity import ChangedError
-from dataset.base import BadImageError, ImageSource
+from dataset.base import BadImageError, HashDataset, ImageSource
+from dataset.feature_files import fingerprint, read_arrays
+from dataset.features import ID_NAMES, row_ids
 from dataset.images import SUFFIXES, FileImages, SelectedImages
+from dataset.row_features import FEATURE_NAMES, row_features
 from runners.inputs.loading import load_dataset
 from runners.report.gallery import as_uri
 from runners.report.page import render
@@ -53,29 +59,57 @@ class SearchResult:
 
 
 def encode_files(
-    run: str, images: str | None, texts: str | None, out: str, device: str | None = None, *,
+    run: str, images: str | None, texts: str | None, out: str, device: str | None = None,
+    features: str | None = None, *,
     plugins: Sequence[str] = (), received: Received = "refuse", accept_changed: bool = False,
 ) -> Collection:  # fmt: skip
-    """Encode a folder of images or a file of texts and write the codes to ``out``.
+    """Encode a folder of images, a file of texts or one of features; write the codes to ``out``.
 
     ``plugins`` and ``received`` are those of :class:`~runners.search.encoder.Encoder`.
 
     Raises:
-        UserError: both or neither, no input, or see :class:`~runners.search.encoder.Encoder`
-            and :func:`~runners.search.collection.write_collection`.
+        UserError: not exactly one of them, no input, or see
+            :class:`~runners.search.encoder.Encoder` and
+            :func:`~runners.search.collection.write_collection`.
     """
-    if (images is None) == (texts is None):
-        raise UserError("encode takes one of --images DIR and --texts FILE.")
+    if sum(value is not None for value in (images, texts, features)) != 1:
+        raise UserError("encode takes one of --images DIR, --texts FILE and --features FILE.")
     path = Path(out)
     if path.suffix.lower() not in (".h5", ".hdf5", ".npz"):  # before the encoding
         raise UserError(f"--out: '{out}' ends in neither .h5 nor .npz.")
-    ids = image_files(images) if images is not None else text_lines(str(texts))
+    ids: list[str] = []
+    if features is None:  # before the encoder is loaded
+        ids = image_files(images) if images is not None else text_lines(str(texts))
     encoder = Encoder(
         run, device, plugins=plugins, received=received, accept_changed=accept_changed
     )
-    collection = _encoded(encoder, ids, images)
+    collection = (
+        _encoded(encoder, ids, images) if features is None else _of_features(encoder, features)
+    )
     write_collection(collection, path)
     return collection
+
+
+def _of_features(encoder: Encoder, file: str) -> Collection:
+    """Return the codes of a file of features; ``FILE:text`` takes those of texts."""
+    path, _, modality = file.rpartition(":")
+    if modality not in MODALITIES:
+        path, modality = file, ""
+    root = Path(path).expanduser()
+    arrays = read_arrays(root, (*FEATURE_NAMES, *ID_NAMES))
+    features = row_features(arrays, fingerprint(root), path)
+    if not modality and len(features.modalities) > 1:
+        raise UserError(f"'{path}' has features of both; give {path}:image or {path}:text.")
+    modality = modality or features.modalities[0]
+    if modality not in features.modalities:
+        raise UserError(f"'{path}' has no '{modality}', only {features.modalities[0]}.")
+    codes = encoder.encode_features(features, modality)
+    given, offsets = row_ids(arrays, len(features), root), features.caption_offsets
+    ids = list(given or (f"row {row}" for row in range(len(features))))
+    if modality == "text" and offsets is not None:
+        ids = [f"{ids[row]} {c}" for row, n in enumerate(np.diff(offsets)) for c in range(n)]
+    run = encoder.folder.path.resolve().name
+    return Collection(pack_codes(codes), encoder.config.bits, ids, modality, run=run)
 
 
 def _encoded(encoder: Encoder, ids: list[str], images: str | None) -> Collection:
@@ -174,11 +208,15 @@ def _database(encoder: Encoder) -> Collection:
         images = SelectedImages(dataset.images, database.rows)
         ids = [dataset.images.name(int(row)) for row in database.rows]
     else:
-        assert dataset.texts is not None
-        ids = [dataset.texts[row][0] for row in database.rows]
+        ids = [_called(dataset, int(row)) for row in database.rows]
     packed = pack_codes(database.codes[modality])
     run = encoder.folder.path.name
     return Collection(packed, encoder.config.bits, ids, modality, run=run, images=images)
+
+
+def _called(dataset: HashDataset, row: int) -> str:
+    """Return the first text of a row, or its name where the dataset has features."""
+    return dataset.images.name(row) if dataset.texts is None else dataset.texts[row][0]
 
 
 def print_result(result: SearchResult) -> None:

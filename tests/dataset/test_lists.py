@@ -78,10 +78,12 @@ def test_slips(root):
     (root / "names.txt").write_text("ant\n")
     with pytest.raises(UserError, match="names 1 classes, but the lists have 3"):
         load(root, class_names_file="names.txt")
-    with pytest.raises(UserError, match="published=voc2012: 3 classes instead of 20, 20 train"):
-        load(root, published="voc2012")
-    with pytest.raises(UserError, match="Unknown lists .dataset.published. 'voc2021'.*voc2012"):
-        load(root, published="voc2021")
+    with pytest.raises(
+        UserError, match="voc2012/lists has 20 classes, 4,000 train .* here are 3, 20"
+    ):
+        load(root, protocol="voc2012/lists")
+    with pytest.raises(UserError, match="Unknown dataset in dataset.protocol 'voc2021'.*'voc2012'"):
+        load(root, protocol="voc2021/lists")
     with pytest.raises(UserError, match="dataset.root is not set"):
         build(ListsConfig(), "lists")
 
@@ -104,8 +106,8 @@ def test_published_lists(stem, counts, unlabelled, monkeypatch):
     monkeypatch.setattr("dataset.lists.Path.is_file", lambda _: True)  # the pictures are not here
     names = {"train": f"{stem}_train.txt.gz", "query": f"{stem}_test.txt.gz"}
     database = f"{stem}_database.txt.gz" if counts[2] else None
-    published = "voc2012" if stem == "voc2012" else None
-    config = ListsConfig(root=str(LISTS), database=database, published=published, **names)
+    protocol = "voc2012/lists" if stem == "voc2012" else None
+    config = ListsConfig(root=str(LISTS), database=database, protocol=protocol, **names)
     dataset = build(config, stem)
     listed = dataset.split.counts
     assert (listed["train"], listed["query"]) == counts[:2]

@@ -178,3 +178,87 @@ def test_files_that_are_no_published_numbers(tmp_path, text, message):
 def test_a_published_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="cannot be read as CSV"):
         read_published(tmp_path / "gone.csv")
+
+
+DEEPHASH = "CSQ,DeepHash-pytorch (AlexNet),{},64,i2i,{},0.5,s"
+
+
+def of_paper(name: str, bits: int = 64) -> RunConfig:
+    runs = paper_runs("papers/deephash")
+    return next(r.config for r in runs if (r.name, r.config.bits) == (name, bits))
+
+
+def by_other_words(config: RunConfig, tmp_path: Path, dataset: dict[str, Any]) -> RunConfig:
+    """Return the run with its rows from another layout."""
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({**config.resolved, "dataset": dataset}))
+    return compose([], file)
+
+
+def with_protocol(study: Study, tmp_path: Path, classes: int, compat: dict[str, float]) -> Study:
+    """Return the study whose run states its classes, and has one direction."""
+    (file,) = (tmp_path / "runs").glob("*/metrics.json")
+    metrics = json.loads(file.read_text())
+    metrics["protocol"]["classes"] = classes
+    direction = {**metrics["directions"]["i2t"], "compat": compat}
+    metrics["directions"] = {"i2i": direction}
+    file.write_text(json.dumps(metrics))
+    return Study(study.root, tuple(summarize(collect(find_runs(study.root)))))
+
+
+IMAGENET_ROWS = {"train": 13_000, "val": 0, "query": 5000, "database": 128_503}
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        None,
+        {"name": "lists", "root": "x", "protocol": "imagenet100/lists"},
+        {"name": "mat", "root": "x", "split": {"rule": "file", "file": "s.npz"},
+         "protocol": "imagenet100/lists"},
+        {"name": "features", "root": "x.h5", "protocol": "imagenet100/lists"},
+    ],
+    ids=["imagenet100", "lists", "mat", "features"],
+)  # fmt: skip
+def test_rows_by_published_lists_meet_the_paper_in_every_layout(fake, tmp_path, dataset):
+    config = of_paper("deephash_csq.imagenet")
+    if dataset is not None:
+        config = by_other_words(config, tmp_path, dataset)
+    compat = {"deephash@1000": 0.7}
+    study = with_protocol(fake(config, IMAGENET_ROWS), tmp_path, 100, compat)
+    row = DEEPHASH.format("ImageNet-100", "mAP@1000")
+    comparison = compared(study, tmp_path, row)
+    assert not comparison.near, comparison.near[0].differs
+    (match,) = comparison.matches
+    assert (match.ours, match.recipe) == (0.7, "deephash_csq.imagenet")
+
+
+def test_a_run_on_features_of_no_stated_encoder_is_near(fake, tmp_path):
+    stated = {"name": "features", "root": "x.h5", "protocol": "imagenet100/lists"}
+    resolved = dict(of_paper("deephash_csq.imagenet").resolved)
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        yaml.safe_dump({**resolved, "dataset": stated, "backbone": {"name": "features"}})
+    )
+    compat = {"deephash@1000": 0.7}
+    study = with_protocol(fake(compose([], file), IMAGENET_ROWS), tmp_path, 100, compat)
+    (near,) = compared(study, tmp_path, DEEPHASH.format("ImageNet-100", "mAP@1000")).near
+    assert any(d.startswith("encoder: features, there torchvision") for d in near.differs)
+
+
+@pytest.mark.parametrize("layout", ["mat", "features"])
+def test_cross_modal_rows_that_state_a_protocol_meet_the_paper(fake, dcmht, tmp_path, layout):
+    split = dcmht.resolved["dataset"]["split"]["name"]
+    rule = {"split": {"rule": "permutation"}} if layout == "mat" else {}
+    section = {"name": layout, "root": "x", "protocol": f"flickr25k/{split}", **rule}
+    config = by_other_words(dcmht, tmp_path, section)
+    fake(config, **{"dchmt@all": 0.8})
+    (file,) = (tmp_path / "runs").glob("*/metrics.json")
+    metrics = json.loads(file.read_text())
+    metrics["protocol"]["classes"] = 24
+    file.write_text(json.dumps(metrics))
+    study = Study(tmp_path, tuple(summarize(collect(find_runs(tmp_path / "runs")))))
+    comparison = compared(study, tmp_path, TABLE)
+    assert not comparison.near, comparison.near[0].differs
+    (match,) = comparison.matches
+    assert match.recipe == "dcmht.flickr25k"
