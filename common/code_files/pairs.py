@@ -16,6 +16,7 @@ import numpy as np
 
 from common.code_files.code_source import CodeSource, Stored, source_of
 from common.code_files.readers import open_codes
+from common.code_files.run_codes import BROKEN, check_content
 from utils.errors import UserError
 from utils.mat_file import is_hdf5, read_variables
 
@@ -52,6 +53,7 @@ def open_run(path: str | Path) -> CodePair:
         )
     try:
         with h5py.File(file, "r") as content:
+            check_content(content)
             split_hash = content.attrs.get("split_hash")
             parts = {
                 side: [
@@ -59,8 +61,9 @@ def open_run(path: str | Path) -> CodePair:
                 ]
                 for side in _SIDES
             }
-    except (OSError, KeyError, RuntimeError) as error:
-        raise UserError(f"'{file}' holds no codes of a run ({error}).") from error
+    except (*BROKEN, UserError) as error:
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise UserError(f"'{file}' holds no codes of a run ({reason}).") from error
     if not all(parts.values()):
         raise UserError(
             f"'{file}' holds no codes of a run: query/image or query/text, and database/image or "

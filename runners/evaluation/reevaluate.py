@@ -13,7 +13,7 @@ from common.config.run_config import compose_layers
 from common.directions import sides
 from common.storage.run_folder import RunFolder
 from dataset.splits import SplitManifest
-from runners.evaluation.query_ap import write_query_ap
+from runners.evaluation.query_ap import FILE, write_query_ap
 from runners.evaluation.run_report import measure_words, report_run
 from runners.evaluation.selection import Selection
 from utils.errors import UserError
@@ -37,6 +37,7 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
             )
     folder = RunFolder.existing(path)
     metrics = folder.metrics()
+    folder.require_whole(but=(FILE, "history.jsonl"))
     saved = read_layer(folder.config_file)
     config = compose_layers([saved, Layer("command line", parse_overrides(words))])
     query, database, split_hash = read_codes(folder.codes_file)
@@ -76,4 +77,5 @@ def reevaluate(path: str, words: Sequence[str] = ()) -> RunFolder:
         metrics["protocol"]["measures"] = measures
     write_query_ap(folder.path, found.per_query)
     write_json(folder.metrics_file, metrics)
+    folder.record_again(folder.metrics_file.name, FILE)
     return folder

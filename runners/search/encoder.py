@@ -39,9 +39,10 @@ class Encoder:
             UserError: not a finished run, or its checkpoint or dataset is missing or differs.
         """
         self.folder = RunFolder.existing(path)
-        if not self.folder.is_done:
+        if not self.folder.says_done:
             state = self.folder.status().get("state", "unknown")
             raise UserError(f"'{path}' is not finished (its state: {state}); finish it first.")
+        self.folder.require_whole()
         self.config = compose_layers([read_layer(self.folder.config_file)])
         make_deterministic()
         self.device = loading.choose_device(self.config, device)
@@ -157,6 +158,7 @@ def _restore_model(
     seed_everything(config.seed)
     problem = problem_of(config, dataset, split)
     model = config.model.entry.target(config.model.config, problem, backbone).to(device)
+    checkpoint.verify(state)
     checkpoint.load_modules(state, {"model": model})
     modified = (state / "model.safetensors").stat().st_mtime_ns
     return model, digest((state / "state.json").read_text(), str(modified))

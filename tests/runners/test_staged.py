@@ -50,7 +50,7 @@ def test_built_once_then_reused_by_another_run(tmp_path, root):
     record = json.loads((first.folder / "stage.json").read_text())
     assert record["depends"] == {"bits": 512} and record["seconds"] == again.seconds
     assert sorted(path.name for path in root.iterdir()) == sorted(
-        [first.folder.name, f"{first.folder.name}.lock"]
+        [first.folder.name, f"{first.folder.name}.lock", f"{first.folder.name}.sums"]
     )
 
 
