@@ -53,7 +53,6 @@ def open_run(path: str | Path) -> CodePair:
         )
     try:
         with h5py.File(file, "r") as content:
-            check_content(content)
             split_hash = content.attrs.get("split_hash")
             parts = {
                 side: [
@@ -61,6 +60,8 @@ def open_run(path: str | Path) -> CodePair:
                 ]
                 for side in _SIDES
             }
+            if all(parts.values()):
+                check_content(content)
     except (*BROKEN, UserError) as error:
         reason = " ".join(str(error).split()).removesuffix(".")
         raise UserError(f"'{file}' holds no codes of a run ({reason}).") from error

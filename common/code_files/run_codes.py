@@ -91,7 +91,7 @@ def _content(file: h5py.File) -> str:
             total = zlib.crc32(f"{part}/{name} {array.dtype.str} {array.shape};".encode(), total)
             rows = max(1, _BLOCK // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
             for start in range(0, len(array), rows):
-                total = zlib.crc32(np.ascontiguousarray(array[start : start + rows]), total)
+                total = zlib.crc32(array[start : start + rows].tobytes(), total)
     return f"{total:08x}"
 
 

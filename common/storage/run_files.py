@@ -32,7 +32,9 @@ def damaged_file(folder: Path, records: Mapping[str, Record], but: Collection[st
         try:
             if Path(name).name != name or not file.is_file():
                 return f"{name} is missing"
-            wrong = _differs(file, *records[name]) if name in records else _ESSENTIAL[name](file)
+            wrong = _differs(file, *records[name]) if name in records else None
+            if name in _ESSENTIAL and (name not in records or (wrong and name == _EDITED)):
+                wrong = _ESSENTIAL[name](file)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             return f"{name} cannot be read ({_line(error)})"
         if wrong:
@@ -77,10 +79,10 @@ def read_metrics(file: Path) -> dict[str, Any]:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Return ``config.yaml`` of a run, unchecked.
+    """Return ``config.yaml`` of a run, checked roughly.
 
     Raises:
-        UserError: it cannot be read, or is no mapping.
+        UserError: it cannot be read, or is not what a run writes.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times faster
     try:
@@ -89,6 +91,9 @@ def read_config(file: Path) -> dict[str, Any]:
         raise UserError(f"'{file}' is not readable YAML ({_line(error)}).") from error
     if not isinstance(content, dict):
         raise UserError(f"'{file}' is not of a run: it is no mapping.")
+    wrong = [key for key, kind in _CONFIG.items() if not isinstance(content.get(key), kind)]
+    if wrong:
+        raise UserError(f"'{file}' is not of a run: '{wrong[0]}' is missing or of a wrong type.")
     return content
 
 
@@ -121,6 +126,8 @@ _ESSENTIAL: dict[str, Callable[[Path], str | None]] = {
     "config.yaml": wrong_config, "metrics.json": _wrong_metrics, "codes.h5": _wrong_codes,
 }  # fmt: skip
 """What is looked at without a record: file → what is wrong with it."""
+_EDITED = "config.yaml"  # by users, say where a dataset has moved: another one is no damage
+_CONFIG = {"method": str, "dataset": dict, "data": dict}
 
 
 def _line(error: Exception) -> str:
