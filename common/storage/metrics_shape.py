@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,11 +42,11 @@ _METRICS = {
     },
     "split_hash": Text,
     "directions": {"*": _REPORT},
-    "timing": {"?train_s": Number, "?of_train": {"*": Number}, "*": None},
+    "timing": {"?train_s": Number, "?of_train": {"*": Optional}, "*": Optional},
     "?memory": {"?peak_mb": Optional, "*": None},
     "?zero_shot": {"?seen_classes": [Whole], "directions": {"*": _ZERO_SHOT}},
 }
-"""``?``: may be missing or null; ``*``: any further key; a list: of such items."""
+"""``?``: may be missing, a mapping also null; ``*``: any further key; a list: of such items."""
 
 
 def wrong_in_metrics(metrics: Any) -> str | None:
@@ -70,7 +70,7 @@ def _wrong(value: Any, wanted: Any, place: str) -> str | None:
         return None
     fits = {
         Text: isinstance(value, str),
-        Whole: isinstance(value, int) and not isinstance(value, bool),
+        Whole: isinstance(value, int) and _is_number(value),
     }.get(wanted, _is_number(value))
     return None if fits else f"{place} is not {wanted}"
 
@@ -84,7 +84,7 @@ def _wrong_mapping(value: Any, wanted: Mapping[str, Any], place: str) -> str | N
         return f"{place or 'it'} lacks {missing[0] if missing else 'entries'}"
     for key, part in value.items():
         where = f"{place}.{key}" if place else str(key)
-        if f"?{key}" in wanted and part is None:
+        if part is None and isinstance(wanted.get(f"?{key}"), dict):
             continue
         kind = known.get(key, wanted.get("*"))
         if reason := _wrong(part, kind, where):
@@ -96,4 +96,6 @@ def _wrong_mapping(value: Any, wanted: Mapping[str, Any], place: str) -> str | N
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < sys.float_info.max  # false for NaN; of an int of any size without a float
