@@ -10,10 +10,9 @@ begin with a random one.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
-import os
+import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import __version__ as pillow_version
 
-from common.storage.cache import cache_root, locked
+from common.storage.cache import cache_root, is_whole, locked, new_entry, whole_or_removed
 from dataset.base import ArrayImages, BadImageError, ImageSource
 from dataset.images import in_threads, require_unchanged
 from dataset.operation_lists import Geometry
 from utils.errors import UserError
-from utils.files import atomic_path, digest
+from utils.files import digest, reserve, sweep_debris, write_at
 
 ON_BAD_IMAGE = ("error", "skip")
 _KIND = "images"
@@ -112,9 +111,10 @@ class ImageCache:
         arrays: dict[Geometry, np.ndarray | RaggedImages] = {}
         requested = list(dict.fromkeys(geometries))
         folders = {g: _folder(source, g) for g in requested if not _held(source, g)}
-        if not all(folder.exists() for folder in folders.values()):
+        sweep_debris(cache_root() / _KIND)
+        if not all(is_whole(folder) for folder in folders.values()):
             with locked(cache_root() / _KIND / f"{source.fingerprint}.lock"):
-                missing = {g: path for g, path in folders.items() if not path.exists()}
+                missing = {g: path for g, path in folders.items() if not whole_or_removed(path)}
                 if missing:
                     _build(source, missing, on_bad_image)
         bad: dict[int, str] = {}
@@ -177,7 +177,7 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
     """Decode every image once and write all ``folders``, each complete or not at all."""
     fingerprint = source.fingerprint
     with contextlib.ExitStack() as stack:
-        temporary = {g: stack.enter_context(atomic_path(path)) for g, path in folders.items()}
+        temporary = {g: stack.enter_context(new_entry(path)) for g, path in folders.items()}
         writers: dict[Geometry, _Squares | _Ragged] = {}
         for geometry, path in temporary.items():
             path.mkdir()
@@ -211,11 +211,11 @@ class _Squares:
 
     def __init__(self, path: Path, n: int, geometry: Geometry, stack: contextlib.ExitStack) -> None:
         stream = stack.enter_context((path / "pixels.npy").open("wb"))
-        self._start = _start_npy(stream, (n, geometry.size or 0, geometry.size or 0, 3))
+        self._start = start_npy(stream, (n, geometry.size or 0, geometry.size or 0, 3))
         self._file = stream.fileno()
 
     def write(self, row: int, pixels: np.ndarray) -> None:
-        _write_at(self._file, pixels.tobytes(), self._start + row * pixels.size)
+        write_at(self._file, pixels.tobytes(), self._start + row * pixels.size)
 
     def finish(self, path: Path) -> None:
         """Nothing else has to be stored."""
@@ -234,32 +234,18 @@ class _Ragged:
         with self._lock:
             start, self._end = self._end, self._end + pixels.size
         self._offsets[row], self._shapes[row] = start, pixels.shape[:2]
-        _write_at(self._file, pixels.tobytes(), start)
+        write_at(self._file, pixels.tobytes(), start)
 
     def finish(self, path: Path) -> None:
         np.save(path / "offsets.npy", self._offsets)
         np.save(path / "shapes.npy", self._shapes)
 
 
-def _start_npy(stream: io.BufferedWriter, shape: tuple[int, ...]) -> int:
+def start_npy(stream: io.BufferedWriter, shape: tuple[int, ...]) -> int:
     """Write the header of a uint8 ``.npy``, reserve space for the data, return its offset."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(stream, header)
     stream.flush()
-    start, size = stream.tell(), int(np.prod(shape, dtype=np.int64))
-    os.truncate(stream.fileno(), start + size)
-    if hasattr(os, "posix_fallocate"):
-        try:  # so that a full disk is an error now, not after an hour
-            os.posix_fallocate(stream.fileno(), start, size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
+    start = stream.tell()
+    reserve(stream.fileno(), start, math.prod(shape))
     return start
-
-
-def _write_at(file: int, data: bytes, offset: int) -> None:
-    """Write all of ``data`` at ``offset``; threads may do so concurrently."""
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(file, rest, offset)
-        rest, offset = rest[written:], offset + written

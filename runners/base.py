@@ -33,7 +33,7 @@ from runners.inputs.loading import choose_device
 from runners.training.costs import Clock, PeakMemory
 from utils.errors import UserError
 from utils.fence import fenced
-from utils.files import write_json
+from utils.files import sweep_debris, write_json
 from utils.heartbeat import watchdog
 from utils.logs import logging_to
 
@@ -103,7 +103,12 @@ class Runner(ABC):
 
     def _run_in_folder(self, lease: Lease) -> None:
         fresh = not self.folder.path.exists()
+        damage = self.folder.damage() if self.folder.says_done else None
         self.folder = RunFolder.create(self.config)
+        for place in (self.folder.path, self.folder.checkpoints):
+            sweep_debris(place)
+        if damage is not None:
+            log.warning("'%s' says done, but %s: it is done again", self.folder.path, damage)
         try:
             with logging_to(self.folder.path / "log.txt"), watchdog(lease.check_often):
                 self._run_with_status(lease)
@@ -140,7 +145,7 @@ class Runner(ABC):
             # whoever called prints it, in a sentence
             log.error("%s: %s", state, reason, exc_info=trace, extra={"file_only": True})
             raise
-        self.folder.set_status("done", **ending())
+        self.folder.set_done(**ending())
         log.info("done in %.1f s", time.perf_counter() - start)
 
     def _run(self) -> None:

@@ -36,14 +36,15 @@ from torch import Tensor, nn
 from common.config import schema
 from common.config.run_config import NOT_IDENTITY, RunConfig
 from common.distributed import rank_and_world
-from common.storage.cache import cache_root, locked
+from common.storage.cache import cache_root, locked, whole_or_removed
+from common.storage.checksums import seal
 from common.storage.run_folder import RunFolder
 from runners.experiment import Experiment
 from runners.standard import StandardConfig, StandardRunner
 from runners.tensorboard.run_writer import open_writer
 from utils import files
 from utils.errors import UserError
-from utils.files import digest, write_json
+from utils.files import digest, sync, write_json
 
 log = logging.getLogger("hashing")
 VERSION = "1"  # part of every key: raise it when the content of stages changes
@@ -100,7 +101,7 @@ class Stages:
         main = rank_and_world()[0] == 0
         log.debug("stage %s: %s", name, target)
         with locked(target.with_name(f"{target.name}.lock")) if main else contextlib.nullcontext():
-            reused = _broadcast(target.is_dir())
+            reused = _broadcast(main and whole_or_removed(target))
             if not reused:
                 part = target.with_name(f"{target.name}.part")
                 part.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,9 @@ class Stages:
                     about = {"stage": name, "key": key, "run": self.run_path.name}
                     figures = {"depends": depends, "seconds": seconds, "report": report}
                     write_json(part / "stage.json", about | figures)
+                    sync(part)
                     os.replace(part, target)
+                    seal(target)
             _broadcast(None)  # nobody reads before all is there
         record = _read(target)
         stage = Stage(name, key, target, record["report"], record["seconds"], record["run"], reused)

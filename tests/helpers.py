@@ -77,6 +77,15 @@ def run(*words: str) -> RunFolder:
     return run_config(compose(words))
 
 
+def write_no_codes(path: Path) -> None:
+    """Write a ``codes.h5`` that looks like one of a run, for readers that do not open it."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_group("query")
+        file.create_group("database")
+
+
 def outcome(folder: RunFolder) -> dict[str, Any]:
     """Return what a run came to, without times: codes, labels, rows, metrics; for ``==``."""
     metrics = folder.metrics()

@@ -1,4 +1,4 @@
-"""Atomic writing of files, digests, and sentences for errors of the file system."""
+"""Writing files whole or not at all, checksums, and sentences for errors of the file system."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import stat
-import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from utils import temporary
 from utils.errors import UserError
 from utils.fence import fenced
+
+log = logging.getLogger("hashing")
 
 
 @contextlib.contextmanager
@@ -55,20 +59,81 @@ def _names_of(path: Path) -> list[str]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds.
 
-    The block may create a file or a folder there. If it fails, ``path`` stays as it was.
+    The block may create a file or a folder there. If it fails, ``path`` stays as it was. All of it
+    is on the disk before the rename, and the rename before this returns, so that after a power
+    failure there is the old or the new one, whole.
     """
     with saying_why(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        temporary = holder / path.name
-        try:
-            yield temporary
+        with temporary.owned_folder(path.parent, path.name) as holder:
+            made = holder / path.name
+            yield made
+            sync(made)
             with fenced(path):
-                if temporary.is_dir() and path.is_dir():
+                if made.is_dir() and path.is_dir():
                     os.rename(path, holder / "previous")
-                os.replace(temporary, path)
-        finally:
-            shutil.rmtree(holder, ignore_errors=True)
+                os.replace(made, path)
+            _sync_one(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    if path.is_dir():
+        for root, _, files in os.walk(path):
+            for name in files:
+                _sync_one(Path(root, name))
+            _sync_one(Path(root))
+    else:
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # it has no such thing
+            raise
+    finally:
+        os.close(file)
+
+
+def sweep_debris(folder: Path) -> None:
+    """Remove what ended processes left half-made in ``folder`` itself, and log what it freed."""
+    count, freed = temporary.sweep(folder)
+    if count:
+        what = "entry" if count == 1 else "entries"
+        words = f"removed {count} half-made {what} of ended processes from '{folder}'"
+        log.warning("%s: %s freed", words, readable(freed))
+
+
+def reserve(file: int, start: int, size: int) -> None:
+    """Give ``size`` bytes from ``start`` of an open file space on the disk; they read as zeros.
+
+    So a full disk is an error now, not the end of the process (SIGBUS) when mapped memory is
+    written.
+
+    Raises:
+        OSError: ENOSPC and others.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, start, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+    block = bytes(1 << 22)
+    for offset in range(start, start + size, len(block)):
+        write_at(file, block[: start + size - offset], offset)
+
+
+def write_at(file: int, data: bytes, offset: int) -> None:
+    """Write all of ``data`` at ``offset`` of an open file; threads may do so concurrently."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 def write_text(path: Path, text: str) -> None:
@@ -140,6 +205,15 @@ def size_and_time(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, 0
     return stats.st_size, stats.st_mtime_ns
+
+
+def crc32(path: Path) -> str:
+    """Return the CRC-32 of a file's content, 8 hex digits."""
+    total = 0
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 22):
+            total = zlib.crc32(block, total)
+    return f"{total:08x}"
 
 
 def free_space(path: Path) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from common.code_files.code_source import CodeSource, Stored, source_of
 from common.code_files.readers import open_codes
+from common.code_files.run_codes import BROKEN, check_content
 from utils.errors import UserError
 from utils.files import check_plain_file
 from utils.hdf5_file import MOST_CHUNK_MB, open_hdf5
@@ -64,8 +65,11 @@ def open_run(path: str | Path, *, memory_mb: float = MOST_CHUNK_MB) -> CodePair:
                 ]
                 for side in _SIDES
             }
-    except (OSError, KeyError, RuntimeError) as error:
-        raise UserError(f"'{file}' holds no codes of a run ({error}).") from error
+            if all(parts.values()):
+                check_content(content)
+    except (*BROKEN, UserError) as error:
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise UserError(f"'{file}' holds no codes of a run ({reason}).") from error
     if not all(parts.values()):
         raise UserError(
             f"'{file}' holds no codes of a run: query/image or query/text, and database/image or "

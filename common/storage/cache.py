@@ -2,20 +2,27 @@
 
 Everything is in one folder, ``.cache`` in the working directory or that of the environment variable
 ``HASHING_CACHE``, at ``<kind>/<key>``; the key is a hash of all that the entry depends on. So no
-entry is ever stale, and the folder may be deleted at any time.
+entry is ever stale, and the folder may be deleted at any time. Beside every entry stand its
+checksums (:mod:`common.storage.checksums`); a damaged entry is built again, and what a killed
+builder left is removed at the next use.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from utils.files import atomic_path, saying_why
+from common.storage.checksums import damage, drop, seal
+from utils.files import atomic_path, saying_why, sweep_debris
 from utils.heartbeat import heartbeat
+
+log = logging.getLogger("hashing")
 
 
 def cache_root() -> Path:
@@ -27,16 +34,44 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """Return the cached file or folder ``kind/key``, built by ``build(temporary_path)`` if missing.
 
     ``build`` must create the path that it gets, as a file or as a folder. Several processes may
-    call this at once: one builds, the others wait. A build that fails or is killed leaves nothing.
+    call this at once: one builds, the others wait. A build that fails leaves nothing; a damaged
+    entry is built again, with a line in the log.
     """
     target = cache_root() / kind / key
-    if target.exists():
+    sweep_debris(target.parent)
+    if is_whole(target):
         return target
     with locked(target.with_name(f"{key}.lock")):
-        if not target.exists():
-            with atomic_path(target) as temporary:
+        if not whole_or_removed(target):
+            with new_entry(target) as temporary:
                 build(temporary)
     return target
+
+
+def is_whole(target: Path) -> bool:
+    """Tell whether an entry is there, and as it was written."""
+    return damage(target) is None
+
+
+def whole_or_removed(target: Path) -> bool:
+    """Tell the same, having removed a damaged entry and said so; call it under the lock."""
+    reason = damage(target)
+    if reason is None:
+        return True
+    if target.exists():
+        log.warning("the cache entry '%s' is damaged (%s): it is built again", target, reason)
+        with saying_why(target, "remove"):
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+    drop(target)
+    return False
+
+
+@contextlib.contextmanager
+def new_entry(target: Path) -> Iterator[Path]:
+    """Yield a temporary path for a new entry, which gets its name and its checksums at the end."""
+    with atomic_path(target) as temporary:
+        yield temporary
+    seal(target)
 
 
 @contextlib.contextmanager

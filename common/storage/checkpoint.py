@@ -24,9 +24,10 @@ from torch.optim import Optimizer
 
 from utils.errors import UserError
 from utils.fence import fenced
-from utils.files import atomic_path
+from utils.files import atomic_path, crc32
 
-CHECKSUMS = "crc32"  # key of state.json: file name → checksum
+_STATE = "state"
+CHECKSUMS = "crc32"  # key of state.json: file name → checksum; "state": of the state itself
 
 
 def save(
@@ -49,8 +50,8 @@ def save(
             save_file(_optimizer_tensors(optimizer), temporary / f"optimizer-{number}.safetensors")
         if rng is not None:
             save_file(dict(rng), temporary / "rng.safetensors")
-        sums = {path.name: _checksum(path) for path in sorted(temporary.iterdir())}
-        content = {**(state or {}), CHECKSUMS: sums}
+        sums = {path.name: crc32(path) for path in sorted(temporary.iterdir())}
+        content = {**(state or {}), CHECKSUMS: sums | {_STATE: _state_checksum(state or {})}}
         (temporary / "state.json").write_text(json.dumps(content, indent=2))
 
 
@@ -67,26 +68,29 @@ def keep_previous(folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Compare the files of a checkpoint with the checksums of its ``state.json``.
+    """Compare a checkpoint with the checksums of its ``state.json``.
 
     Raises:
-        UserError: one is missing, cannot be read, or differs.
+        UserError: a file is missing, cannot be read, or differs.
     """
-    for name, expected in _content(folder).get(CHECKSUMS, {}).items():
+    content = _content(folder)
+    sums = content.pop(CHECKSUMS, {})
+    if not isinstance(sums, dict):
+        raise UserError(f"'{folder / 'state.json'}' is damaged: its checksums cannot be read.")
+    if sums.pop(_STATE, None) not in (None, _state_checksum(content)):
+        raise UserError(f"'{folder / 'state.json'}' is damaged: its checksum differs.")
+    for name, expected in sums.items():
         try:
-            checksum = _checksum(folder / name)
+            checksum = crc32(folder / name)
         except OSError as error:
             raise UserError(f"'{folder / name}' cannot be read ({error}).") from error
         if checksum != expected:
             raise UserError(f"'{folder / name}' is damaged: its checksum differs.")
 
 
-def _checksum(path: Path) -> str:
-    total = 0
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 22):
-            total = zlib.crc32(block, total)
-    return f"{total:08x}"
+def _state_checksum(state: Mapping[str, Any]) -> str:
+    text = json.dumps(json.loads(json.dumps(state)), sort_keys=True)  # as it is read again
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def read_state(folder: Path) -> dict[str, Any]:

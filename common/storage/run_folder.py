@@ -3,7 +3,9 @@
 ``config.yaml`` (resolved), ``status.json``, ``metrics.json``, ``codes.h5`` (and, where a direction
 or cut has a best epoch of its own, ``codes-epoch<n>.h5``), ``checkpoints/``, ``history.jsonl``,
 ``tensorboard/``, ``log.txt``. A run is *done* when ``status.json`` says so,
-which is the last thing written.
+which is the last thing written, and the files are as they were then: ``status.json`` has the size,
+CRC-32 and stamp (:func:`common.storage.checksums.stamp_of`) of each; a file of another stamp, as in
+a copied folder, is read.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import json
 import os
 import platform
 import socket
@@ -25,6 +26,7 @@ import yaml
 
 from common.config.run_config import RunConfig
 from common.storage.leases import Lease, Leases
+from common.storage.run_files import damaged_file, read_metrics, read_status, record, wrong_config
 from utils.errors import UserError
 from utils.fence import fenced
 from utils.files import file_digest, saying_why, write_json, write_text
@@ -87,7 +89,7 @@ class RunFolder:
         folder = cls(Path(config.output) / config.run_name)
         with saying_why(folder.path, "create the run folder"):
             folder.path.mkdir(parents=True, exist_ok=True)
-        if not folder.config_file.exists():
+        if not folder.config_file.is_file() or wrong_config(folder.config_file):
             text = yaml.safe_dump(dict(config.resolved), sort_keys=False, allow_unicode=True)
             write_text(folder.config_file, text)
         return folder
@@ -113,17 +115,34 @@ class RunFolder:
         return folder
 
     def status(self) -> dict[str, Any]:
-        """Return ``status.json``, or ``{}`` if it is missing or unreadable."""
-        try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) else {}
+        """Return ``status.json``, or ``{}`` if it is missing or unreadable.
+
+        Entries that the program reads and that are of another type are left out.
+        """
+        return read_status(self.path / "status.json")
 
     def set_status(self, state: str, **more: Any) -> None:
         """Write ``status.json`` atomically: ``state`` is ``running``, ``done`` or ``failed``."""
         status = {**self.status(), "state": state, **more}
         write_json(self.path / "status.json", status)
+
+    def set_done(self, **more: Any) -> None:
+        """Write that the run is done, with the checksums of all files in the folder itself."""
+        files = {p.name for p in self.path.iterdir() if p.is_file()} - {"status.json", "log.txt"}
+        records = {name: record(self.path / name) for name in sorted(files)}
+        self.set_status("done", files=records, **more)
+
+    def record_again(self, *names: str) -> None:
+        """Put the checksums of files that were rewritten into ``status.json``, if it has any."""
+        status = self.status()
+        if "files" in status:
+            files = status["files"] | {name: record(self.path / name) for name in names}
+            self.set_status(status.get("state", "unknown"), files=files)
+
+    @property
+    def says_done(self) -> bool:
+        """Whether ``status.json`` says that the run has ended well; see :meth:`damage`."""
+        return self.status().get("state") == "done"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -143,29 +162,42 @@ class RunFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has ended well and all of its results exist."""
-        return (
-            self.status().get("state") == "done"
-            and self.metrics_file.is_file()
-            and self.codes_file.is_file()
-        )
+        """Whether the run has ended well and all of its results are as they were then."""
+        return self.says_done and self.damage() is None
+
+    def damage(self, but: Collection[str] = ()) -> str | None:
+        """Return which file of a finished run is not whole, and how; None: all are.
+
+        ``but``: files that the caller does not need. Of a run without checksums, of an earlier
+        version, settings, metrics and codes are looked at.
+        """
+        return damaged_file(self.path, self.status().get("files", {}), but)
+
+    def require_whole(self, but: Collection[str] = ()) -> None:
+        """Refuse a finished run with a damaged file; ``but`` as in :meth:`damage`.
+
+        Raises:
+            UserError: names the file.
+        """
+        if reason := self.damage(but):
+            raise UserError(
+                f"'{self.path}' is damaged: {reason}; train or sweep with its settings again, "
+                "which goes on from its checkpoint, or take a whole copy."
+            )
 
     def metrics(self) -> dict[str, Any]:
         """Return ``metrics.json``.
 
         Raises:
-            UserError: it does not exist yet, or it cannot be read.
+            UserError: it does not exist yet, or is not what a run writes.
         """
-        try:
-            return json.loads(self.metrics_file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        if not self.metrics_file.exists():
             state = self.status().get("state", "unknown")
             raise UserError(
                 f"'{self.path}' has no metrics.json yet (its state: {state}); finish its "
                 "training first."
-            ) from error
-        except ValueError as error:
-            raise UserError(f"'{self.metrics_file}' is not readable JSON ({error}).") from error
+            )
+        return read_metrics(self.metrics_file)
 
     @property
     def mark(self) -> str:

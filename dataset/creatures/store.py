@@ -19,6 +19,7 @@ import numpy as np
 from common.storage.cache import cached
 from common.storage.contents import content_digest
 from dataset.creatures.drawing import SIZE
+from dataset.image_cache import start_npy
 from utils.errors import UserError
 from utils.files import digest, write_json
 from utils.progress import progress_bar
@@ -125,7 +126,9 @@ def _draw_all(view: View, seed: int, rows: int, path: Path, processes: int) -> N
     The helpers write into the same memory-mapped file and wait for no queue: if this process is
     killed, they end by themselves and release the cache's lock.
     """
-    images = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, SIZE, SIZE, 3))
+    with path.open("wb") as stream:
+        start_npy(stream, (rows, SIZE, SIZE, 3))
+    images = np.load(path, mmap_mode="r+")
 
     def draw(share: range, advance: Callable[[], None] = lambda: None) -> None:
         for row in share:

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,7 @@ def remove_journal(journal: Path) -> None:
 
 
 _UNREAD = -2
+_BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # of a chunk
 
 
 def _read_chunk(
@@ -82,7 +85,7 @@ def _read_chunk(
     digests = np.zeros((len(rows), DIGEST_BYTES), np.uint8)
     file = _chunk_file(images, rows, journal)
     if file.is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError), np.load(file) as chunk:
+        with contextlib.suppress(*_BROKEN), np.load(file) as chunk:
             same = (chunk["stamps"] == stamps).all(1)
             sizes[same], digests[same] = chunk["sizes"][same], chunk["digests"][same]
     return stamps, sizes, digests

@@ -7,6 +7,8 @@ order of the query rows of ``codes.h5``; NaN where a query without a relevant ro
 from __future__ import annotations
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,11 +44,13 @@ def write_query_ap(folder: Path, values: dict[str, np.ndarray]) -> None:
 
 
 def read_query_ap(folder: Path, direction: str) -> np.ndarray | None:
-    """Return AP float32 [Q] of a run, or None where it was not stored."""
+    """Return AP float32 [Q] of a run, or None where it was not stored or cannot be read."""
     try:
         with open_npz(folder / FILE) as file:
-            return file.get(direction)
-    except (OSError, ValueError, UserError):
+            values = file.get(direction)
+            is_known = values is not None and values.ndim == 1 and values.dtype.kind == "f"
+            return values if is_known else None
+    except (OSError, ValueError, EOFError, UserError, zipfile.BadZipFile, zlib.error):
         return None
 
 

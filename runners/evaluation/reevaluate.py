@@ -15,7 +15,7 @@ from common.directions import sides
 from common.storage.identity import Identity
 from common.storage.run_folder import RunFolder
 from dataset.splits import SplitManifest
-from runners.evaluation.query_ap import write_query_ap
+from runners.evaluation.query_ap import FILE, write_query_ap
 from runners.evaluation.run_report import measure_words, report_run
 from runners.evaluation.selection import Selection
 from utils.errors import UserError
@@ -41,6 +41,7 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
             )
     folder = RunFolder.existing(path)
     metrics = folder.metrics()
+    folder.require_whole(but=(FILE, "history.jsonl"))
     saved = read_layer(folder.config_file)
     settings = eval_settings([saved, Layer("command line", parse_overrides(words))])
     query, database, split_hash = _read_codes(folder, folder.codes_file, accept_changed)
@@ -82,6 +83,7 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
         metrics["protocol"]["accepted_changes"] = accepted
     write_query_ap(folder.path, found.per_query)
     write_json(folder.metrics_file, metrics)
+    folder.record_again(folder.metrics_file.name, FILE)
     return folder
 
 

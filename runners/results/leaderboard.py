@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import logging
 import operator
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from common.config import schema
 from common.config.former_keys import present_image_keys
 from common.config.run_config import NOT_IDENTITY
+from common.storage.run_files import read_config
 from common.storage.run_folder import RunFolder
 from runners.evaluation.query_ap import measured_rows, read_query_ap
 from runners.evaluation.selection import chosen_on
@@ -21,12 +23,14 @@ from runners.results.significance import Ranking, Sample, against_best, half_wid
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.shown import csv_cell
-from utils.yaml_file import read_yaml
+
+log = logging.getLogger("hashing")
 
 ZERO_SHOT = {
     "all_classes": "all classes", "unseen_only": "unseen only", "harmonic": "harmonic mean",
 }  # fmt: skip
 """Zero-shot measure → heading, all of mAP@all; see :mod:`runners.evaluation.zero_shot`."""
+_NAMED = 5  # damaged runs
 T = TypeVar("T")
 
 
@@ -155,46 +159,97 @@ def _at(report: Any, keys: Sequence[str]) -> float | None:
 def find_runs(root: str | Path) -> list[RunFolder]:
     """Return the finished runs below ``root``, in order of their names; no runs in miniature.
 
+    Runs that say so and are damaged are left out, and named in the log.
+
     Raises:
         UserError: no such folder, or no finished run in it.
     """
     path = Path(root)
     if not path.is_dir():
         raise UserError(f"'{root}' is not a folder; give the output folder of a sweep or train.")
-    folders = [RunFolder(p.parent) for p in sorted(path.rglob("metrics.json"))]
-    done = [folder for folder in folders if folder.is_done and not folder.is_smoke]
+    files = (p for p in path.rglob("*.json") if p.name in ("metrics.json", "status.json"))
+    done, damaged = [], {}
+    for folder in map(RunFolder, sorted({p.parent for p in files})):
+        status = folder.status()
+        if folder.is_smoke or (status and not folder.says_done):
+            continue
+        reason = folder.damage() if status else "status.json is missing or cannot be read"
+        if reason is None:
+            done.append(folder)
+        else:
+            damaged[folder.path] = reason
+    _tell_left_out(damaged)
     if not done:
-        raise UserError(f"'{root}' holds no finished run; run train or sweep with output={root}.")
+        broken = f" ({len(damaged)} damaged)" if damaged else ""
+        raise UserError(
+            f"'{root}' holds no finished run{broken}; run train or sweep with output={root}."
+        )
     return done
 
 
+def _tell_left_out(damaged: Mapping[Path, str]) -> None:
+    """Log which runs are left out and why; of many, the first ones and the number."""
+    for path, reason in list(damaged.items())[:_NAMED]:
+        log.warning("left out: '%s', which is damaged: %s", path, reason)
+    if len(damaged) > _NAMED:
+        log.warning("left out: %d damaged runs in all", len(damaged))
+    if damaged:
+        log.warning("sweep or train with their settings does damaged runs again")
+
+
 def collect(folders: Sequence[RunFolder]) -> list[Result]:
-    """Return one result per run and direction."""
-    results = []
-    configs = {f.path: read_yaml(f.config_file) for f in folders}
-    for config in configs.values():
-        config["data"] = present_image_keys(config.get("data", {}), None)
-    variants = _variants(configs)
+    """Return one result per run and direction; damaged runs are left out and named in the log.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    configs, all_metrics, damaged = {}, {}, {}
     for folder in folders:
-        metrics = folder.metrics()
-        run = metrics["run"]
-        zero_shot = (metrics.get("zero_shot") or {}).get("directions", {})
-        for direction, report in metrics["directions"].items():
-            value = report["map"].get("all") or next(iter(report["map"].values()))
-            results.append(
-                Result(
-                    dataset=run["dataset"], method=run["method"], bits=run["bits"],
-                    seed=run["seed"], direction=direction, backbone=run["backbone"],
-                    map_all=value["expected"], worst=value["worst"], best=value["best"],
-                    selected_on=chosen_on(metrics["protocol"]["selected"]),
-                    split_hash=metrics["split_hash"],
-                    train_s=metrics["timing"].get("train_s", 0.0), folder=folder.path,
-                    report=report, metrics=metrics, config=configs[folder.path],
-                    variant=variants[folder.path],
-                    zero_shot=zero_shot_values(zero_shot.get(direction, {})),
-                )
-            )  # fmt: skip
-    return results
+        try:
+            configs[folder.path] = _read_config(folder)
+            all_metrics[folder.path] = folder.metrics()
+        except UserError as error:
+            configs.pop(folder.path, None)
+            damaged[folder.path] = str(error)
+    _tell_left_out(damaged)
+    if damaged and not configs:
+        raise UserError(f"No run is whole; the first: {next(iter(damaged.values()))}")
+    variants = _variants(configs)
+    return [
+        result
+        for path, metrics in all_metrics.items()
+        for result in _results(path, configs[path], metrics, variants[path])
+    ]
+
+
+def _read_config(folder: RunFolder) -> dict[str, Any]:
+    config = read_config(folder.config_file)
+    try:
+        config["data"] = present_image_keys(config.get("data", {}), None)
+        schema.flat(config)["dataset.config"]
+    except (TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"'{folder.config_file}' is not of a run ({error}).") from error
+    return config
+
+
+def _results(
+    path: Path, config: dict[str, Any], metrics: dict[str, Any], variant: str
+) -> Iterator[Result]:
+    """Yield the result of each direction of a run."""
+    run = metrics["run"]
+    zero_shot = (metrics.get("zero_shot") or {}).get("directions", {})
+    for direction, report in metrics["directions"].items():
+        value = report["map"].get("all") or next(iter(report["map"].values()))
+        yield Result(
+            dataset=run["dataset"], method=run["method"], bits=run["bits"],
+            seed=run["seed"], direction=direction, backbone=run["backbone"],
+            map_all=value["expected"], worst=value["worst"], best=value["best"],
+            selected_on=chosen_on(metrics["protocol"]["selected"]),
+            split_hash=metrics["split_hash"],
+            train_s=metrics["timing"].get("train_s", 0.0), folder=path,
+            report=report, metrics=metrics, config=config, variant=variant,
+            zero_shot=zero_shot_values(zero_shot.get(direction, {})),
+        )  # fmt: skip
 
 
 def zero_shot_values(report: Mapping[str, Any]) -> dict[str, float]:

@@ -57,9 +57,10 @@ class Encoder:
             UserError: not a finished run, or its checkpoint or dataset is missing or differs.
         """
         self.folder = RunFolder.existing(path)
-        if not self.folder.is_done:
+        if not self.folder.says_done:
             state = self.folder.status().get("state", "unknown")
             raise UserError(f"'{path}' is not finished (its state: {state}); finish it first.")
+        self.folder.require_whole()
         typed = Layer("command line", {"plugins": list(plugins)})
         self.config = compose_layers([read_layer(self.folder.config_file), typed], received)
         make_deterministic()
@@ -237,6 +238,7 @@ class Encoder:
         seed_everything(config.seed)
         problem = problem_of(config, dataset, split)
         model = config.model.entry.target(config.model.config, problem, backbone).to(self.device)
+        checkpoint.verify(state)
         checkpoint.load_modules(state, {"model": model})
         weights = content_digest(state / "model.safetensors")
         return model, digest(weights, self.identity.encoder)

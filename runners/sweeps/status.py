@@ -22,8 +22,9 @@ class RunStatus:
     Attributes:
         config: of the run.
         state: ``done``, ``running`` (leased), ``failed`` (not retried), ``to do``,
-            ``interrupted`` (will be resumed) or ``retry`` (failed, will be retried).
-        reason: of a failure.
+            ``interrupted`` (will be resumed), ``retry`` (failed, will be retried) or ``damaged``
+            (was done, but a file is not whole: will be done again).
+        reason: of a failure or damage.
         seconds: duration of a done run, or None where it is not recorded.
     """
 
@@ -46,13 +47,16 @@ def statuses(configs: Sequence[RunConfig], retries: int, again: bool = False) ->
         folder = folder_of(config)
         status = folder.status()
         state = status.get("state", "to do")
-        if folder.is_done:
+        damage = folder.damage() if state == "done" else None
+        if state == "done" and damage is None:
             result.append(RunStatus(config, "done", seconds=status.get("seconds")))
         elif is_final_failure(status, retries) and not again:
             reason = f"{status.get('error', '')} (given up before)"
             result.append(RunStatus(config, "failed", reason))
         elif config.run_name in leased:
             result.append(RunStatus(config, "running"))
+        elif damage is not None:
+            result.append(RunStatus(config, "damaged", damage))
         elif state == "failed":
             result.append(RunStatus(config, "retry", status.get("error", "")))
         else:

@@ -103,6 +103,7 @@ def copy_runs(file: Path, example: Path) -> int:
         (path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
         text = yaml.safe_dump(dict(config.resolved), sort_keys=False)
         (path / "config.yaml").write_text(text, encoding="utf-8")
+        folder_of(config).set_done()
     return len(configs)
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 
 import numpy as np
 import pytest
@@ -192,3 +194,15 @@ def test_wrong_seed_and_caption_style_are_refused():
         load("creatures_image", seed=-1)
     with pytest.raises(UserError, match="Did you mean 'tags'"):
         load("creatures_scenes", captions="tag")
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(cache, monkeypatch):
+    """Not the end of the process (SIGBUS) when the mapped file is written."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="Cannot write .*the disk is full; free some space"):
+        load("creatures_image")
+    assert [p.suffix for p in (cache / "creatures").iterdir()] == [".lock"]

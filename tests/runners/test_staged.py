@@ -14,7 +14,6 @@ import torch
 from common.config.run_config import compose
 from runners.experiment import Experiment
 from runners.staged import Stages, array_digest, data_identity, settings_identity
-from utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +49,7 @@ def test_built_once_then_reused_by_another_run(tmp_path, root):
     record = json.loads((first.folder / "stage.json").read_text())
     assert record["depends"] == {"bits": 512} and record["seconds"] == again.seconds
     assert sorted(path.name for path in root.iterdir()) == sorted(
-        [first.folder.name, f"{first.folder.name}.lock"]
+        [first.folder.name, f"{first.folder.name}.lock", f"{first.folder.name}.sums"]
     )
 
 
@@ -137,11 +136,13 @@ def test_each_run_shows_its_stages_in_its_tensorboard(tmp_path):
         assert len(events.Scalars("stage/transform_16/seconds")) == 1
 
 
-def test_a_damaged_stage_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["stage.json", "file.txt"])
+def test_a_damaged_stage_is_built_again(tmp_path, caplog, name):
     stage = stages(tmp_path).run("network", {}, Builder())
-    (stage.folder / "stage.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged .*; remove this folder."):
-        stages(tmp_path).run("network", {}, Builder())
+    (stage.folder / name).write_text("{")
+    build = Builder()
+    assert not stages(tmp_path).run("network", {}, build).reused and build.calls == 1
+    assert "is damaged" in caplog.text and name in caplog.text
 
 
 def test_arrays_by_type_shape_and_values():

@@ -35,6 +35,7 @@ def test_the_layout_on_disk(tmp_path):
     write_codes(tmp_path / "codes.h5", part, part, "abc")
     with h5py.File(tmp_path / "codes.h5") as file:
         attributes = dict(file.attrs)
+        assert len(attributes.pop("crc32")) == 8
         assert attributes == {"bits": 10, "bit_order": "little", "split_hash": "abc"}
         assert sorted(file["query"]) == ["image", "labels", "rows"]
         np.testing.assert_array_equal(file["query/image"][:], [[1, 2]])  # LSB first

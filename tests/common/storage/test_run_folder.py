@@ -29,6 +29,8 @@ def test_done_needs_the_word_and_the_results(config):
     assert not folder.is_done
     folder.metrics_file.write_text("{}")
     folder.codes_file.write_text("")
+    assert folder.says_done and not folder.is_done  # they are not what a run writes
+    folder.set_done(seconds=1.0)
     assert folder.is_done
     folder.set_status("running")
     assert not folder.is_done

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.storage.run_folder import RunFolder
 from dataset.images import FileImages
 from runners.report.page import render, report_data
 from runners.report.study import Study
@@ -209,8 +210,8 @@ def test_opens_in_two_seconds_with_1000_runs(browser, study_root, tmp_path):
         (copy / "metrics.json").write_text(
             metrics.replace('"seed": 0', f'"seed": {number // 167}', 1)
         )
-        for name in ("status.json", "codes.h5"):
-            shutil.copy(folder / name, copy / name)
+        shutil.copy(folder / "codes.h5", copy / "codes.h5")
+        RunFolder(copy).set_done()
     rows = summarize(collect(find_runs(tmp_path / "runs")))
     data = report_data(Study(tmp_path, tuple(rows)), None, queries=6)
     (tmp_path / "many.html").write_text(render(data, "report"))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from common.config.run_config import RunConfig, compose
+from common.storage.run_folder import RunFolder
 from runners.recipes.papers import paper_runs
 from runners.report.files import all_tables
 from runners.report.published import Comparison, compare, read_published
@@ -49,6 +50,7 @@ def fake(study_root: Path, tmp_path: Path):
         if compat:
             metrics["directions"]["i2t"]["compat"] = compat
         (folder / "metrics.json").write_text(json.dumps(metrics))
+        RunFolder(folder).set_done()
         return Study(root, tuple(summarize(collect(find_runs(root)))))
 
     return make

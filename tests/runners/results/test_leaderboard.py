@@ -17,6 +17,7 @@ from runners.evaluation.query_ap import write_query_ap
 from runners.results.leaderboard import collect, find_runs, rank_methods, summarize, write_csv
 from runners.results.renderers import print_tables
 from runners.results.show import plot_curves
+from tests.helpers import write_no_codes
 from utils.errors import UserError
 
 
@@ -53,7 +54,7 @@ def write_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "status.json").write_text(json.dumps({"state": more.get("state", "done")}))
-    (folder / "codes.h5").write_text("")
+    write_no_codes(folder / "codes.h5")
     return folder
 
 

@@ -23,7 +23,7 @@ from runners.sweeps.launchers.base import Launcher, Worker, supervise
 from runners.sweeps.queue import Queue, Rules, disk_is_full, folder_of, run_queue
 from runners.sweeps.status import duration, estimate, group_by_data, statuses, summary
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
-from tests.helpers import QUICK, ROOT, outcome
+from tests.helpers import QUICK, ROOT, outcome, write_no_codes
 from utils.errors import UserError
 from utils.heartbeat import heartbeat
 
@@ -359,9 +359,9 @@ def test_time_is_estimated_from_runs_alike(sweep_file):
     assert summary(states, 1) == "4 runs: 4 to do; no finished run to estimate the time from"
     for config, seconds in zip(configs[::3], (100.0, 400.0), strict=True):  # lsh 8, itq 16
         folder = RunFolder.create(config)
+        write_no_codes(folder.codes_file)
         folder.metrics_file.write_text("{}")
-        folder.codes_file.write_text("")
-        folder.set_status("done", seconds=seconds)
+        folder.set_done(seconds=seconds)
     states = statuses(configs, 1)
     assert estimate(states) == (500.0, 2)  # lsh 16 like lsh 8, itq 8 like itq 16
     assert summary(states, 2) == (
