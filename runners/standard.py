@@ -101,9 +101,8 @@ class StandardRunner(Runner):
             if getattr(self.settings, name) < 1:
                 raise not_accepted(name, getattr(self.settings, name), "at least 1 is needed.")
         if (pictures := self.settings.pictures) < 0:
-            raise not_accepted(
-                "pictures", pictures, "give a number of queries, or 0 for no pictures."
-            )
+            wanted = "give a number of queries, or 0 for no pictures."
+            raise not_accepted("pictures", pictures, wanted)
         self.accelerator = self._accelerator()
         self.state = _State()
         self.tensorboard_folder = self.folder.path / "tensorboard"

@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.storage.checksums import stamp_of
 from common.storage.metrics_shape import wrong_in_metrics
 from utils.errors import UserError
 from utils.files import crc32
+from utils.yaml_file import read_yaml
 
 Record = list[Any]
 """Of a file: its bytes, CRC-32, and stamp (:func:`common.storage.checksums.stamp_of`)."""
@@ -84,11 +83,7 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is not what a run writes.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times faster
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"'{file}' is not readable YAML ({_line(error)}).") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise UserError(f"'{file}' is not of a run: it is no mapping.")
     wrong = [key for key, kind in _CONFIG.items() if not isinstance(content.get(key), kind)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from common.config.run_config import compose
 from runners.commands.arguments import DATASET_HELP, add_settings, dataset_words
-from utils.terminal import print_grid, say
+from utils.terminal import Piece, print_grid, say
 
 if TYPE_CHECKING:
     from dataset.preparation.checks import Finding
@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the findings as a table, and those that differ once more below it: exit code 1."""
     findings = verify(options.dataset, options.root, options.settings, options.quick)
-    marks = {True: "ok", False: ("differs", "bold red"), None: ""}
+    marks: dict[bool | None, str | Piece] = {True: "ok", False: ("differs", "bold red"), None: ""}
     rows = [(marks[f.ok], f.check, f.value, f.expected) for f in findings]
     print_grid(("", "check", "found", "expected"), rows, title=options.dataset)
     wrong = [finding for finding in findings if finding.ok is False]
