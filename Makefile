@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint format docs bench clip-mini clean
+.PHONY: quickstart test lint format docs bench mutate clip-mini clean
 
 quickstart: $(VENV)/.ready
 	$(RUN) main.py sweep quickstart
@@ -36,6 +36,10 @@ bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_centers.py
 	$(RUN) tests/bench/bench_training_step.py
 	$(RUN) tests/bench/bench_sweep_overhead.py
+
+# realistic faults in a copy of the tree, one at a time: does a test notice? (half an hour)
+mutate: $(VENV)/.ready-dev
+	$(RUN) -m tests.mutants
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready

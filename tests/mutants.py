@@ -1,7 +1,7 @@
 """Mutants: realistic faults, put into a copy of the tree one at a time. Does a test notice?
 
-``make mutate``, or ``python -m tests.mutants [WORD …]`` for those whose area, name or file holds one
-of the words. The list is ``tests/mutants.toml``. For each mutant its related tests run in one
+``make mutate``, or ``python -m tests.mutants [WORD …]`` for those whose area, name or file holds
+one of the words. The list is ``tests/mutants.toml``. For each mutant its related tests run in one
 process until the first fails (killed) or all pass (lived); first they must pass without a mutant.
 It ends with a table by area, and with status 1 if
 
@@ -52,7 +52,7 @@ class Mutant:
         file: relative to the tree.
         old: text that the file holds once.
         new: what takes its place.
-        tests: files for pytest, separated by blanks.
+        tests: files, folders or tests (``file::test``) for pytest, separated by blanks.
         lives: why no test notices it; empty: one must.
     """
 
@@ -87,7 +87,7 @@ def stale(mutants: Sequence[Mutant], root: Path) -> list[str]:
                 f"stale: '{mutant.name}': its old text is {times} times in {mutant.file}, not "
                 f"once; write it anew in {LIST}, or take it out."
             )
-        missing = [word for word in mutant.tests.split() if not (root / word).exists()]
+        missing = [w for w in mutant.tests.split() if not (root / w.split("::")[0]).exists()]
         sentences += [f"stale: '{mutant.name}': there is no {name}." for name in missing]
     return sentences
 
@@ -123,6 +123,7 @@ def run_tests(words: Sequence[str], root: Path, limit_s: float = LIMIT_S) -> tup
     The tests run in a fork of this process, which has the libraries already: to load them takes
     longer than most tests.
     """
+    os.environ["OMP_NUM_THREADS"] = "1"  # before the first of them is loaded
     for library in LIBRARIES:
         importlib.import_module(library)
     with tempfile.TemporaryFile("w+", errors="replace") as output:
@@ -150,14 +151,10 @@ def _in_child(words: Sequence[str], root: Path, output: int) -> NoReturn:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(root)
-        os.environ["OMP_NUM_THREADS"] = "1"
         for name in [n for n in sys.modules if n.split(".")[0] in OURS]:
             del sys.modules[name]
         elsewhere = [path for path in sys.path if path and Path(path).resolve() != ROOT]
         sys.path[:] = [str(root), *elsewhere]
-        import torch
-
-        torch.set_num_threads(1)
         status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *words])
         sys.stdout.flush()
         sys.stderr.flush()
