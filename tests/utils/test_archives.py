@@ -5,6 +5,7 @@ import os
 import stat
 import tarfile
 import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -142,3 +143,14 @@ def test_a_folder_in_the_way(tmp_path):
     (tmp_path / "out" / "three").mkdir(parents=True)
     with pytest.raises(UserError, match="is a folder"):
         unpack(make(tmp_path / "x.zip"), tmp_path / "out", 10_000)
+
+
+def test_a_member_that_ends_early_gets_no_name(tmp_path):
+    for size in (4, 9):  # less or more than the archive states
+        member = archives._Member(PurePosixPath("a"), 5, lambda size=size: io.BytesIO(bytes(size)))
+        with pytest.raises(EOFError, match="'a' is cut short"):
+            archives._write(tmp_path / "x.zip", member, tmp_path / "out" / "a")
+        assert not tree(tmp_path / "out")
+    member = archives._Member(PurePosixPath("a"), 5, lambda: io.BytesIO(b"whole"))
+    archives._write(tmp_path / "x.zip", member, tmp_path / "out" / "a")
+    assert tree(tmp_path / "out") == {"a": b"whole"}
