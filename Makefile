@@ -37,7 +37,7 @@ bench: $(VENV)/.ready-dev
 	$(RUN) tests/bench/bench_training_step.py
 	$(RUN) tests/bench/bench_sweep_overhead.py
 
-# realistic faults in a copy of the tree, one at a time: does a test notice? (half an hour)
+# realistic faults in a copy of the tree, one at a time: does a test notice? (minutes)
 mutate: $(VENV)/.ready-dev
 	$(RUN) -m tests.mutants
 

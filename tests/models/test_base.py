@@ -23,7 +23,8 @@ class Plugin(HashModel):
 def test_a_request_follows_the_class():
     both = ("image", "text")
     request = VTPH.input_request(VTPHConfig(), both)
-    assert request == InputRequest(both, tokens=True, auxiliary=("second", "virtual"))
+    expected = InputRequest(both, tokens=True, auxiliary=("second", "virtual"), frozen=both)
+    assert request == expected
 
 
 def test_former_names():
