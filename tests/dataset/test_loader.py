@@ -272,3 +272,15 @@ def test_cached_features_are_gathered_a_batch_at_a_time(monkeypatch):
     loader = make_loader(some, 100, shuffle=True)
     assert sum(len(batch) for batch in loader) == 4000
     assert gathered == [100] * 80  # pictures and texts of 40 batches, never row by row
+
+
+def test_the_seed_decides_order_captions_and_pictures():
+    def seen(seed, what):
+        if what == "order":
+            return [row for batch in EpochOrder(23, 5, seed=seed) for row in batch]
+        batch = full_view(seed=seed).__getitems__(range(23))
+        return (batch.text[:, 0] if what == "captions" else batch.image).tolist()
+
+    for what in ("order", "captions", "pictures"):
+        assert seen(0, what) == seen(0, what), what
+        assert len({str(seen(seed, what)) for seed in range(4)}) == 4, what
