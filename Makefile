@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint format docs bench soak clip-mini clean
+.PHONY: quickstart test lint format docs bench soak mutate clip-mini clean
 
 quickstart: $(VENV)/.ready
 	$(RUN) main.py sweep quickstart
@@ -42,6 +42,10 @@ bench: $(VENV)/.ready-dev
 soak: $(VENV)/.ready-dev
 	LEASE_MODEL_FACTOR=50 $(RUN) -m pytest -q tests/common/storage/test_lease_model.py
 	$(RUN) tests/soak/soak_sweep.py
+
+# realistic faults in a copy of the tree, one at a time: does a test notice? (minutes)
+mutate: $(VENV)/.ready-dev
+	$(RUN) -m tests.mutants
 
 # the weights of backbone clip_mini, as shipped
 clip-mini: $(VENV)/.ready

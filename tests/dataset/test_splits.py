@@ -156,7 +156,10 @@ def test_what_cannot_be_is_refused_with_a_sentence(config, message, tmp_path):
         ({"train": [0], "query": [1], "database": [0, 1]}, "both query and database"),
         ({"train": [0], "query": [1], "database": [2], "val": [1]}, "both val and query"),
         ({"train": [0], "query": [1], "database": [9]}, "row 9, but the dataset has 6 rows"),
+        ({"train": [0], "query": [1], "database": [6]}, r"row 6, but .* 6 rows \(0 to 5\)"),
         ({"train": [0], "query": [1], "database": [-1]}, "row -1"),
+        ({"train": [-6], "query": [1], "database": [2]}, "train row -6"),
+        ({"train": [0, 2], "query": [1], "database": [3], "val": [2]}, "both val and train, row 2"),
         ({"train": [0], "query": [1, 1], "database": [2]}, "query row 1 twice"),
         ({"train": [0.5], "query": [1], "database": [2]}, "'train' in split file .* float64"),
         ({"train": [[0]], "query": [1], "database": [2]}, r"shape \(1, 1\)"),
@@ -197,3 +200,33 @@ def test_shares_of_rows():
 def test_shares_that_are_none(share, said):
     with pytest.raises(UserError, match=said):
         make_split(SplitConfig(query=share), one_hot(100, 2))
+
+
+@pytest.mark.parametrize("size", [1, 7, 39])
+def test_validation_rows_leave_the_training_rows(size):
+    split = make_split(SplitConfig(query=10), one_hot(50, 2))
+    drawn = {seed: split.with_val(size, seed) for seed in (0, 1)}
+    for seed, cut in drawn.items():
+        assert len(cut.val) == size and not np.intersect1d(cut.val, cut.train).size
+        assert sorted([*cut.val, *cut.train]) == sorted(split.train)
+        assert [row for row in split.train if row in cut.train] == cut.train.tolist()  # in order
+        assert cut.hash == split.with_val(size, seed).hash != split.hash
+        np.testing.assert_array_equal(cut.query, split.query)
+        np.testing.assert_array_equal(cut.database, split.database)
+        cut.check(50)
+    assert drawn[0].val.tolist() != drawn[1].val.tolist()
+    with pytest.raises(UserError, match="leaves no training row of the 40"):
+        split.with_val(40, 0)
+    assert split.with_val(0, 0) is split
+
+
+@pytest.mark.parametrize("rule", ["permutation", "per_class", "seen_unseen"])
+def test_the_seed_decides_the_draw(rule):
+    def parts(seed):
+        config = SplitConfig(rule=rule, seed=seed, query=3, train=4)
+        split = make_split(config, one_hot(60, 4), (0, 1, 2))
+        return split.query.tolist(), split.train.tolist()
+
+    assert parts(0) == parts(0)
+    for one, other in zip(parts(0), parts(1), strict=True):
+        assert one != other

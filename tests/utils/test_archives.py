@@ -5,6 +5,7 @@ import os
 import stat
 import tarfile
 import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -161,3 +162,14 @@ def test_many_headers_count_to_the_limit(tmp_path):
     assert unpack(tmp_path / "x.tar", tmp_path / "out", 10_000) == 4
     with pytest.raises(UserError, match="more than names of files need"):
         unpack(tmp_path / "x.tar", tmp_path / "other", 3_000)
+
+
+def test_a_member_that_ends_early_gets_no_name(tmp_path):
+    for size in (4, 9):  # less or more than the archive states
+        member = archives._Member(PurePosixPath("a"), 5, lambda size=size: io.BytesIO(bytes(size)))
+        with pytest.raises(EOFError, match="'a' is cut short"):
+            archives._write(tmp_path / "x.zip", member, tmp_path / "out" / "a")
+        assert not tree(tmp_path / "out")
+    member = archives._Member(PurePosixPath("a"), 5, lambda: io.BytesIO(b"whole"))
+    archives._write(tmp_path / "x.zip", member, tmp_path / "out" / "a")
+    assert tree(tmp_path / "out") == {"a": b"whole"}

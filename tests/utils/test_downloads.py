@@ -4,9 +4,11 @@ import hashlib
 import http.server
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from utils import downloads
 from utils.downloads import check_checksum, download
 from utils.errors import UserError
 
@@ -160,3 +162,25 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
 def test_another_size_is_refused_before_it_is_fetched(server, tmp_path):
     with pytest.raises(UserError, match="offers 102,400 bytes, but the published file has 7"):
         fetch(server, tmp_path, size=7)
+
+
+@pytest.mark.parametrize("kind", ["sha256", "sha1", "md5"])
+def test_checksums_in_any_case(kind, tmp_path):
+    (tmp_path / "f").write_bytes(CONTENT)
+    digest = hashlib.new(kind, CONTENT).hexdigest()
+    for text in (digest, digest.upper()):
+        assert check_checksum(tmp_path / "f", f"{kind}:{text}")
+    assert not check_checksum(tmp_path / "f", f"{kind}:{digest[::-1]}")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"ETag": '"abc"', "Last-Modified": "then"}, '"abc"'),
+        ({"ETag": 'W/"abc"', "Last-Modified": "then"}, "then"),  # alike, not the same bytes
+        ({"ETag": 'W/"abc"'}, None),
+        ({}, None),
+    ],
+)
+def test_what_vouches_for_the_bytes(headers, expected):
+    assert downloads._validator(SimpleNamespace(headers=headers)) == expected

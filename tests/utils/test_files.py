@@ -1,6 +1,7 @@
 """Whole files or none, and a sentence when writing fails."""
 
 import errno
+import hashlib
 import json
 import os
 
@@ -91,3 +92,14 @@ def test_digest_depends_on_where_parts_end(tmp_path):
     assert len(files.digest()) == 16
     (tmp_path / "a").write_bytes(b"abc")
     assert files.file_digest(tmp_path / "a") == "ba7816bf8f01cfea"  # SHA-256("abc"), FIPS 180-2
+
+
+@pytest.mark.parametrize("where", [0, 3_000_000, -1])
+def test_the_digest_of_a_file_is_that_of_all_of_it(where, tmp_path):
+    content = bytearray(6_000_000)
+    (tmp_path / "one").write_bytes(content)
+    content[where] = 1
+    (tmp_path / "two").write_bytes(content)
+    one, two = (files.file_digest(tmp_path / name) for name in ("one", "two"))
+    assert one != two
+    assert two == hashlib.sha256(content).hexdigest()[:16]

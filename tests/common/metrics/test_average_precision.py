@@ -172,3 +172,10 @@ def test_wrong_options_are_refused():
         average_precision_at(histograms, 1, "totla")
     with pytest.raises(UserError, match="at least 1"):
         average_precision_at(histograms, 0)
+
+
+def test_the_divisor_is_the_lesser_of_cut_and_relevant_rows_unless_said_otherwise():
+    histograms = Histograms(torch.tensor([[1, 3, 4]]), torch.tensor([[1, 1, 3]]))
+    by_name = {name: average_precision_at(histograms, 2, name).expected for name in DENOMINATORS}
+    assert len({float(value) for value in by_name.values()}) == 3
+    assert torch.equal(average_precision_at(histograms, 2).expected, by_name["min"])

@@ -149,3 +149,33 @@ def test_no_query_gives_zero_curves():
     for average in ("micro", "macro"):
         assert curve_by_radius(empty, average).precision.tolist() == [0.0, 0.0, 0.0]
     assert curve_by_rank(empty, [1]).recall.shape == (0, 1)
+
+
+@pytest.mark.parametrize("cut", [None, 2**20 - 1, 2**20, 2**20 + 1, 2**21 + 10])
+def test_ndcg_far_down_a_ranking(cut):
+    # more rows than the ranks that are summed at once; relevant ones before and behind that
+    rows = torch.tensor([[2**20 - 5, 40, 2**20, 300], [5, 2**20, 2**20, 350]])
+    relevant = torch.tensor([[0, 20, 1000, 300], [0, 0, 0, 7]])
+    database = int(rows[0].sum())
+    rows[1, 3] += database - int(rows[1].sum())
+    discounts = 1 / np.log2(2 + np.arange(database))
+    found = ndcg_at(Histograms(rows, relevant), cut)
+    for q in range(2):
+        gains = np.concatenate(
+            [
+                np.full(int(n), r / n)
+                for n, r in zip(rows[q].tolist(), relevant[q].tolist(), strict=True)
+            ]
+        )
+        ideal = discounts[:cut][: int(relevant[q].sum())].sum()
+        assert float(found[q]) == pytest.approx(gains[:cut] @ discounts[:cut] / ideal, rel=1e-9)
+    assert float(found[1]) > 0 or cut is not None
+
+
+def test_defaults():
+    rng = np.random.default_rng(0)
+    case = oracle.small_case(rng, bits=3, rows=6)
+    histograms = build_histograms(*case)
+    default, micro = curve_by_radius(histograms), curve_by_radius(histograms, "micro")
+    assert torch.equal(default.precision, micro.precision)
+    assert torch.equal(precision_within(histograms), precision_within(histograms, 2))

@@ -171,3 +171,16 @@ def test_the_one_before_is_kept(tmp_path):
         checkpoint.keep_previous(last)
         checkpoint.save(last, {"model": make()}, state={"epoch": epoch})
     assert [checkpoint.read_state(p)["epoch"] for p in (previous, last)] == [2, 3]
+
+
+@pytest.mark.parametrize("where", [0.01, 0.5, 0.99])
+def test_damage_anywhere_in_a_large_file_is_found(where, tmp_path):
+    model = torch.nn.Linear(1500, 1500)  # 9 MB, more than is read at once
+    checkpoint.save(tmp_path / "last", {"model": model})
+    checkpoint.verify(tmp_path / "last")
+    file = tmp_path / "last" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[int(where * len(content))] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="model.safetensors' is damaged"):
+        checkpoint.verify(tmp_path / "last")

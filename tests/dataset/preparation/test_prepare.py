@@ -1,9 +1,11 @@
 """Preparing: where files come from, what is refused, and going on after being killed."""
 
+import itertools
 import json
 import multiprocessing
+import os
 import shutil
-import time
+import signal
 import zipfile
 
 import numpy as np
@@ -48,28 +50,35 @@ def test_archives_give_the_same_index_as_folders(packed, expected):
     assert [path.name for path in (packed / ".prepare").iterdir()] == ["toy.lock"]
 
 
-def _slowly(root):
-    """Prepare in small steps with pauses, so that a kill falls between any two of them."""
+def _killed_at(step, root):
+    """Prepare in small steps, and be killed before the given one of unpacking or scanning."""
     scanning.ROWS_PER_CHUNK = 3
-    digest, write = scanning.image_digest, archives._write
-    scanning.image_digest = lambda *a: (time.sleep(0.004), digest(*a))[1]
-    archives._write = lambda *a: (time.sleep(0.004), write(*a))[1]
+    steps = itertools.count()
+
+    def counted(work):
+        def do(*arguments):
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return work(*arguments)
+
+        return do
+
+    scanning.image_digest = counted(scanning.image_digest)
+    archives._write = counted(archives._write)
     prepare(Toy(), root)
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_index(packed, expected):
     context = multiprocessing.get_context("fork")
-    delays = np.random.default_rng().uniform(0, 0.2, 6)
-    for delay in delays:
-        process = context.Process(target=_slowly, args=(packed,))
+    for step in (0, 1, 17, 2, 9, 5):  # of what is left each time
+        process = context.Process(target=_killed_at, args=(step, packed))
         process.start()
-        process.join(delay)
-        process.kill()
         process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
         if index_file(packed, "toy").exists():  # a name means that it is complete
             assert index_file(packed, "toy").read_bytes() == expected
     prepare(Toy(), packed)
-    assert index_file(packed, "toy").read_bytes() == expected, delays
+    assert index_file(packed, "toy").read_bytes() == expected
     assert [path.name for path in (packed / ".prepare").iterdir()] == ["toy.lock"]
 
 

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from common.code_files.run_codes import CodeSet
+from dataset.splits import SplitManifest
+from runners import base
+from runners.evaluation import reevaluate as again
 from runners.evaluation.reevaluate import reevaluate
 from runners.evaluation.zero_shot import headline, zero_shot_report
 from tests.helpers import PIXELS, QUICK, run
@@ -156,3 +159,22 @@ def test_training_on_every_class_is_not_zero_shot(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("HASHING_CACHE", str(cache))
     folder = run("method=itq", *CREATURES, "dataset.split.rule=per_class", f"output={tmp_path}")
     assert "zero_shot" not in folder.metrics()
+
+
+def test_validation_rows_count_as_trained_on(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("HASHING_CACHE", str(cache))
+    given = []
+    for module in (base, again):
+        report = module.report_run
+
+        def spying(*arguments, report=report, **more):
+            given.append(sorted(more["trained_rows"].tolist()))
+            return report(*arguments, **more)
+
+        monkeypatch.setattr(module, "report_run", spying)
+    words = ["method=csq", *CREATURES, *QUICK, "runner.epochs=1", "eval.select=val"]
+    folder = run(*words, f"output={tmp_path}")
+    reevaluate(folder.path)
+    split = SplitManifest.load(folder.path / "split.npz")
+    assert len(split.val)
+    assert given == [sorted([*split.train.tolist(), *split.val.tolist()])] * 2

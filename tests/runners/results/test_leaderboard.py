@@ -288,3 +288,42 @@ def test_measures_of_releases_are_columns(tmp_path, capsys):
     assert (
         written["csq"]["selected_on"] == "val, per cut" and written["itq"]["release_measures"] == ""
     )
+
+
+def test_a_leaderboard_is_of_map_at_all_whatever_cut_comes_first(tmp_path):
+    for method in ("csq", "itq"):
+        write_run(tmp_path, 0.5, method=method)
+    (cut_first,) = tmp_path.glob("*-itq")
+    metrics = json.loads((cut_first / "metrics.json").read_text())
+    report = metrics["directions"]["i2i"]
+    at_five = {"expected": 0.9, "worst": 0.9, "best": 0.9}
+    report["map"] = {"5": at_five, **report["map"]}
+    (cut_first / "metrics.json").write_text(json.dumps(metrics))
+    assert [row.mean for row in rows_of(tmp_path)] == [0.5, 0.5]
+    del report["map"]["all"]  # only what a run has can be shown
+    (cut_first / "metrics.json").write_text(json.dumps(metrics))
+    assert [row.mean for row in rows_of(tmp_path)] == [0.5, 0.9]
+
+
+def test_methods_are_compared_within_their_dataset_direction_and_code_length(tmp_path):
+    columns = [
+        {"bits": 16}, {"bits": 32}, {"bits": 16, "direction": "t2t"},
+        {"bits": 16, "dataset": "other"},
+    ]  # fmt: skip
+    for column, offset in zip(columns, (0.2, 0.4, 0.6, 0.7), strict=True):
+        for method, worse in (("csq", 0.0), ("itq", 0.1), ("lsh", 0.0001)):
+            for seed, chance in enumerate((0.0, 0.002, -0.001)):
+                noise = 0.0005 * (seed == 1) if method == "lsh" else 0.0
+                score = offset - worse + chance + noise
+                write_run(tmp_path, score, seed, method, **column)
+    rows = rows_of(tmp_path)
+    assert len(rows) == 12
+    for row in rows:  # in every column csq and lsh cannot be told apart, itq can
+        best = max(
+            (r for r in rows if (r.dataset, r.direction, r.bits)
+             == (row.dataset, row.direction, row.bits)), key=lambda r: r.mean,
+        )  # fmt: skip
+        if row is best:
+            assert row.alike is None and row.p_seeds is None
+        else:
+            assert row.alike is (row.method != "itq"), row

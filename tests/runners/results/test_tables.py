@@ -56,3 +56,14 @@ def test_a_zero_shot_measure_that_no_run_has_is_no_number(tmp_path, capsys):
     print_tables(summarize(collect(find_runs(tmp_path))))
     cells = next(x for x in capsys.readouterr().out.splitlines() if "│   16 │" in x).split("│")
     assert [cell.strip() for cell in cells[1:-1]] == ["16", "csq", "0.2500", "–", "–"]
+
+
+def test_each_code_length_has_a_best_of_its_own(tmp_path):
+    scores = {("csq", 16): 0.5, ("itq", 16): 0.6, ("csq", 32): 0.8, ("itq", 32): 0.7}
+    for (method, bits), score in scores.items():
+        write_run(tmp_path, score, method=method, bits=bits, compat={"mith@all": score / 2})
+    table = tables.leaderboard(summarize(collect(find_runs(tmp_path))), tables.FILE)
+    assert table.head[1:5] == ("16 bits", "32 bits", "16 bits, mith@all", "32 bits, mith@all")
+    best = {row[0].text: [cell.best for cell in row[1:5]] for row in table.rows}
+    assert best == {"csq": [False, True] * 2, "itq": [True, False] * 2}
+    assert [row[0].text for row in table.rows] == ["csq", "itq"]  # the best first

@@ -317,11 +317,9 @@ def test_interrupting_leaves_runs_that_resume(sweep_file, tmp_path):
     # a shell's background job, as tests may be, ignores SIGINT from birth
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         supervise(launcher, lambda name: None)
     signal.signal(signal.SIGINT, before)
-    assert time.monotonic() - start < 40
     thread.join()
     queue.remove()
     assert not any(worker.is_alive() for worker in launcher.started)
