@@ -90,6 +90,7 @@ def test_the_list_is_well_formed():
     for mutant in mutants:
         assert mutant.old != mutant.new and (ROOT / mutant.file).is_file()
         assert mutant.file.split("/")[0] == {"metrics": "common"}.get(mutant.area, mutant.area)
+    assert stale(mutants, ROOT) == []
     assert stale([mutants[0]], ROOT / "docs") == [
         f"stale: '{mutants[0].name}': its old text is 0 times in {mutants[0].file}, not once; "
         f"write it anew in {LIST}, or take it out.",
