@@ -98,8 +98,8 @@ class StandardRunner(Runner):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
-            if getattr(self.settings, name) < 1:
-                raise not_accepted(name, getattr(self.settings, name), "at least 1 is needed.")
+            if (value := getattr(self.settings, name)) < 1:
+                raise not_accepted(name, value, "at least 1 is needed.")
         if (pictures := self.settings.pictures) < 0:
             wanted = "give a number of queries, or 0 for no pictures."
             raise not_accepted("pictures", pictures, wanted)
@@ -395,10 +395,8 @@ class StandardRunner(Runner):
         epochs, measured = self.settings.epochs, record.measured
         by = "mAP" if measured is None or measured.by == "mAP@all" else measured.by
         selected = f"  {measured.on} {by} {measured.score:.4f}" if measured else ""
-        line = (
-            f"epoch {record.epoch}/{epochs}  loss {record.loss['total']:.5f}{selected}  "
-            f"{record.seconds:.1f} s"
-        )
+        line = f"epoch {record.epoch}/{epochs}  loss {record.loss['total']:.5f}{selected}"
+        line += f"  {record.seconds:.1f} s"
         log.debug("%s", line)
         if record.epoch == epochs or record.epoch % max(epochs // 10, 1) == 0:
             log.info("%s", line)

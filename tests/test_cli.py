@@ -281,7 +281,7 @@ def test_evaluate_what_is_no_run(told, tmp_path):
 
 def test_evaluate_a_run_whose_codes_are_broken(told, finished):
     (finished / "codes.h5").write_bytes(b"")
-    assert "codes.h5' is missing or holds no codes of a run" in told("evaluate", finished)
+    assert "codes.h5 has 0 bytes, not" in told("evaluate", finished)
 
 
 def test_report_without_runs(told, tmp_path):
@@ -291,7 +291,7 @@ def test_report_without_runs(told, tmp_path):
 
 def test_report_on_metrics_that_are_broken(told, finished, out):
     (finished / "metrics.json").write_text("{")
-    assert "metrics.json' is not readable JSON" in told("report", out)
+    assert "holds no finished run (1 damaged)" in told("report", out)
 
 
 @pytest.mark.parametrize(

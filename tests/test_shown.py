@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 import main
+from common.storage.run_folder import RunFolder
 from tests.helpers import PIXELS, QUICK, picture, run
 
 HOSTILE = {
@@ -67,6 +68,7 @@ def study(request, tmp_path_factory):
         config = yaml.safe_load((copy / "config.yaml").read_text())
         config |= {"method": name, "seed": seed}
         (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        RunFolder(copy).set_done()
     return name, root, folder.path
 
 

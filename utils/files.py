@@ -13,13 +13,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from utils import temporary
 from utils.errors import UserError
 from utils.fence import fenced
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger("hashing")
 
@@ -193,6 +194,8 @@ def special_kind(path: Path) -> str:
 
 def array_digest(values: np.ndarray) -> str:
     """Return a hash of type, shape and values."""
+    import numpy as np
+
     if values.dtype == object:  # its bytes are addresses
         return digest("object", repr(values.tolist()))
     return digest(f"{values.dtype} {values.shape}", np.ascontiguousarray(values).tobytes())

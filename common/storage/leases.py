@@ -29,24 +29,22 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import functools
-import json
-import math
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.storage import lease_records as records
 from utils.errors import UserError
 from utils.fence import fence
 
+_place, _started = records.place, records.started
+_clock, _observers_clock = records.clock, records.observers_clock
 LEASE_S = 90.0
 BEATS = 6  # per term
-_HIDDEN = "hidden"
 
 
 class LeaseLostError(UserError):
@@ -97,13 +95,9 @@ class Lease:
         self, target: Path, number: int, record: dict[str, Any], stream: int, since: float
     ) -> None:
         """Take a lease file that :class:`Leases` has made; ``since``: our clock before that."""
-        self.target = target
-        self.number = number
-        self.record = record
+        self.target, self.number, self.record = target, number, record
         self.lost = False
-        self._stream = stream
-        self._last = since
-        self._beats = 0
+        self._stream, self._last, self._beats = stream, since, 0
         self._lock = threading.RLock()
         self._depth = 0  # of writing
         self._exits = contextlib.ExitStack()
@@ -164,7 +158,7 @@ class Lease:
             self.lost = not self._is_ours()
             if not self.lost:
                 self._beats += 1
-                os.pwrite(self._stream, _content(self.record, self._beats), 0)
+                os.pwrite(self._stream, records.content(self.record, self._beats), 0)
                 os.fsync(self._stream)
                 self._last = now
 
@@ -316,7 +310,7 @@ class Leases:
                 self._beating.add(target)
             self._seen[target] = (latest.number, latest.raw, _observers_clock())
             return False
-        return now - since > _term(latest.record, self.lease_s)
+        return now - since > records.term(latest.record, self.lease_s)
 
 
 def this_process() -> dict[str, Any]:
@@ -328,7 +322,7 @@ def is_alive(record: dict[str, Any]) -> bool:
     """Return whether the process that :func:`this_process` described may still be running."""
     if record.get("place") != _place():
         return True
-    return _started(record.get("pid")) in (record.get("born"), _HIDDEN)
+    return _started(record.get("pid")) in (record.get("born"), records.HIDDEN)
 
 
 def _file(target: Path, number: int) -> Path:
@@ -351,7 +345,7 @@ def _read(target: Path, number: int) -> Holder | None:
         if error.errno in (errno.ENOENT, errno.ESTALE):
             return None
         raise
-    return Holder(number, raw, _parse(raw))
+    return Holder(number, raw, records.parse(raw))
 
 
 def _latest(target: Path) -> Holder | None:
@@ -374,7 +368,7 @@ def _create(target: Path, number: int, record: dict[str, Any]) -> int | None:
     except FileExistsError:
         return None
     try:
-        os.write(stream, _content(record, 0))
+        os.write(stream, records.content(record, 0))
         os.fsync(stream)
     except OSError:
         os.close(stream)
@@ -385,17 +379,16 @@ def _create(target: Path, number: int, record: dict[str, Any]) -> int | None:
 def _give_up(stream: int, record: dict[str, Any]) -> None:
     """Write ``free`` into a lease file that we made, and close it."""
     with contextlib.suppress(OSError):
-        os.pwrite(stream, _content(record, 0, "free"), 0)
+        os.pwrite(stream, records.content(record, 0, "free"), 0)
         os.fsync(stream)
     os.close(stream)
 
 
 def _remove_below(target: Path, number: int) -> None:
     """Remove the files that ``number``, which is there, has made meaningless."""
-    for lower in sorted(_numbers(target)):
-        if lower < number:
-            with contextlib.suppress(OSError):
-                _file(target, lower).unlink()
+    for lower in sorted(n for n in _numbers(target) if n < number):
+        with contextlib.suppress(OSError):
+            _file(target, lower).unlink()
 
 
 @contextlib.contextmanager
@@ -416,78 +409,11 @@ def _locks(stream: int, how: int) -> bool:
     """Return whether a file could be locked at once; also true where there are no locks."""
     try:
         fcntl.flock(stream, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
     return True
 
 
 def _unlock(stream: int) -> None:
     with contextlib.suppress(OSError):
         fcntl.flock(stream, fcntl.LOCK_UN)
-
-
-def _content(record: dict[str, Any], beats: int, state: str = "held") -> bytes:
-    """Return the text of a lease, always of one length; half of ``free`` is not ``free``."""
-    return json.dumps({**record, "state": state, "beats": f"{beats:012d}"}).encode()
-
-
-def _parse(raw: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _term(record: dict[str, Any], default: float) -> float:
-    term = record.get("lease_s")
-    return term if isinstance(term, int | float) and math.isfinite(term) else default
-
-
-@functools.cache
-def _place() -> str:
-    """Return a name of the host, boot and namespaces in which process numbers and starts mean one.
-
-    Where they cannot be read (containers of one host name would look alike) it is a name that no
-    other process has, so that others are watched.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        parts = [socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")]
-    except OSError:
-        return uuid.uuid4().hex
-    with contextlib.suppress(OSError):  # of newer kernels
-        parts.append(os.readlink("/proc/self/ns/time"))
-    return " ".join(parts)
-
-
-def _started(pid: Any) -> str | None:
-    """Return when a process of this host was started, in its own units; None: no such process.
-
-    Or ``hidden``: there is one, of another user, of which this one is shown no more.
-    """
-    if not isinstance(pid, int) or not 0 < pid < 1 << 31:
-        return None
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            return _HIDDEN
-        return _HIDDEN
-
-
-def _clock() -> float:
-    """Return seconds that go on while the machine sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _observers_clock() -> float:
-    """Return seconds in which others could show signs of life: none while the machine sleeps."""
-    return time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from runners.commands.arguments import add_settings
+from utils.terminal import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,4 +21,4 @@ def run(options: argparse.Namespace) -> None:
     from runners.inputs.export import export_features
 
     config = compose(options.settings)
-    print(export_features(config, options.out, options.tokens, options.settings))
+    say(export_features(config, options.out, options.tokens, options.settings))

@@ -46,13 +46,7 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
     settings = eval_settings([saved, Layer("command line", parse_overrides(words))])
     query, database, split_hash = _read_codes(folder, folder.codes_file, accept_changed)
     directions = settings.directions or list(metrics["directions"])
-    for direction in directions:
-        of_query, of_database = sides(direction)
-        if of_query not in query.codes or of_database not in database.codes:
-            raise UserError(
-                f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' "
-                "cannot be measured; train with eval.directions that need both."
-            )
+    _require_codes(path, directions, query, database)
     selected = Selection.read(metrics["protocol"]["selected"])
 
     def codes_of(epoch: int | None) -> tuple[CodeSet, CodeSet]:
@@ -85,6 +79,16 @@ def reevaluate(path: str, words: Sequence[str] = (), accept_changed: bool = Fals
     write_json(folder.metrics_file, metrics)
     folder.record_again(folder.metrics_file.name, FILE)
     return folder
+
+
+def _require_codes(path: str, directions: Sequence[str], query: CodeSet, database: CodeSet) -> None:
+    for direction in directions:
+        of_query, of_database = sides(direction)
+        if of_query not in query.codes or of_database not in database.codes:
+            raise UserError(
+                f"'{path}' holds codes of {' and '.join(query.codes)} only, so '{direction}' "
+                "cannot be measured; train with eval.directions that need both."
+            )
 
 
 def _read_codes(

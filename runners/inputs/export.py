@@ -23,6 +23,7 @@ from utils.errors import UserError
 from utils.files import atomic_path
 
 log = logging.getLogger("hashing")
+TRAIN = "python main.py train method=METHOD"
 
 
 def export_features(
@@ -147,4 +148,4 @@ def _command(config: RunConfig, out: str, settings: Sequence[str]) -> str:
         words.append("backbone.freeze=all")
     if (seed := config.dataset.config.split.seed) != 0:
         words.append(f"dataset.split.seed={seed}")
-    return f"python main.py train method=METHOD {' '.join(words)}"
+    return " ".join([TRAIN, *words])

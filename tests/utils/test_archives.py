@@ -158,7 +158,7 @@ def test_headers_are_bounded_before_they_are_read(tmp_path, kind):
 def test_many_headers_count_to_the_limit(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         for i in range(4):
-            archive.addfile(tarfile.TarInfo(f"{i}" + "n" * 900))
+            archive.addfile(tarfile.TarInfo("/".join([f"{i}", *["n" * 90] * 10])))
     assert unpack(tmp_path / "x.tar", tmp_path / "out", 10_000) == 4
     with pytest.raises(UserError, match="more than names of files need"):
         unpack(tmp_path / "x.tar", tmp_path / "other", 3_000)

@@ -8,8 +8,10 @@ from utils.yaml_file import DEEPEST, MOST_VALUES, check_yaml, read_yaml
 
 def test_what_settings_look_like(tmp_path):
     file = tmp_path / "a.yaml"
-    file.write_text("base: &b {lr: 1e-3}\nhead: {<<: *b, on: true}\nnames: [a, 2026-01-02, null]\n")
-    assert read_yaml(file)["head"] == {"lr": "1e-3", "on": True}
+    file.write_text(
+        "base: &b {lr: 1e-3}\nhead: {<<: *b, with: true}\nnames: [a, 2026-01-02, null]\n"
+    )
+    assert read_yaml(file)["head"] == {"lr": "1e-3", "with": True}
     file.write_text("")
     assert read_yaml(file) is None
 

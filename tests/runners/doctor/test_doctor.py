@@ -182,7 +182,10 @@ def test_json_in_a_file_and_the_table_on_the_screen(place, capfd):
 
 
 def test_a_sweep_that_is_done_needs_nothing(place, monkeypatch):
-    monkeypatch.setattr("common.storage.run_folder.RunFolder.is_done", True)
+    monkeypatch.setattr(
+        "common.storage.run_folder.RunFolder.status", lambda self: {"state": "done"}
+    )
+    monkeypatch.setattr("common.storage.run_folder.RunFolder.damage", lambda self: None)
     place.weights.unlink()
     code, found = place.doctor()
     assert code == 0 and found["runs"] == {"done": 4} and found["sentence"].endswith("is done.")

@@ -135,7 +135,7 @@ def test_codes_of_an_epoch_that_are_gone_are_missed(captioned, tmp_path, capfd):
     for file in folder.path.glob("codes-epoch*.h5"):
         file.unlink()
     assert main.main(["evaluate", str(folder.path)]) == 2
-    assert "is missing or holds no codes of a run" in capfd.readouterr().err
+    assert "h5 is missing; train or sweep" in capfd.readouterr().err
 
 
 def test_a_measure_chooses_the_epoch(captioned, tmp_path, seen):

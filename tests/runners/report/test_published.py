@@ -193,7 +193,8 @@ def of_paper(name: str, bits: int = 64) -> RunConfig:
 def by_other_words(config: RunConfig, tmp_path: Path, dataset: dict[str, Any]) -> RunConfig:
     """Return the run with its rows from another layout."""
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump({**config.resolved, "dataset": dataset}))
+    named = {"config": dataset["name"], **dataset}
+    file.write_text(yaml.safe_dump({**config.resolved, "dataset": named}))
     return compose([], file)
 
 
@@ -205,6 +206,7 @@ def with_protocol(study: Study, tmp_path: Path, classes: int, compat: dict[str, 
     direction = {**metrics["directions"]["i2t"], "compat": compat}
     metrics["directions"] = {"i2i": direction}
     file.write_text(json.dumps(metrics))
+    RunFolder(file.parent).record_again(file.name)
     return Study(study.root, tuple(summarize(collect(find_runs(study.root)))))
 
 
@@ -240,7 +242,13 @@ def test_a_run_on_features_of_no_stated_encoder_is_near(fake, tmp_path):
     resolved = dict(of_paper("deephash_csq.imagenet").resolved)
     file = tmp_path / "f.yaml"
     file.write_text(
-        yaml.safe_dump({**resolved, "dataset": stated, "backbone": {"name": "features"}})
+        yaml.safe_dump(
+            {
+                **resolved,
+                "dataset": {"config": "features", **stated},
+                "backbone": {"name": "features"},
+            }
+        )
     )
     compat = {"deephash@1000": 0.7}
     study = with_protocol(fake(compose([], file), IMAGENET_ROWS), tmp_path, 100, compat)
@@ -259,6 +267,7 @@ def test_cross_modal_rows_that_state_a_protocol_meet_the_paper(fake, dcmht, tmp_
     metrics = json.loads(file.read_text())
     metrics["protocol"]["classes"] = 24
     file.write_text(json.dumps(metrics))
+    RunFolder(file.parent).record_again(file.name)
     study = Study(tmp_path, tuple(summarize(collect(find_runs(tmp_path / "runs")))))
     comparison = compared(study, tmp_path, TABLE)
     assert not comparison.near, comparison.near[0].differs

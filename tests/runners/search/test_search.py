@@ -183,7 +183,7 @@ def test_what_search_refuses(more, message, captioned, trained):
 
 def test_what_encode_refuses(captioned, trained, tmp_path):
     folder = str(trained("lsh", captioned))
-    with pytest.raises(UserError, match="one of --images DIR and --texts FILE"):
+    with pytest.raises(UserError, match="one of --images DIR, --texts FILE and --features FILE"):
         encode_files(folder, None, None, "x.h5")
     with pytest.raises(UserError, match="neither .h5 nor .npz"):
         encode_files(folder, str(tmp_path), None, "x.txt")

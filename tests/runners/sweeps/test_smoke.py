@@ -85,10 +85,10 @@ def test_a_fault_fails_its_run_alone(tmp_path, pictures, capsys):
         "overrides": [{"where": {"method": "csq"}, "set": {"loss.name": "faulty"}}],
     }  # fmt: skip
     file = write_sweep(tmp_path, pictures, **sweep)
-    assert main.main(["sweep", str(file), "--smoke"]) == 1
+    assert main.main(["sweep", str(file), "--smoke"]) == 2
     out = capsys.readouterr().out
-    assert "failed: csq folder 16 bits: KeyError: 'not there' (faulty.py:13)" in out
-    assert "1 of 2 runs passed; failures: 1 of the program" in out
+    assert "failed: csq folder 16 bits: Plugin" in out and "raised KeyError: 'not there'" in out
+    assert "1 of 2 runs passed; failures: 1 to mend" in out
 
 
 def test_what_the_user_can_mend_is_exit_code_2(tiny, tmp_path, capsys):

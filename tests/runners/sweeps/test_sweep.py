@@ -120,6 +120,7 @@ def test_a_sweep_runs_skips_and_reports(small, capfd):
     content = json.loads(changed.read_text())
     content["directions"]["i2i"]["pr_rank"]["precision"][0] /= 2
     changed.write_text(json.dumps(content))
+    RunFolder(changed.parent).record_again(changed.name)
     assert main.main(["sweep", str(file)]) == 0
     capfd.readouterr()
     redrawn = {path.name for path, time in times("*.png").items() if time != figures[path]}
@@ -204,7 +205,7 @@ def test_a_worker_that_dies_fails_its_runs_only(tmp_path, pictures):
 def test_no_workers(small):
     from utils.errors import UserError
 
-    with pytest.raises(UserError, match="workers=0 is not accepted; at least 1"):
+    with pytest.raises(UserError, match="workers=0 is not accepted; 1 to 9999"):
         run_sweep(expanded(small[0]), workers=0)
 
 

@@ -61,7 +61,7 @@ def test_what_comes_after_a_checkpoint_is_dropped(epoch, torn, folder):
 def test_no_history(tmp_path):
     drop_records_after(tmp_path, 3)
     assert read_history(tmp_path) == [] and not list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="no folder can be made there"):
         append_record(tmp_path / "gone", RECORDS[0])
     (tmp_path / FILE).mkdir()
     with pytest.raises(UserError, match="Cannot write .*a folder of that name is in the way"):
