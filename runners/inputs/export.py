@@ -23,7 +23,6 @@ from utils.errors import UserError
 from utils.files import atomic_path
 
 log = logging.getLogger("hashing")
-TRAIN = "python main.py train method=METHOD"
 
 
 def export_features(
@@ -148,4 +147,4 @@ def _command(config: RunConfig, out: str, settings: Sequence[str]) -> str:
         words.append("backbone.freeze=all")
     if (seed := config.dataset.config.split.seed) != 0:
         words.append(f"dataset.split.seed={seed}")
-    return " ".join([TRAIN, *words])
+    return " ".join(["python main.py", "train", "method=METHOD", *words])

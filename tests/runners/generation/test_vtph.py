@@ -120,7 +120,7 @@ def test_pictures_are_of_the_query_texts_and_captions_of_the_pictures(
         assert texts(out / f"{file}.jsonl")[row] == text
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     pass
 
 

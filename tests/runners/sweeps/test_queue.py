@@ -375,7 +375,7 @@ def test_runs_of_one_dataset_are_done_in_a_row(sweep_file):
     assert [c.dataset.config.split.seed for c in group_by_data(configs)] == [3, 3, 4, 4]
 
 
-def test_a_thousand_runs_are_listed_skipped_and_reported_quickly(sweep_file, tmp_path, capfd):
+def test_a_thousand_runs_are_listed_skipped_and_reported(sweep_file, tmp_path, capfd):
     grid = {"method": ["lsh", "itq"], "bits": [8, 16, 24, 32, 40], "seed": list(range(100))}
     file = sweep_file(grid)
     configs = configs_of(file)
@@ -390,12 +390,10 @@ def test_a_thousand_runs_are_listed_skipped_and_reported_quickly(sweep_file, tmp
         for name in ("codes.h5", "status.json"):
             os.link(example.path / name, folder.path / name)
         folder.set_done()
-    start = time.process_time()  # the machine may be busy with other tests
     assert main.main(["sweep", str(file), "--dry-run"]) == 0
     assert len(capfd.readouterr().out.splitlines()) == 1000
     assert {o.state for o in run_sweep(configs_of(file))} == {"skipped"}
     assert main.main(["report", str(tmp_path / "out")]) == 0
-    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("word", ["retries", "lease_s", "hang_after_s"])
