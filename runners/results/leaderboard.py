@@ -293,7 +293,7 @@ def summarize(results: Sequence[Result]) -> list[Row]:
     fields = ("dataset", "method", "backbone", "variant.label", "bits", "direction")
     groups: dict[tuple[str, str, str, str, int, str], list[Result]] = grouped(results, *fields)
     for key, members in groups.items():
-        members.sort(key=lambda r: (r.seed, str(r.folder)))
+        members = _one_of_each_seed(members)
         values = [m.map_all for m in members]
         zero_shot: dict[str, Any] = {}
         for measure, heading in ZERO_SHOT.items():
@@ -324,6 +324,17 @@ def summarize(results: Sequence[Result]) -> list[Row]:
             compared.append(dataclasses.replace(row, **tests))
     order = operator.attrgetter("dataset", "direction", "method", "variant", "bits")
     return sorted(compared, key=order)
+
+
+def _one_of_each_seed(runs: Sequence[Result]) -> list[Result]:
+    """Return the first run of each seed, in their order; the log names how many are left out."""
+    by_seed = grouped(sorted(runs, key=lambda r: (r.seed, str(r.folder))), "seed")
+    if repeated := len(runs) - len(by_seed):
+        log.warning(
+            "left out: %d of %d runs of %s, %d bits, which repeat a seed with the same settings",
+            repeated, len(runs), runs[0].name, runs[0].bits,
+        )  # fmt: skip
+    return [same[0] for same in by_seed.values()]
 
 
 def _release_measures(members: Sequence[Result]) -> dict[str, float]:

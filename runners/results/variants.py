@@ -170,7 +170,7 @@ def _labels(
         set_keys = [k for k in keys if default is None or _seen(recipe, k) != _seen(default, k)]
         words.append({k: f"{names[k]} {_short(_value(recipe.get(k)))}" for k in set_keys})
 
-    def tells_apart(chosen: Iterable[str]) -> bool:
+    def tells_apart(chosen: Sequence[str]) -> bool:
         texts = [tuple(own.get(key) for key in chosen) for own in words if own]
         return all(map(any, texts)) and len(set(texts)) == len(texts)
 
@@ -188,7 +188,8 @@ def _labels(
         tried = itertools.combinations(alike.values(), size)
         found = [keys_of for keys_of in tried if tells_apart(keys_of)]
         if found:
-            chosen = list(min(found, key=cost))
+            best = min(found, key=cost)
+            chosen = list(best)
             break
     else:
         for key in reversed(order):

@@ -117,6 +117,14 @@ def test_a_legend_by_code_length_and_none_where_the_name_says_it(tmp_path):
     assert not any("loss.alpha" in note for note in notes)
 
 
+def test_a_run_that_repeats_a_seed_is_no_further_seed(tmp_path, caplog):
+    for seed, score in ((0, 0.5), (0, 0.5), (1, 0.7)):
+        write_run(tmp_path, score, seed)
+    (row,) = rows_of(tmp_path)
+    assert (row.seeds, row.mean) == (2, pytest.approx(0.6))
+    assert "left out: 1 of 3 runs of csq, 16 bits, which repeat a seed" in caplog.text
+
+
 @pytest.mark.parametrize(("seeds", "told"), [(2, True), (4, False)])
 def test_too_few_seeds_are_told(tmp_path, seeds, told):
     for method, shift in (("csq", 0.0), ("itq", 0.01)):
