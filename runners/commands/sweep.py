@@ -75,27 +75,31 @@ def _smoke(configs: Sequence[RunConfig], options: argparse.Namespace, output: Pa
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; exit code 1 when a run failed."""
     from runners.results.show import show_leaderboard
+    from runners.sweeps.launchers.base import check_library
+    from runners.sweeps.overrides import described
     from runners.sweeps.queue import folder_of
     from runners.sweeps.status import print_statuses, statuses, summary
-    from runners.sweeps.sweep import check_workers, expand, read_sweep, run_sweep, sweep_file
+    from runners.sweeps.sweep import check_workers, planned, read_sweep, run_sweep, sweep_file
     from utils.signals import terminated_like_ctrl_c
 
     path = sweep_file(options.sweep)
     sweep = read_sweep(path)
-    configs = expand(sweep, path, options.settings, options.output)
+    runs = planned(sweep, path, options.settings, options.output)
+    configs = [run.config for run in runs]
     if options.smoke or options.every_seed:
         return _smoke(configs, options, Path(options.output or sweep.output))
     rules = dataclasses.replace(sweep.rules, accept_changed=options.accept_changed)
     again = options.retry_failed or options.accept_changed  # refused before is failed before
     workers = sweep.workers if options.workers is None else options.workers
     check_workers(workers)
-    if options.dry_run:
-        states = statuses(configs, sweep.retries, again)
-        print_statuses(states)
-        say_error(summary(states, workers))
-        return 0
+    check_library(options.launcher)
     if sweep.paper is not None:
         _refuse_other_counts(options.sweep, configs)
+    if options.dry_run:
+        states = statuses(configs, sweep.retries, again)
+        print_statuses(states, [described(run.overrides, sweep.overrides) for run in runs])
+        say_error(summary(states, workers))
+        return 0
     with terminated_like_ctrl_c():  # the workers are stopped too
         outcomes = run_sweep(
             configs, workers, launcher=options.launcher, rules=rules, launch=sweep.launch,

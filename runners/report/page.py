@@ -23,8 +23,18 @@ from runners.report.gallery import Thumbnails, gallery
 from runners.report.published import Comparison, Match
 from runners.report.study import Study
 from runners.report.zero_shot_section import RUNS_WITH_CLASSES, zero_shot
-from runners.results.leaderboard import Row, rank_methods
-from runners.results.tables import ALIKE, COSTS, LEADERBOARD, PAGE, TERMINAL, Column
+from runners.results.leaderboard import Row, grouped, rank_methods
+from runners.results.tables import (
+    ALIKE,
+    COSTS,
+    LEADERBOARD,
+    MOST_TOO_FEW,
+    PAGE,
+    TERMINAL,
+    TOO_FEW,
+    Column,
+    legend,
+)
 
 ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("dom.js", "charts.js", "tables.js")
@@ -68,7 +78,8 @@ def report_data(study: Study, comparison: Comparison | None, queries: int) -> di
         "made": datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes"),
         "lines": [_line(study, row) for row in study.rows],
         "columns": {"leaderboard": _columns(LEADERBOARD), "costs": _columns(COSTS)},
-        "ties": 0.005, "alike": ALIKE[TERMINAL],
+        "ties": 0.005, "alike": ALIKE[TERMINAL], "too_few": [MOST_TOO_FEW, TOO_FEW],
+        "legends": _legends(study),
         "gallery": retrieved, "pictures": thumbnails.uris,
         "zero_shot": zero_shot(study), "zero_shot_limit": RUNS_WITH_CLASSES,
         "published": None if comparison is None else _published(study, comparison),
@@ -91,6 +102,12 @@ def _line(study: Study, row: Row) -> dict[str, Any]:
         "measures": measures(row), **retrieval_curves(row), "epochs": epochs(row),
         "leaderboard": _values(LEADERBOARD, row), "costs": _values(COSTS, row),
     }  # fmt: skip
+
+
+def _legends(study: Study) -> list[list[str]]:
+    """Return the lines below the leaderboard of each dataset and direction."""
+    tasks = grouped(study.rows, "dataset", "direction")
+    return [[*task, line] for task, rows in tasks.items() for line in legend(rows)]
 
 
 def _columns(columns: Sequence[Column]) -> list[dict[str, Any]]:

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from common.config import schema
 from common.config.former_keys import present_image_keys
-from common.config.run_config import NOT_IDENTITY
 from common.storage.run_files import read_config
 from common.storage.run_folder import RunFolder
 from runners.evaluation.query_ap import measured_rows, read_query_ap
 from runners.evaluation.selection import chosen_on
 from runners.results.significance import Ranking, Sample, against_best, half_width, ranking
+from runners.results.variants import Variant, name_variants
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.shown import csv_cell
@@ -62,8 +62,14 @@ class Result:
     report: dict[str, Any]
     metrics: dict[str, Any]
     config: dict[str, Any]
-    variant: str
+    variant: Variant
     zero_shot: dict[str, float]
+    several_encoders: bool = False
+
+    @property
+    def name(self) -> str:
+        """Method, variant, and the encoder where the dataset has been run with several."""
+        return _name(self.method, self.variant.label, self.several_encoders, self.backbone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Row:
         all_classes, unseen_only, harmonic: zero-shot measures, mAP@all; None where they do not
             apply. See :mod:`runners.evaluation.zero_shot`.
         release_measures: ``eval.measure`` → mean over seeds, of those that all seeds have.
+        variant, settings: short label of the recipe, and all that was set and differs; see
+            :mod:`runners.results.variants`.
         results: of the runs, in the order of their seeds.
         several_encoders: whether the dataset has been run with several.
     """
@@ -106,6 +114,7 @@ class Row:
     harmonic: float | None = None
     harmonic_std: float | None = None
     release_measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    settings: tuple[str, ...] = ()
     # no columns of the CSV, and not compared:
     results: tuple[Result, ...] = dataclasses.field(default=(), compare=False, repr=False)
     several_encoders: bool = dataclasses.field(default=False, compare=False)
@@ -113,7 +122,7 @@ class Row:
     @property
     def name(self) -> str:
         """Method, variant, and the encoder where the dataset has been run with several."""
-        return label(self) + (f" [{self.backbone}]" if self.several_encoders else "")
+        return _name(self.method, self.variant, self.several_encoders, self.backbone)
 
     def over_seeds(self, *keys: str) -> tuple[float | None, float | None]:
         """Return mean and deviation of a number in the reports of this direction."""
@@ -132,9 +141,8 @@ def grouped(items: Iterable[T], *fields: str) -> dict[Any, list[T]]:
     return groups
 
 
-def label(run: Result | Row) -> str:
-    """Return method and variant."""
-    return f"{run.method} {run.variant}".strip()
+def _name(method: str, variant: str, several_encoders: bool, backbone: str) -> str:
+    return method + f" ({variant})" * bool(variant) + f" [{backbone}]" * several_encoders
 
 
 def mean_and_std(values: Iterable[float | None]) -> tuple[float | None, float | None]:
@@ -214,12 +222,14 @@ def collect(folders: Sequence[RunFolder]) -> list[Result]:
     _tell_left_out(damaged)
     if damaged and not configs:
         raise UserError(f"No run is whole; the first: {next(iter(damaged.values()))}")
-    variants = _variants(configs)
-    return [
+    variants = dict(zip(configs, name_variants(list(configs.values())), strict=True))
+    results = [
         result
         for path, metrics in all_metrics.items()
         for result in _results(path, configs[path], metrics, variants[path])
     ]
+    encoders = Counter(dataset for dataset, _ in {(r.dataset, r.backbone) for r in results})
+    return [dataclasses.replace(r, several_encoders=encoders[r.dataset] > 1) for r in results]
 
 
 def _read_config(folder: RunFolder) -> dict[str, Any]:
@@ -233,7 +243,7 @@ def _read_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def _results(
-    path: Path, config: dict[str, Any], metrics: dict[str, Any], variant: str
+    path: Path, config: dict[str, Any], metrics: dict[str, Any], variant: Variant
 ) -> Iterator[Result]:
     """Yield the result of each direction of a run."""
     run = metrics["run"]
@@ -277,30 +287,13 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, float]:
     return {key: values[name] for key, name in names.items() if name in values}
 
 
-def _variants(configs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
-    """Tell apart runs of one method and dataset by the settings in which they differ."""
-    flat = {path: schema.flat(config) for path, config in configs.items()}
-    groups: dict[tuple[Any, Any], list[Path]] = {}
-    for path, values in flat.items():
-        groups.setdefault((values.get("dataset.config"), values.get("method")), []).append(path)
-    ordinary = {"bits", "seed", "method", "dataset.config", *NOT_IDENTITY}
-    variants = {}
-    for paths in groups.values():
-        keys = sorted({key for path in paths for key in flat[path]} - ordinary)
-        differing = [k for k in keys if len({repr(flat[p].get(k)) for p in paths}) > 1]
-        for path in paths:
-            variants[path] = " ".join(f"{key}={flat[path].get(key)}" for key in differing)
-    return variants
-
-
 def summarize(results: Sequence[Result]) -> list[Row]:
     """Return mean and sample deviation (ddof 1) over seeds, and how each compares with the best."""
-    encoders = Counter(dataset for dataset, _ in {(r.dataset, r.backbone) for r in results})
     rows = []
-    fields = ("dataset", "method", "backbone", "variant", "bits", "direction")
+    fields = ("dataset", "method", "backbone", "variant.label", "bits", "direction")
     groups: dict[tuple[str, str, str, str, int, str], list[Result]] = grouped(results, *fields)
     for key, members in groups.items():
-        members.sort(key=lambda r: (r.seed, str(r.folder)))
+        members = _one_of_each_seed(members)
         values = [m.map_all for m in members]
         zero_shot: dict[str, Any] = {}
         for measure, heading in ZERO_SHOT.items():
@@ -319,7 +312,8 @@ def summarize(results: Sequence[Result]) -> list[Row]:
             **zero_shot,
             release_measures=_release_measures(members),
             results=tuple(members),
-            several_encoders=encoders[members[0].dataset] > 1,
+            settings=members[0].variant.settings,
+            several_encoders=members[0].several_encoders,
         )
         rows.append(row)
     compared = []
@@ -330,6 +324,17 @@ def summarize(results: Sequence[Result]) -> list[Row]:
             compared.append(dataclasses.replace(row, **tests))
     order = operator.attrgetter("dataset", "direction", "method", "variant", "bits")
     return sorted(compared, key=order)
+
+
+def _one_of_each_seed(runs: Sequence[Result]) -> list[Result]:
+    """Return the first run of each seed, in their order; the log names how many are left out."""
+    by_seed = grouped(sorted(runs, key=lambda r: (r.seed, str(r.folder))), "seed")
+    if repeated := len(runs) - len(by_seed):
+        log.warning(
+            "left out: %d of %d runs of %s, %d bits, which repeat a seed with the same settings",
+            repeated, len(runs), runs[0].name, runs[0].bits,
+        )  # fmt: skip
+    return [same[0] for same in by_seed.values()]
 
 
 def _release_measures(members: Sequence[Result]) -> dict[str, float]:
@@ -353,7 +358,7 @@ def rank_methods(rows: Sequence[Row]) -> Ranking | None:
     cells: dict[str, dict[str, dict[tuple[str, int], float]]] = {}
     for row in rows:
         methods = cells.setdefault(row.dataset, {})
-        methods.setdefault(label(row), {})[row.direction, row.bits] = row.mean
+        methods.setdefault(row.name, {})[row.direction, row.bits] = row.mean
     everywhere = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
     if not everywhere:
         return None

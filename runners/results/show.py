@@ -11,7 +11,6 @@ from runners.results.leaderboard import (
     Row,
     collect,
     grouped,
-    label,
     rank_methods,
     summarize,
     write_csv,
@@ -54,7 +53,7 @@ def plot_curves(results: Sequence[Result], folder: Path) -> list[Path]:
     for (dataset, direction, bits), members in sorted(panels.items()):
         first_seeds: dict[str, Result] = {}
         for result in sorted(members, key=lambda r: r.seed):
-            first_seeds.setdefault(label(result), result)
+            first_seeds.setdefault(result.name, result)
         curves = {}
         for name, result in sorted(first_seeds.items(), key=lambda item: -item[1].map_all):
             curve = result.report["pr_rank"]

@@ -21,6 +21,10 @@ ALIKE = {
     "Holm's correction",
     FILE: "≈ not distinguishable from the best (paired t tests over seeds and queries, 5 %, Holm)",
 }
+MOST_TOO_FEW = 2
+"""Seeds with which a test tells little apart."""
+
+TOO_FEW = "≈ with two seeds or fewer means too few seeds to tell, not that methods are equally good"
 _ZERO_SHOT_NOTE = (
     "all classes: queries of unseen classes, database of all; unseen only: database of unseen "
     "classes; harmonic mean: of unseen and seen queries, against one database of both"
@@ -162,16 +166,33 @@ def leaderboard(rows: Sequence[Row], medium: str) -> Table:
         summary = cells(*(column.text(methods[name]) for column in columns))
         body.append((Cell(name), *scores, *repeated, *summary))
     splits = ", ".join(sorted({split for row in rows for split in row.split_hashes}))
-    legend = "; mean ± std over seeds; best in bold" if medium == FILE else ""
-    notes = [f"split {splits}; expected over tie orders{legend}"]
+    reading = "; mean ± std over seeds; best in bold" if medium == FILE else ""
+    notes = [f"split {splits}; expected over tie orders{reading}"]
     if any(row.alike for row in rows):
         notes.append(ALIKE[medium])
+    if any(row.alike and row.seeds <= MOST_TOO_FEW for row in rows):
+        notes.append(TOO_FEW)
     if measures:
         notes.append(f"{', '.join(measures)}: mAP as released code computes it, ties by row number")
+    notes += legend(rows)
     repeated_head = (f"{k} bits, {measure}" for measure in measures for k in bits)
     summary_head = (column.heading for column in columns)
     head = ("method", *(f"{k} bits" for k in bits), *repeated_head, *summary_head)
     return Table(_title(rows[0], "mAP@all", medium), head, tuple(body), tuple(notes))
+
+
+def legend(rows: Sequence[Row]) -> list[str]:
+    """Return what the names of recipes stand for, where they do not say all that differs."""
+    lines = []
+    for name, members in grouped(rows, "name").items():
+        by_bits = {row.bits: row.settings for row in sorted(members, key=lambda row: row.bits)}
+        if all(len(row.settings) == bool(row.variant) for row in members):
+            continue  # nothing differs, or the name says it
+        if len(set(by_bits.values())) == 1:
+            lines.append(f"{name}: {', '.join(members[0].settings)}")
+        else:
+            lines += [f"{name}, {bits} bits: {', '.join(s)}" for bits, s in by_bits.items()]
+    return lines
 
 
 def _title(row: Row, measure: str, medium: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from common.config import schema
-from common.config.run_config import NOT_IDENTITY, RunConfig
+from common.config.run_config import RunConfig
 from runners.results.renderers import print_table
 from runners.results.tables import Cell, Table
+from runners.results.variants import name_variants
 from runners.sweeps.smoke import Trial
 from runners.sweeps.status import duration
 from utils.terminal import say
@@ -80,14 +80,5 @@ def exit_code(trials: Sequence[Trial]) -> int:
 
 def differing_settings(configs: Sequence[RunConfig]) -> list[str]:
     """Return for each run the settings that tell it from others of its method and dataset."""
-    flat = [schema.flat(config.resolved) for config in configs]
-    groups: dict[tuple[str, str], list[int]] = {}
-    for number, config in enumerate(configs):
-        groups.setdefault((config.method, config.dataset_name), []).append(number)
-    words = [""] * len(configs)
-    for numbers in groups.values():
-        keys = sorted({key for n in numbers for key in flat[n]} - {"bits", "seed", *NOT_IDENTITY})
-        apart = [key for key in keys if len({repr(flat[n].get(key)) for n in numbers}) > 1]
-        for n in numbers:
-            words[n] = " ".join(f"{key}={flat[n].get(key)}" for key in apart)
-    return words
+    variants = name_variants([config.resolved for config in configs])
+    return [variant.label for variant in variants]

@@ -140,8 +140,8 @@ def group_by_data(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return [configs[number] for number in order]
 
 
-def print_statuses(states: Sequence[RunStatus]) -> None:
-    """Print a line for each run."""
-    for state in states:
+def print_statuses(states: Sequence[RunStatus], notes: Sequence[str]) -> None:
+    """Print a line for each run, with its note, such as which overrides chose it."""
+    for state, note in zip(states, notes, strict=True):
         reason = f"  ({state.reason})" if state.reason else ""
-        say(f"{state.state:12} {state.config.run_name}{reason}")
+        say(f"{state.state:12} {state.config.run_name}{reason}{'  ' * bool(note)}{note}")

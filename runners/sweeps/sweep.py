@@ -5,7 +5,7 @@
     grid: {method: [dcmht, dsph, itq], dataset: [flickr8k], bits: [16, 32, 64], seed: [0, 1, 2]}
     set: {runner.epochs: 30}                      # for every run
     overrides:                                    # for the runs that match ``where``
-      - {where: {method: itq}, set: {seed: 0}}    # equal runs are run once
+      - {where: {method: [itq, "ls*"]}, set: {seed: 0}}    # equal runs are run once
     output: runs/flickr8k
     workers: 2                                    # in parallel; 1 = here; auto = one per GPU
     retries: 1                                    # of a run that fails or whose worker dies
@@ -45,6 +45,7 @@ from common.config.layers import (
 )
 from common.config.run_config import RunConfig, compose_layers
 from runners.sweeps.launchers.base import Launcher, supervise
+from runners.sweeps.overrides import Override, applied, check_overrides
 from runners.sweeps.queue import Outcome, Queue, Rules, folder_of, run_queue
 from runners.sweeps.status import group_by_data, statuses
 from utils.errors import UserError, unknown_name
@@ -54,14 +55,6 @@ from utils.shown import brief
 log = logging.getLogger("hashing")
 DEFAULT_RULES = Rules()
 MOST_WORKERS = 9999
-
-
-@dataclasses.dataclass(frozen=True)
-class Override:
-    """Settings for the runs whose values equal those of ``where``."""
-
-    where: dict[str, Any]
-    set: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +109,8 @@ def read_sweep(path: Path) -> SweepFile:
     """Read and check a sweep file.
 
     Raises:
-        UserError: unknown keys, an empty grid, values that are no lists.
+        UserError: unknown keys, an empty grid, values that are no lists, workers, rules or options
+            of launchers that a start would refuse, a ``where`` that chooses no run.
     """
     layer = read_layer(path)
     sweep = schema.build(SweepFile, layer.values, "", lambda _: str(path))
@@ -128,6 +122,9 @@ def read_sweep(path: Path) -> SweepFile:
             if not isinstance(values, list) or not values:
                 given = f"grid.{key}={brief(values)}"
                 raise UserError(f"{path}: {given} is not accepted; a list of values is needed.")
+    check_workers(sweep.workers)
+    check_launch(sweep.launch, path)
+    check_overrides(list(_points(sweep)), sweep.set, sweep.overrides, path)
     return sweep
 
 
@@ -148,28 +145,41 @@ def grids(sweep: SweepFile) -> list[dict[str, Any]]:
     return sweep.grid if isinstance(sweep.grid, list) else [sweep.grid]
 
 
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep, and the positions of the overrides that chose it."""
+
+    config: RunConfig
+    overrides: tuple[int, ...]
+
+
 def expand(
     sweep: SweepFile, path: Path, extra: Sequence[str] = (), output: str | None = None
 ) -> list[RunConfig]:
-    """Return the distinct configurations of the runs of all grids, in grid order.
+    """Return the configurations of :func:`planned`."""
+    return [run.config for run in planned(sweep, path, extra, output)]
+
+
+def planned(
+    sweep: SweepFile, path: Path, extra: Sequence[str] = (), output: str | None = None
+) -> list[PlannedRun]:
+    """Return the distinct runs of all grids, in grid order.
 
     ``extra`` are ``key=value`` words of the command line, for every run; ``output`` is a folder for
     the runs instead of the file's.
     """
-    runs: dict[str, RunConfig] = {}
-    for point in _points(sweep):
-        words = {**point, **sweep.set}
-        for override in sweep.overrides:
-            if all(point.get(key, words.get(key)) == v for key, v in override.where.items()):
-                words.update(override.set)
+    runs: dict[str, PlannedRun] = {}
+    for point in applied(list(_points(sweep)), sweep.set, sweep.overrides):
         layers = [
             Layer(str(path), {"plugins": sweep.plugins}, path),
-            Layer(str(path), _nested(words), path),
+            Layer(str(path), _nested(point.words), path),
             Layer("command line", parse_overrides(extra)),
             Layer("command line", {"output": output or sweep.output}),
         ]
         config = compose_layers(layers)
-        runs.setdefault(config.run_name, config)
+        same = runs.get(config.run_name, PlannedRun(config, ()))
+        chosen = tuple(sorted({*same.overrides, *point.overrides}))
+        runs[config.run_name] = dataclasses.replace(same, overrides=chosen)
     return list(runs.values())
 
 
@@ -260,6 +270,38 @@ def _reporting(
         yield ended
 
 
+def _launchers() -> dict[str, tuple[Any, type]]:
+    """Return name → class and options of each launcher; their libraries are not imported."""
+    from runners.sweeps.launchers.local import LocalLauncher, LocalOptions
+    from runners.sweeps.launchers.on_ray import RayLauncher, RayOptions
+    from runners.sweeps.launchers.on_submitit import SubmititLauncher, SubmititOptions
+
+    return {
+        "local": (LocalLauncher, LocalOptions),
+        "ray": (RayLauncher, RayOptions),
+        "submitit": (SubmititLauncher, SubmititOptions),
+    }
+
+
+def check_launch(launch: Mapping[str, Any], source: object = "sweep file") -> dict[str, Any]:
+    """Return the options of each launcher, those of ``launch`` over the defaults.
+
+    Raises:
+        UserError: an unknown launcher or option, or a value that is not accepted.
+    """
+    launchers = _launchers()
+    for name in launch:
+        if name not in launchers:
+            raise unknown_name("launcher", name, launchers)
+    return {name: _options(name, kind, launch, source) for name, (_, kind) in launchers.items()}
+
+
+def _options(name: str, kind: type, launch: Mapping[str, Any], source: object) -> Any:
+    path = f"launch.{name}"
+    values = schema.convert(dict, launch.get(name) or {}, path, lambda _: str(source))
+    return schema.build(kind, values, path, lambda _: str(source))
+
+
 def make_launcher(
     name: str, queue: Queue, configs: Sequence[RunConfig], workers: int | Literal["auto"],
     launch: Mapping[str, Any],
@@ -271,22 +313,12 @@ def make_launcher(
     """
     import torch
 
-    from runners.sweeps.launchers.local import LocalLauncher, LocalOptions
-    from runners.sweeps.launchers.on_ray import RayLauncher, RayOptions
-    from runners.sweeps.launchers.on_submitit import SubmititLauncher, SubmititOptions
-
-    launchers: dict[str, tuple[Any, type]] = {
-        "local": (LocalLauncher, LocalOptions),
-        "ray": (RayLauncher, RayOptions),
-        "submitit": (SubmititLauncher, SubmititOptions),
-    }
-    for launcher in (name, *launch):
-        if launcher not in launchers:
-            raise unknown_name("launcher", launcher, launchers)
-    create, options = launchers[name]
-    values = schema.convert(dict, launch.get(name) or {}, f"launch.{name}", lambda _: "sweep file")
-    chosen: Any = schema.build(options, values, f"launch.{name}", lambda _: "sweep file")
+    launchers = _launchers()
+    if name not in launchers:
+        raise unknown_name("launcher", name, launchers)
+    chosen = check_launch(launch)[name]
     devices = {getattr(config.runner.config, "device", "auto") for config in configs}
     gpus = torch.cuda.device_count() if devices != {"cpu"} else 0
     slots = getattr(chosen, "slots_per_gpu", 1) or 1
+    create = launchers[name][0]
     return create(queue, max(gpus * slots, 1) if workers == "auto" else workers, chosen, gpus)

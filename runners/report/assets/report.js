@@ -82,10 +82,13 @@ function leaderboardNote(lines) {
   const parts = ["bold: best of its column"];
   if (lines.some((line) => line.seeds > 1)) parts.push("± sample deviation over seeds");
   if (state.measure === "mAP@all" && lines.some((line) => line.alike)) parts.push(data.alike);
+  const [few, tooFew] = data.too_few;
+  if (state.measure === "mAP@all" && lines.some((line) => line.alike && line.seeds <= few)) parts.push(tooFew);
   const widest = Math.max(...lines.map((line) => line.best - line.worst));
   if (state.measure === "mAP@all" && widest > data.ties) parts.push(`expected over tie orders, whose band is up to ${fixed(widest, 3)} wide (see Ties)`);
   parts.push(`split ${unique(lines.flatMap((line) => line.splits)).join(", ")}`);
-  return el("p", { class: "note" }, parts.join("; "));
+  const names = data.legends.filter(([dataset, direction]) => dataset === lines[0].dataset && direction === lines[0].direction);
+  return el("div", { class: "note" }, el("p", {}, parts.join("; ")), names.map((legend) => el("p", {}, legend[2])));
 }
 
 function ranking() {

@@ -7,6 +7,7 @@ worker calls :func:`work`, which executes the runs of the queue.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
@@ -65,6 +66,31 @@ def worker_environment() -> dict[str, str]:
     if "HASHING_CACHE" in os.environ:
         variables["HASHING_CACHE"] = str(Path(os.environ["HASHING_CACHE"]).expanduser().resolve())
     return variables
+
+
+_LIBRARIES = {"ray": "Ray", "submitit": "submitit"}  # launcher, whose module it is, → its name
+
+
+def check_library(launcher: str) -> None:
+    """Refuse a launcher whose library is not installed; it is not imported.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if launcher in _LIBRARIES and importlib.util.find_spec(launcher) is None:
+        raise missing(_LIBRARIES[launcher], launcher)
+
+
+def check_least(place: str, options: object, **least: float) -> None:
+    """Refuse options of a launcher below their least value; None is accepted.
+
+    Raises:
+        UserError: naming ``place`` and the option.
+    """
+    for key, minimum in least.items():
+        value = getattr(options, key)
+        if value is not None and not value >= minimum:  # NaN is not
+            raise UserError(f"{place}.{key}={value} is not accepted; {minimum} or more is needed.")
 
 
 def missing(package: str, launcher: str) -> UserError:

@@ -10,9 +10,8 @@ import signal
 import sys
 from multiprocessing.context import SpawnProcess
 
-from runners.sweeps.launchers.base import Launcher, Worker, environment, work
+from runners.sweeps.launchers.base import Launcher, Worker, check_least, environment, work
 from runners.sweeps.queue import Queue
-from utils.errors import UserError
 from utils.signals import terminated_like_ctrl_c
 
 log = logging.getLogger("hashing")
@@ -32,11 +31,7 @@ class LocalOptions:
     pin_cpus: bool = True
 
     def __post_init__(self) -> None:
-        if self.slots_per_gpu < 0:
-            raise UserError(
-                f"launch.local.slots_per_gpu={self.slots_per_gpu} is not accepted; 0 or more is "
-                "needed."
-            )
+        check_least("launch.local", self, slots_per_gpu=0)
 
 
 class LocalLauncher(Launcher):

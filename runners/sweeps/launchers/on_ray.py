@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from runners.sweeps.launchers.base import Launcher, Worker, missing, work, worker_environment
+from runners.sweeps.launchers.base import (
+    Launcher,
+    Worker,
+    check_least,
+    missing,
+    work,
+    worker_environment,
+)
 from runners.sweeps.queue import Queue
 
 
@@ -23,6 +30,9 @@ class RayOptions:
     address: str = ""
     cpus: int = 1
     gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        check_least("launch.ray", self, cpus=1, gpus=0)
 
 
 class RayLauncher(Launcher):

@@ -8,6 +8,7 @@ from typing import Any
 from runners.sweeps.launchers.base import (
     Launcher,
     Worker,
+    check_least,
     environment,
     missing,
     work,
@@ -33,6 +34,9 @@ class SubmititOptions:
     cpus: int = 4
     gpus: int = 1
     slurm: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_least("launch.submitit", self, minutes=1, cpus=1, gpus=0)
 
 
 class SubmititLauncher(Launcher):

@@ -31,7 +31,7 @@ def write_run(
     config = {
         "method": method, "bits": bits, "seed": seed, "output": str(root), "plugins": [],
         "dataset": {"config": keys["dataset"]},
-        "loss": {"name": method, "alpha": keys.get("alpha", 1)},
+        "loss": {"name": method, "alpha": keys.get("alpha", 1), "beta": keys.get("beta")},
         "data": {"workers": seed}, "runner": {"threads": seed, "device": f"cuda:{seed}"},
     }  # fmt: skip
     report = {
@@ -94,7 +94,7 @@ def test_variants_are_told_apart_by_what_differs(tmp_path):
     for seed, alpha in ((0, 1), (1, 1), (0, 2)):
         write_run(tmp_path, 0.5, seed, alpha=alpha)
     assert [(row.variant, row.seeds) for row in rows_of(tmp_path)] == [
-        ("loss.alpha=1", 2), ("loss.alpha=2", 1),
+        ("alpha 1", 2), ("alpha 2", 1),
     ]  # fmt: skip
 
 
