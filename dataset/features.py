@@ -172,7 +172,7 @@ def _images(
         return UnseenImages(names, len(features), features.fingerprint)
     if names is None:
         raise UserError(f"dataset.image_root is given, but '{root}' has no 'paths'.")
-    return FileImages(names, Path(config.image_root).expanduser())
+    return FileImages(names, Path(config.image_root).expanduser(), colour="as_seen")
 
 
 def row_ids(arrays: Arrays, rows: int, root: Path) -> tuple[str, ...] | None:

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import logging
 import os
 import re
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,11 +26,14 @@ from common.registry import DATASETS
 from dataset.base import HashDataset
 from dataset.class_attributes import read_class_attributes
 from dataset.images import SUFFIXES, FileImages, open_archive
-from dataset.picture_walk import walk_files
+from dataset.picture_forms import Colour
+from dataset.picture_walk import pictures_among, pictures_below, tell_left_out
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder, read_names
 from utils.errors import UserError, nearest, unknown_name
 from utils.files import check_plain_file
+
+log = logging.getLogger("hashing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,8 @@ class FolderConfig:
             CSV, or a folder in AwA's layout (:mod:`dataset.class_attributes`).
         unseen_classes: classes that are never trained on, for ``split.rule=seen_unseen``: their
             names, or a file with one a line (AwA's ``testclasses.txt``).
+        colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
+            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`).
         split: by default, of each class a tenth for queries and the rest for training and database.
     """
 
@@ -56,6 +64,7 @@ class FolderConfig:
     caption_column: str = "caption"
     class_attributes: str | None = None
     unseen_classes: tuple[str, ...] = ()
+    colour: Colour = "as_seen"
     split: SplitConfig = SplitConfig(rule="per_class", seed=0)
 
 
@@ -77,14 +86,7 @@ def build(config: FolderConfig, name: str) -> HashDataset:
             root, a picture that is not there, or a split that does not fit.
     """
     root = dataset_folder(config.root, "the pictures")
-    members = None
-    if config.archive is not None:
-        with open_archive(root / config.archive) as archive:
-            members = [info.filename for info in archive.infolist() if not info.is_dir()]
-    if config.csv is not None:
-        rows = _read_csv(config, root, None if members is None else frozenset(members))
-    else:
-        rows = _class_folders(root, members, config.archive)
+    rows = _class_folders(root, config.archive) if config.csv is None else _read_csv(config, root)
     class_names = tuple(sorted({label for row in rows for label in row.labels}))
     column = {label: c for c, label in enumerate(class_names)}
     labels = np.zeros((len(rows), len(class_names)), dtype=np.float32)
@@ -96,7 +98,7 @@ def build(config: FolderConfig, name: str) -> HashDataset:
         attributes = read_class_attributes(root / Path(config.class_attributes).expanduser())
     return HashDataset(
         name=name,
-        images=FileImages([row.path for row in rows], root, config.archive),
+        images=FileImages([row.path for row in rows], root, config.archive, config.colour),
         labels=labels,
         class_names=class_names,
         multi_label=bool((labels.sum(1) > 1).any()),
@@ -128,31 +130,60 @@ def _seen(config: FolderConfig, root: Path, class_names: tuple[str, ...]) -> tup
     return tuple(c for c, name in enumerate(class_names) if name not in unseen)
 
 
-def _class_folders(root: Path, members: list[str] | None, archive: str | None) -> list[_Row]:
-    """List the images below ``root``, or among ``members`` of an archive, by class folder."""
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    return [info.filename for info in archive.infolist() if not info.is_dir()]
+
+
+def _class_folders(root: Path, archive: str | None) -> list[_Row]:
+    """List the images below ``root``, or in an archive there, by class folder."""
     source = f"'{root / archive}'" if archive is not None else f"'{root}'"
-    paths = members if members is not None else walk_files(root)
-    paths = [path for path in paths if _is_image(path)]
-    prefix = _common_folder(paths) if members is not None else ""
-    rows = []
-    for path in sorted(paths):
-        parts = PurePosixPath(path[len(prefix) :]).parts
-        if len(parts) > 1:
-            rows.append(_Row(path, (parts[0],)))
+    prefix = ""
+    if archive is None:
+        pictures, others = pictures_below(root)
+    else:
+        with open_archive(root / archive) as opened:
+            pictures, others = pictures_among(_members(opened), opened.open)
+        prefix = _common_folder(pictures)
+    rows = [_Row(path, (parts[0],)) for path in pictures if (parts := _below(path, prefix))]
+    others = [path for path in others if _below(path, prefix)]
+    tell_left_out(f"{source}, class folders", others)
+    loose = len(pictures) - len(rows)
     if not rows:
-        loose = f" ({len(paths)} lie outside of any)" if paths else ""
+        outside = f" ({loose} lie outside of any)" if loose else ""
         raise UserError(
-            f"No picture in class folders in {source}{loose}; <class>/<picture> is needed, with a "
-            f"name that ends in {', '.join(SUFFIXES)}, or a table of them in dataset.csv."
+            f"No picture in class folders in {source}{outside}; <class>/<picture> is needed, with "
+            f"a name that ends in {', '.join(SUFFIXES)} or with the content of a picture, or a "
+            "table of them in dataset.csv."
         )
+    if loose:
+        log.warning("%s: %d pictures outside of class folders are left out", source, loose)
+    classes = {label for row in rows for label in row.labels}
+    if lost := sorted({_below(path, prefix)[0] for path in others} - classes):
+        log.warning(
+            "%s: %d folders have files but no picture, so they are no classes: %s",
+            source, len(lost), ", ".join(lost[:5]) + (", …" if lost[5:] else ""),
+        )  # fmt: skip
+    _tell_equal_but_for_case(classes)
     return sorted(rows, key=lambda row: (row.labels, row.path))
 
 
-def _is_image(path: str) -> bool:
-    """Tell by its name whether a file is an image and no hidden helper file of a system."""
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return path.lower().endswith(SUFFIXES) and not hidden
+def _below(path: str, prefix: str) -> tuple[str, ...]:
+    """Return class folder and further parts of a path; () where it lies in no class folder."""
+    parts = PurePosixPath(path.removeprefix(prefix)).parts
+    return parts if len(parts) > 1 else ()
+
+
+def _tell_equal_but_for_case(classes: Iterable[str]) -> None:
+    """Tell of classes whose names differ only in case or in blanks, as ``Dog`` and ``dog``."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(classes):
+        groups.setdefault(" ".join(name.casefold().replace("_", " ").split()), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            log.warning(
+                "classes %s differ only in case or blanks; they stay %d classes, so rename one if "
+                "one class is meant", " and ".join(repr(name) for name in names), len(names),
+            )  # fmt: skip
 
 
 def _common_folder(paths: list[str]) -> str:
@@ -162,9 +193,13 @@ def _common_folder(paths: list[str]) -> str:
     return f"{tops.pop()}/" if len(tops) == 1 and depth > 2 else ""
 
 
-def _read_csv(config: FolderConfig, root: Path, members: frozenset[str] | None) -> list[_Row]:
-    """Read ``dataset.csv``; ``members`` are the names in the archive, if there is one."""
+def _read_csv(config: FolderConfig, root: Path) -> list[_Row]:
+    """Read ``dataset.csv``."""
     assert config.csv is not None
+    members = None
+    if config.archive is not None:
+        with open_archive(root / config.archive) as archive:
+            members = frozenset(_members(archive))
     path = root / Path(config.csv).expanduser()
     check_plain_file(path)
     if not path.is_file():
@@ -192,6 +227,7 @@ def _read_csv(config: FolderConfig, root: Path, members: frozenset[str] | None) 
         raise UserError(f"'{path}' line {reader.line_num + 1}: no valid CSV ({error}).") from error
     if not rows:
         raise UserError(f"'{path}' has a header but no row.")
+    _tell_equal_but_for_case({label for row in rows for label in row.labels})
     return rows
 
 

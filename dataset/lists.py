@@ -23,6 +23,7 @@ from common.registry import DATASETS
 from dataset.auxiliary.pseudo_images import with_listed_rows
 from dataset.base import HashDataset
 from dataset.images import FileImages
+from dataset.picture_forms import Colour
 from dataset.preparation.followed import check_stated
 from dataset.preparation.lists import ListedRows, find_list, read_list
 from dataset.splits import SplitManifest
@@ -61,6 +62,9 @@ class ListsConfig:
         protocol: the published protocol that the lists are of, as ``coco/lists``; they are held to
             its published numbers. Also ``imagenet100/lists`` (HashNet's), ``imagenet100/fire``
             and ``voc2012/lists``.
+        colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
+            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`); null: ``release``
+            where ``protocol`` is given, else ``as_seen``.
         split: see there.
     """
 
@@ -73,7 +77,12 @@ class ListsConfig:
     class_names_file: str | None = None
     unseen: Literal["auto", "query", "none"] = "auto"
     protocol: str | None = None
+    colour: Colour | None = None
     split: ListSplit = ListSplit()
+
+    def __post_init__(self) -> None:
+        if self.colour is None:
+            object.__setattr__(self, "colour", "release" if self.protocol else "as_seen")
 
 
 @DATASETS.register("lists", config=ListsConfig)
@@ -105,7 +114,7 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     split = SplitManifest(**rows, rule=f"lists {files}")
     split.check(len(row_of), "the lists")
     check_stated(config.protocol, labels, split.counts)
-    images = FileImages(tuple(row_of), image_root, config.archive)
+    images = FileImages(tuple(row_of), image_root, config.archive, config.colour or "as_seen")
     images.check_first(parts["train"].file)
     dataset = HashDataset(
         name=name,

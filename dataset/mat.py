@@ -33,6 +33,7 @@ from common.registry import DATASETS
 from common.storage.contents import content_digest
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
 from dataset.images import TRIED, FileImages, SelectedImages
+from dataset.picture_forms import Colour
 from dataset.preparation.followed import check_stated, completed
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder, read_names
@@ -71,6 +72,9 @@ class MatConfig:
         protocol: the published protocol that the rows follow, as ``flickr25k/mith``: it gives the
             numbers and the seed that ``split`` leaves out (seed 1814 counts as left out), and the
             files are held to its published numbers.
+        colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
+            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`); null: ``release``
+            where ``protocol`` is given, else ``as_seen``.
         split: see :class:`dataset.splits.SplitConfig`.
     """
 
@@ -83,9 +87,12 @@ class MatConfig:
     second_caption_file: str | None = SECOND_CAPTIONS
     on_unlabelled: str = "error"
     protocol: str | None = None
+    colour: Colour | None = None
     split: SplitConfig = SplitConfig()
 
     def __post_init__(self) -> None:
+        if self.colour is None:
+            object.__setattr__(self, "colour", "release" if self.protocol else "as_seen")
         if self.protocol is not None and self.split.rule == "permutation":
             object.__setattr__(self, "split", completed(self.split, self.protocol))
 
@@ -231,7 +238,7 @@ def _images(config: MatConfig, root: Path) -> ImageSource:
     names = read_picture_names(path)
     if config.image_root or PureWindowsPath(names[0]).root:  # of Windows or of any other system
         names = _local_names(names, image_root)
-    images = FileImages(names, image_root)
+    images = FileImages(names, image_root, colour=config.colour or "as_seen")
     images.check_first(path)
     return images
 
