@@ -3,7 +3,9 @@
 Class folders: ``root/<class>/**/<picture>``; a folder without pictures is no class; links
 are followed as :mod:`dataset.picture_walk` says. CSV: a header,
 then a row per picture; several labels are separated by ``;``. Captions are optional: the columns
-``caption``, ``caption2``, ``caption3``, …, one caption each. ``.tsv`` files are split at tabs.
+``caption``, ``caption2``, ``caption3``, …, one caption each. Rows of one path are one row with the
+captions of all. ``.tsv`` files are split at tabs, others at what their header is split by: ``,``,
+``;`` or tabs.
 
 Classes are numbered by name, sorted as text; pictures of class folders by class, then path; rows of
 a CSV stay in its order.
@@ -34,6 +36,7 @@ from utils.errors import UserError, nearest, unknown_name
 from utils.files import check_plain_file
 
 log = logging.getLogger("hashing")
+_MOST_HEADER = 1 << 20  # characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +207,7 @@ def _read_csv(config: FolderConfig, root: Path) -> list[_Row]:
     check_plain_file(path)
     if not path.is_file():
         raise UserError(f"'{path}' does not exist (dataset.csv).")
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    delimiter = _delimiter(config, path)
     rows: list[_Row] = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
@@ -228,7 +231,55 @@ def _read_csv(config: FolderConfig, root: Path) -> list[_Row]:
     if not rows:
         raise UserError(f"'{path}' has a header but no row.")
     _tell_equal_but_for_case({label for row in rows for label in row.labels})
-    return rows
+    return _merged(rows, path)
+
+
+def _delimiter(config: FolderConfig, path: Path) -> str:
+    """Return what separates the cells, told where it is no comma.
+
+    It is the tab of a ``.tsv``; else what splits the header into the columns that are asked for.
+    """
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline(_MOST_HEADER)
+    except UnicodeDecodeError:
+        return ","  # refused where the rows are read
+    for delimiter in (",", ";", "\t"):
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+        if {config.path_column, config.label_column} <= set(cells):
+            if delimiter != ",":
+                log.info("'%s': cells are taken to be separated by %r", path, delimiter)
+            return delimiter
+    return ","
+
+
+def _merged(rows: list[_Row], path: Path) -> list[_Row]:
+    """Return one row per picture, in order of first appearance: a caption a row is usual.
+
+    Captions and labels are those of all rows of the picture, each once; told, with counts.
+    """
+    of_path: dict[str, list[_Row]] = {}
+    for row in rows:
+        of_path.setdefault(row.path, []).append(row)
+    if len(of_path) == len(rows):
+        return rows
+    merged = [
+        _Row(
+            name,
+            tuple(dict.fromkeys(label for row in same for label in row.labels)),
+            tuple(dict.fromkeys(caption for row in same for caption in row.captions)),
+        )
+        for name, same in of_path.items()
+    ]
+    united = sum(len({frozenset(row.labels) for row in same}) > 1 for same in of_path.values())
+    log.warning(
+        "'%s': %d rows name %d pictures; those of one picture become one, with all captions%s",
+        path, len(rows), len(merged),
+        f" and labels ({united} pictures have other labels in other rows)" if united else "",
+    )  # fmt: skip
+    return merged
 
 
 def _columns(config: FolderConfig, path: Path, header: list[str]) -> list[str]:

@@ -172,7 +172,26 @@ def _read(config: ListsConfig, root: Path) -> dict[str, ListedRows]:
                 f"{without if part == 'database' else ''}."
             )
         parts[part] = read_list(file)
-    return parts
+    return _with_all_classes(parts)
+
+
+def _with_all_classes(parts: dict[str, ListedRows]) -> dict[str, ListedRows]:
+    """Return lists of class numbers with as many columns as the greatest number of all needs."""
+    if not all(listed.numbered for listed in parts.values()):
+        if any(listed.numbered for listed in parts.values()):
+            kinds = ", ".join(
+                f"'{listed.file.name}' has {'class numbers' if listed.numbered else 'label bits'}"
+                for listed in parts.values()
+            )
+            raise UserError(f"The lists differ in kind: {kinds}; all need the same.")
+        return parts
+    width = max(listed.labels.shape[1] for listed in parts.values())
+    return {
+        part: dataclasses.replace(
+            listed, labels=np.pad(listed.labels, ((0, 0), (0, width - listed.labels.shape[1])))
+        )
+        for part, listed in parts.items()
+    }
 
 
 def _labels(parts: dict[str, ListedRows], rows: dict[str, np.ndarray], n_rows: int) -> np.ndarray:

@@ -188,3 +188,32 @@ def test_unseen_classes_that_do_not_fit(root, keys, said):
     table(root, "class,wings\nant,1\ncow,0\n", "traits.csv")
     with pytest.raises(UserError, match=said):
         zero_shot(root, **keys)
+
+
+@pytest.mark.parametrize("gap", [",", ";", "\t"])
+def test_a_row_per_caption_is_one_row_per_picture(root, caplog, gap):
+    rows = [("path", "label", "caption")]
+    for name in CLASSES:
+        for i in range(3):
+            spelled = (f"{name}/{i}.PNG", f"./{name}/{i}.PNG", f"{name}/../{name}/{i}.PNG")
+            rows += [(path, name, f"{name} {i} {c}") for c, path in enumerate(spelled)]
+    table(root, "".join(gap.join(row) + "\n" for row in rows))
+    dataset = load(root, csv="list.csv", split=SplitConfig("per_class", query=1))
+    assert len(dataset) == 9 and not dataset.multi_label
+    assert dataset.texts[4] == ("bee 1 0", "bee 1 1", "bee 1 2")
+    parts = dataset.split
+    assert len(parts.query) and not np.intersect1d(parts.query, parts.database).size
+    assert "27 rows name 9 pictures" in caplog.text and "labels" not in caplog.text
+
+
+def test_a_row_per_label_unites_labels(root, caplog):
+    table(root, "path,label\nant/0.PNG,ant\nbee/0.PNG,bee\nant/0.PNG,small\ncow/0.PNG,cow\n")
+    dataset = load(root, csv="list.csv", split=SplitConfig(query=1))
+    assert dataset.labels.tolist() == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert "1 pictures have other labels in other rows" in caplog.text
+
+
+def test_classes_that_differ_in_case_are_told(root, caplog):
+    (root / "ant").rename(root / "Bee")
+    assert load(root).class_names == ("Bee", "bee", "cow")
+    assert "classes 'Bee' and 'bee' differ only in case or blanks" in caplog.text
