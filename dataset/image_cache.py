@@ -204,13 +204,13 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
         if len(bad) == len(source):
             raise UserError(f"None of the {len(source)} pictures can be read; the first: {bad[0]}")
         require_unchanged(source, fingerprint)
-        _tell_forms(source)
+        tell_forms(source)
         for geometry, path in temporary.items():
             writers[geometry].finish(path)
             (path / "bad.json").write_text(json.dumps(bad, indent=1), encoding="utf-8")
 
 
-def _tell_forms(source: ImageSource) -> None:
+def tell_forms(source: ImageSource) -> None:
     """Tell which files hold more than RGB, and what became of it."""
     if not isinstance(source, FileImages):
         return

@@ -19,6 +19,7 @@ from common.storage.identity import ChangedError
 from dataset.base import BadImageError, HashDataset, ImageSource
 from dataset.feature_files import fingerprint, read_arrays
 from dataset.features import ID_NAMES, row_ids
+from dataset.image_cache import tell_forms
 from dataset.images import FileImages, SelectedImages
 from dataset.picture_walk import is_picture
 from dataset.row_features import FEATURE_NAMES, row_features
@@ -120,7 +121,9 @@ def _encoded(encoder: Encoder, ids: list[str], images: str | None) -> Collection
         packed = pack_codes(encoder.encode_texts(ids))
         return Collection(packed, bits, ids, "text", run=run, model=model)
     folder = str(Path(images).resolve())
-    codes, errors = encoder.encode_images(FileImages(ids, folder, colour=encoder.colour))
+    pictures = FileImages(ids, folder, colour=encoder.colour)
+    codes, errors = encoder.encode_images(pictures)
+    tell_forms(pictures)
     for reason in list(errors.values())[:3]:
         log.warning("left out: %s", reason)
     if errors:
