@@ -2,7 +2,8 @@
 
 Class folders: ``root/<class>/**/<picture>``; a folder without pictures is no class; links
 are followed as :mod:`dataset.picture_walk` says. CSV: a header,
-then a row per picture; several labels are separated by ``;``. Captions are optional: the columns
+then a row per picture; several labels are separated by ``;``. Without a column of labels, columns
+of 0/1 are classes. Captions are optional: the columns
 ``caption``, ``caption2``, ``caption3``, …, one caption each. Rows of one path are one row with the
 captions of all. ``.tsv`` files are split at tabs, others at what their header is split by: ``,``,
 ``;`` or tabs.
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import logging
 import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -212,10 +215,12 @@ def _read_csv(config: FolderConfig, root: Path) -> list[_Row]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
-            captions = _columns(config, path, list(reader.fieldnames or []))
-            for cells in reader:
+            header, first = list(reader.fieldnames or []), next(reader, None)
+            classes = _class_columns(config, path, header, first or {})
+            captions = _columns(config, path, header, bool(classes))
+            for cells in itertools.chain([first] if first else [], reader):
                 line = f"'{path}' line {reader.line_num}"
-                row = _row(config, cells, captions, line)
+                row = _row(config, cells, captions, classes, line)
                 rows.append(dataclasses.replace(row, path=_relative_path(row.path, root, line)))
                 if members is None:
                     exists = len(rows) > 1 or (root / rows[0].path).is_file()
@@ -231,6 +236,11 @@ def _read_csv(config: FolderConfig, root: Path) -> list[_Row]:
     if not rows:
         raise UserError(f"'{path}' has a header but no row.")
     _tell_equal_but_for_case({label for row in rows for label in row.labels})
+    if unused := [name for name in classes if not any(name in row.labels for row in rows)]:
+        log.warning(
+            "'%s': %d class columns are 0 in every row, so they are no classes: %s",
+            path, len(unused), ", ".join(unused[:5]),
+        )  # fmt: skip
     return _merged(rows, path)
 
 
@@ -248,7 +258,7 @@ def _delimiter(config: FolderConfig, path: Path) -> str:
         return ","  # refused where the rows are read
     for delimiter in (",", ";", "\t"):
         cells = next(csv.reader([header], delimiter=delimiter), [])
-        if {config.path_column, config.label_column} <= set(cells):
+        if config.path_column in cells and len(cells) > 1:
             if delimiter != ",":
                 log.info("'%s': cells are taken to be separated by %r", path, delimiter)
             return delimiter
@@ -282,20 +292,39 @@ def _merged(rows: list[_Row], path: Path) -> list[_Row]:
     return merged
 
 
-def _columns(config: FolderConfig, path: Path, header: list[str]) -> list[str]:
+def _class_columns(
+    config: FolderConfig, path: Path, header: list[str], first: Mapping[str | None, Any]
+) -> list[str]:
+    """Return the columns that are classes of 0/1: where none has labels, and ``first`` says so."""
+    others = [name for name in header if name != config.path_column]
+    others = [name for name in others if not _is_caption(config, name)]
+    bits = all(str(first.get(name)).strip() in ("0", "1") for name in others)
+    if config.label_column in header or len(others) < 2 or not bits:
+        return []
+    log.info(
+        "'%s': no column '%s', so its %d columns of 0/1 are taken for classes: %s",
+        path, config.label_column, len(others), ", ".join(others[:5]) + ", …" * (len(others) > 5),
+    )  # fmt: skip
+    return others
+
+
+def _is_caption(config: FolderConfig, column: str) -> bool:
+    return re.fullmatch(re.escape(config.caption_column) + r"\d*", column) is not None
+
+
+def _columns(config: FolderConfig, path: Path, header: list[str], has_classes: bool) -> list[str]:
     """Check the header; return the caption columns."""
     repeated = sorted({column for column in header if header.count(column) > 1})
     if repeated:
         raise UserError(f"'{path}' line 1: the column '{repeated[0]}' is there twice; rename one.")
-    for key in ("path_column", "label_column"):
+    for key in ("path_column",) if has_classes else ("path_column", "label_column"):
         column = getattr(config, key)
         if column not in header:
             raise UserError(
                 f"'{path}' line 1: no column '{column}' (dataset.{key}).{nearest(column, header)} "
                 f"Columns: {', '.join(header) or 'none'}."
             )
-    pattern = re.compile(re.escape(config.caption_column) + r"\d*")
-    captions = [column for column in header if pattern.fullmatch(column)]
+    captions = [column for column in header if _is_caption(config, column)]
     if not captions and config.caption_column != FolderConfig.caption_column:
         raise UserError(
             f"'{path}' line 1: no column '{config.caption_column}' (dataset.caption_column)."
@@ -304,7 +333,9 @@ def _columns(config: FolderConfig, path: Path, header: list[str]) -> list[str]:
     return captions
 
 
-def _row(config: FolderConfig, cells: dict, captions: list[str], line: str) -> _Row:
+def _row(
+    config: FolderConfig, cells: dict, captions: list[str], classes: list[str], line: str
+) -> _Row:
     """Check and parse one row of the CSV; ``line`` names it in errors."""
     if None in cells:
         raise UserError(
@@ -314,15 +345,28 @@ def _row(config: FolderConfig, cells: dict, captions: list[str], line: str) -> _
     if None in cells.values():
         raise UserError(f"{line}: fewer cells than the header has columns.")
     path = cells[config.path_column].strip()
-    labels = tuple(part.strip() for part in cells[config.label_column].split(";") if part.strip())
+    if classes:
+        labels = _labels_of_bits({name: cells[name].strip() for name in classes}, line)
+    else:
+        words = cells[config.label_column].split(";")
+        labels = tuple(word.strip() for word in words if word.strip())
     texts = tuple(cells[column].strip() for column in captions if cells[column].strip())
     if not path:
         raise UserError(f"{line}: the column '{config.path_column}' is empty.")
     if not labels:
-        raise UserError(f"{line}: the column '{config.label_column}' is empty.")
+        empty = "no class has a 1" if classes else f"the column '{config.label_column}' is empty"
+        raise UserError(f"{line}: {empty}.")
     if captions and not texts:
         raise UserError(f"{line}: no caption; give one, or take the caption columns out.")
     return _Row(path, labels, texts)
+
+
+def _labels_of_bits(bits: dict[str, str], line: str) -> tuple[str, ...]:
+    """Return the classes whose cell is 1."""
+    for name, bit in bits.items():
+        if bit not in ("0", "1"):
+            raise UserError(f"{line}: the class column '{name}' is '{bit}'; 0 or 1 is needed.")
+    return tuple(name for name, bit in bits.items() if bit == "1")
 
 
 def _relative_path(path: str, root: Path, line: str) -> str:

@@ -217,3 +217,23 @@ def test_classes_that_differ_in_case_are_told(root, caplog):
     (root / "ant").rename(root / "Bee")
     assert load(root).class_names == ("Bee", "bee", "cow")
     assert "classes 'Bee' and 'bee' differ only in case or blanks" in caplog.text
+
+
+def test_columns_of_bits_are_classes(root, caplog):
+    caplog.set_level("INFO", "hashing")
+    lines = ["path;caption;red;big;old;none", "ant/0.PNG;x;1;0;1;0", "bee/0.PNG;y;0;1;0;0"]
+    table(root, "\n".join([*lines, "cow/0.PNG;z;1;1;0;0\n"]))
+    dataset = load(root, csv="list.csv", split=SplitConfig(query=1))
+    assert dataset.class_names == ("big", "old", "red") and dataset.texts[2] == ("z",)
+    assert dataset.labels.tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 1]]
+    assert "its 4 columns of 0/1 are taken for classes: red, big, old, none" in caplog.text
+    assert "1 class columns are 0 in every row" in caplog.text
+    table(root, "\n".join([*lines, "cow/0.PNG;z;1;2;0;0\n"]))
+    with pytest.raises(UserError, match="line 4: the class column 'big' is '2'; 0 or 1"):
+        load(root, csv="list.csv")
+    table(root, "\n".join([*lines, "cow/0.PNG;z;0;0;0;0\n"]))
+    with pytest.raises(UserError, match="line 4: no class has a 1"):
+        load(root, csv="list.csv")
+    table(root, "path,labels,size\nant/0.PNG,ant,1\n")
+    with pytest.raises(UserError, match="no column 'label'"):
+        load(root, csv="list.csv")
