@@ -37,10 +37,11 @@ from common.registry import DATASETS
 from dataset.base import BadImageError, HashDataset, ImageSource
 from dataset.feature_files import Arrays, fingerprint, read_arrays
 from dataset.images import FileImages
+from dataset.label_reader import read_labels
 from dataset.preparation.followed import check_stated, completed, stated_protocol
 from dataset.row_features import FEATURE_NAMES, RowFeatures, row_features
 from dataset.splits import PARTS, SplitConfig, SplitManifest, make_split
-from dataset.tables import one_hot, read_names
+from dataset.tables import read_names
 from utils.errors import UserError
 
 log = logging.getLogger("hashing")
@@ -172,7 +173,7 @@ def _images(
         return UnseenImages(names, len(features), features.fingerprint)
     if names is None:
         raise UserError(f"dataset.image_root is given, but '{root}' has no 'paths'.")
-    return FileImages(names, Path(config.image_root).expanduser())
+    return FileImages(names, Path(config.image_root).expanduser(), colour="as_seen")
 
 
 def row_ids(arrays: Arrays, rows: int, root: Path) -> tuple[str, ...] | None:
@@ -206,30 +207,12 @@ def _labels(arrays: Arrays, rows: int, n_names: int, root: Path) -> np.ndarray:
             f"'{root}' has no 'labels'; [N,C] of 0 and 1 or [N] numbers of classes are needed (in "
             "a folder: labels.npy)."
         )
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    accepted = values.ndim in (1, 2) and values.dtype.kind in "biuf" and 0 not in values.shape
     values = np.asarray(values)
-    if accepted and values.ndim == 2:
-        accepted = bool(np.isin(values, (0, 1)).all())
-    elif accepted:
-        accepted = bool((np.isfinite(values) & (values >= 0) & (values == np.floor(values))).all())
-    if not accepted:
-        raise UserError(
-            f"'{root}': labels are {values.dtype} of shape {values.shape}; [N,C] of 0 and 1 or [N] "
-            "numbers of classes from 0 are needed."
-        )
     if len(values) != rows:
         raise UserError(
             f"'{root}': {rows:,} rows of features and {len(values):,} of labels; they must agree."
         )
-    if values.ndim == 2:
-        return values.astype(np.float32)
-    classes = max(int(values.max()) + 1, n_names)
-    empty = classes - len(np.unique(values))
-    if empty:
-        log.warning("'%s': %d of the classes 0 to %d have no row", root, empty, classes - 1)
-    return one_hot(values.astype(np.int64), classes).astype(np.float32)
+    return read_labels(values, f"'{root}'", n_names)
 
 
 def _split(

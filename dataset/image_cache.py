@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 import threading
 from collections.abc import Sequence
@@ -22,13 +23,15 @@ from PIL import __version__ as pillow_version
 
 from common.storage.cache import cache_root, is_whole, locked, new_entry, whole_or_removed
 from dataset.base import ArrayImages, BadImageError, ImageSource
-from dataset.images import in_threads, require_unchanged
+from dataset.images import FileImages, in_threads, require_unchanged
 from dataset.operation_lists import Geometry
+from dataset.picture_forms import CLIPPED, counted, treatment
 from utils.errors import UserError
 from utils.files import digest, reserve, sweep_debris, write_at
 
 ON_BAD_IMAGE = ("error", "skip")
 _KIND = "images"
+log = logging.getLogger("hashing")
 
 
 class RaggedImages:
@@ -201,9 +204,26 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
         if len(bad) == len(source):
             raise UserError(f"None of the {len(source)} pictures can be read; the first: {bad[0]}")
         require_unchanged(source, fingerprint)
+        tell_forms(source)
         for geometry, path in temporary.items():
             writers[geometry].finish(path)
             (path / "bad.json").write_text(json.dumps(bad, indent=1), encoding="utf-8")
+
+
+def tell_forms(source: ImageSource) -> None:
+    """Tell which files hold more than RGB, and what became of it."""
+    if not isinstance(source, FileImages):
+        return
+    done = [(form, treatment(form, source.colour)) for form in source.forms.values()]
+    told = [form for form, parts in done if parts]
+    if told:
+        clipped = source.colour == "release" and any(form.startswith(CLIPPED) for form in told)
+        log.log(
+            logging.WARNING if clipped else logging.INFO,
+            "%d of %d pictures hold more than RGB of 8 bits (%s); colour=%s: %s",
+            len(told), len(source), counted(told), source.colour,
+            ", ".join(dict.fromkeys(part for _, parts in done for part in parts)),
+        )  # fmt: skip
 
 
 class _Squares:

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from common.storage.contents import content_digest, content_digests
 from dataset.base import BadImageError, ImageSource
+from dataset.picture_forms import PLAIN, Colour, to_rgb
 from dataset.pixel_budget import pixel_budget
 from utils.errors import UserError
 from utils.files import check_plain_file, digest, special_kind
@@ -29,7 +30,7 @@ ROWS_PER_CHUNK = 1024
 TRIED = 100
 """First pictures of a list that are looked for on disk; some may be lost, as NUS-WIDE's are."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-"""Endings of the names of image files, by which a folder is searched."""
+"""Endings that image files have; files of other endings are opened to see (picture_walk.py)."""
 
 # Errors of the operating system that concern one file; others (too many open files, a failing
 # disk) are not the image's fault and are passed on.
@@ -44,11 +45,20 @@ _FILE_ERRORS = {
 }
 
 
-def decode_image(read: Callable[[], bytes], name: str) -> np.ndarray:
+def decode_image(read: Callable[[], bytes], name: str, colour: Colour = "release") -> np.ndarray:
     """Decode the image whose bytes ``read()`` returns to RGB uint8 [H,W,3].
 
-    Equals ``numpy.asarray(PIL.Image.open(file).convert("RGB"))``; orientation tags are not applied,
-    as in the reference implementations.
+    The parameters and errors are those of :func:`decode_with_form`.
+    """
+    return decode_with_form(read, name, colour)[0]
+
+
+def decode_with_form(
+    read: Callable[[], bytes], name: str, colour: Colour
+) -> tuple[np.ndarray, str]:
+    """Decode an image to RGB uint8 [H,W,3], and say in words what its file holds.
+
+    ``colour``: see :mod:`dataset.picture_forms`.
 
     Raises:
         BadImageError: missing, empty, truncated, too large or no image at all; names ``name``.
@@ -61,7 +71,7 @@ def decode_image(read: Callable[[], bytes], name: str) -> np.ndarray:
             Image.open(io.BytesIO(data)) as image,
             pixel_budget.decoding(image.width * image.height),
         ):
-            return np.asarray(image.convert("RGB"))
+            return _rgb(image, name, colour)
     except (BadImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -77,11 +87,26 @@ def decode_image(read: Callable[[], bytes], name: str) -> np.ndarray:
         raise BadImageError(f"'{name}': broken ({type(error).__name__}: {error}).") from error
 
 
+def _rgb(image: Image.Image, name: str, colour: Colour) -> tuple[np.ndarray, str]:
+    try:
+        return to_rgb(image, colour)
+    except BadImageError as error:
+        raise BadImageError(f"'{name}': {error}") from error
+
+
 class FileImages:
-    """Images in files below a folder, or members of a zip archive that is read in place."""
+    """Images in files below a folder, or members of a zip archive that is read in place.
+
+    Attributes:
+        forms: row → what its file holds, of the rows decoded so far that are not plain RGB.
+    """
 
     def __init__(
-        self, names: Sequence[str], root: str | Path, archive: str | Path | None = None
+        self,
+        names: Sequence[str],
+        root: str | Path,
+        archive: str | Path | None = None,
+        colour: Colour = "release",
     ) -> None:
         """Take the names of N images; nothing is opened yet.
 
@@ -89,10 +114,13 @@ class FileImages:
             names: paths below ``root`` (or absolute), or names of members of ``archive``.
             root: where relative names start.
             archive: a zip file that holds the images; a relative path starts at ``root``.
+            colour: how they become RGB, see :mod:`dataset.picture_forms`.
         """
         self.names = tuple(names)
         self.root = Path(root)
         self.archive = None if archive is None else self.root / archive
+        self.colour: Colour = colour
+        self.forms: dict[int, str] = {}
         self._zip: tuple[int, zipfile.ZipFile] | None = None
 
     def __len__(self) -> int:
@@ -103,13 +131,14 @@ class FileImages:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all names with the content of each file, or with that of the whole archive."""
+        """Hash of all names and of the content of each file, or of the archive; and of colour."""
         if self.archive is not None:
             contents = [content_digest(self.archive)]
         else:
             root = str(self.root)
             contents = content_digests([os.path.join(root, name) for name in self.names])
-        return digest("\0".join(self.names), " ".join(contents))
+        colour = () if self.colour == "release" else (self.colour,)
+        return digest("\0".join(self.names), " ".join(contents), *colour)
 
     def decode(self, row: int) -> np.ndarray:
         """Return the image of ``row``, RGB uint8 [H,W,3].
@@ -117,7 +146,11 @@ class FileImages:
         Raises:
             BadImageError: it is missing or cannot be decoded; names the file.
         """
-        return decode_image(functools.partial(self._read, self.names[row]), self.name(row))
+        read = functools.partial(self._read, self.names[row])
+        pixels, form = decode_with_form(read, self.name(row), self.colour)
+        if form != PLAIN:
+            self.forms[row] = form
+        return pixels
 
     def name(self, row: int) -> str:
         """Return the path of the image of ``row`` (archive: ``archive.zip/member``)."""
@@ -125,7 +158,7 @@ class FileImages:
 
     def take(self, rows: np.ndarray) -> FileImages:
         """Return the images of ``rows``, in that order."""
-        return FileImages([self.names[row] for row in rows], self.root, self.archive)
+        return FileImages([self.names[row] for row in rows], self.root, self.archive, self.colour)
 
     def check_first(self, listing: Path) -> None:
         """Refuse images of which none of the first, which ``listing`` names, exists."""

@@ -23,6 +23,7 @@ from common.registry import DATASETS
 from dataset.auxiliary.pseudo_images import with_listed_rows
 from dataset.base import HashDataset
 from dataset.images import FileImages
+from dataset.picture_forms import Colour
 from dataset.preparation.followed import check_stated
 from dataset.preparation.lists import ListedRows, find_list, read_list
 from dataset.splits import SplitManifest
@@ -61,6 +62,9 @@ class ListsConfig:
         protocol: the published protocol that the lists are of, as ``coco/lists``; they are held to
             its published numbers. Also ``imagenet100/lists`` (HashNet's), ``imagenet100/fire``
             and ``voc2012/lists``.
+        colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
+            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`); null: ``release``
+            where ``protocol`` is given, else ``as_seen``.
         split: see there.
     """
 
@@ -73,7 +77,12 @@ class ListsConfig:
     class_names_file: str | None = None
     unseen: Literal["auto", "query", "none"] = "auto"
     protocol: str | None = None
+    colour: Colour | None = None
     split: ListSplit = ListSplit()
+
+    def __post_init__(self) -> None:
+        if self.colour is None:
+            object.__setattr__(self, "colour", "release" if self.protocol else "as_seen")
 
 
 @DATASETS.register("lists", config=ListsConfig)
@@ -105,7 +114,7 @@ def build(config: ListsConfig, name: str) -> HashDataset:
     split = SplitManifest(**rows, rule=f"lists {files}")
     split.check(len(row_of), "the lists")
     check_stated(config.protocol, labels, split.counts)
-    images = FileImages(tuple(row_of), image_root, config.archive)
+    images = FileImages(tuple(row_of), image_root, config.archive, config.colour or "as_seen")
     images.check_first(parts["train"].file)
     dataset = HashDataset(
         name=name,
@@ -163,7 +172,26 @@ def _read(config: ListsConfig, root: Path) -> dict[str, ListedRows]:
                 f"{without if part == 'database' else ''}."
             )
         parts[part] = read_list(file)
-    return parts
+    return _with_all_classes(parts)
+
+
+def _with_all_classes(parts: dict[str, ListedRows]) -> dict[str, ListedRows]:
+    """Return lists of class numbers with as many columns as the greatest number of all needs."""
+    if not all(listed.numbered for listed in parts.values()):
+        if any(listed.numbered for listed in parts.values()):
+            kinds = ", ".join(
+                f"'{listed.file.name}' has {'class numbers' if listed.numbered else 'label bits'}"
+                for listed in parts.values()
+            )
+            raise UserError(f"The lists differ in kind: {kinds}; all need the same.")
+        return parts
+    width = max(listed.labels.shape[1] for listed in parts.values())
+    return {
+        part: dataclasses.replace(
+            listed, labels=np.pad(listed.labels, ((0, 0), (0, width - listed.labels.shape[1])))
+        )
+        for part, listed in parts.items()
+    }
 
 
 def _labels(parts: dict[str, ListedRows], rows: dict[str, np.ndarray], n_rows: int) -> np.ndarray:

@@ -9,7 +9,7 @@ caption    ``caption``, ``tags``, ``YAll``          n strings, or n cells of sev
                                                     a ``.txt`` with one line per row, which is found
                                                     as ``caption.txt`` without being asked for
 label.mat  ``category``, ``LAll``, ``labels``,      n×C, 0/1, of any number type
-           ``label``
+           ``label``                                or n class numbers
 ========== ======================================== ============================================
 
 ``image_caption.mat`` with ``image_caption``, n captions made from the pictures for VTPH, may lie
@@ -33,6 +33,8 @@ from common.registry import DATASETS
 from common.storage.contents import content_digest
 from dataset.base import WITHOUT_QUERIES, ArrayImages, AuxiliaryInputs, HashDataset, ImageSource
 from dataset.images import TRIED, FileImages, SelectedImages
+from dataset.label_reader import read_labels
+from dataset.picture_forms import Colour
 from dataset.preparation.followed import check_stated, completed
 from dataset.splits import SplitConfig, make_split
 from dataset.tables import dataset_folder, read_names
@@ -71,6 +73,9 @@ class MatConfig:
         protocol: the published protocol that the rows follow, as ``flickr25k/mith``: it gives the
             numbers and the seed that ``split`` leaves out (seed 1814 counts as left out), and the
             files are held to its published numbers.
+        colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
+            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`); null: ``release``
+            where ``protocol`` is given, else ``as_seen``.
         split: see :class:`dataset.splits.SplitConfig`.
     """
 
@@ -83,9 +88,12 @@ class MatConfig:
     second_caption_file: str | None = SECOND_CAPTIONS
     on_unlabelled: str = "error"
     protocol: str | None = None
+    colour: Colour | None = None
     split: SplitConfig = SplitConfig()
 
     def __post_init__(self) -> None:
+        if self.colour is None:
+            object.__setattr__(self, "colour", "release" if self.protocol else "as_seen")
         if self.protocol is not None and self.split.rule == "permutation":
             object.__setattr__(self, "split", completed(self.split, self.protocol))
 
@@ -174,19 +182,9 @@ def _labels(path: Path, n_rows: int) -> np.ndarray:
     values = read_variable(path, LABEL_KEYS)
     if values.ndim == 2 and values.shape[0] != n_rows == values.shape[1] and is_hdf5(path):
         values = values.T  # an HDF5 file not written by MATLAB, hence not in its order
-    if values.ndim != 2 or values.dtype.kind not in "biuf" or 0 in values.shape:
-        raise UserError(
-            f"Labels in '{path}' are {values.dtype} of shape {values.shape}; a matrix of 0 and 1 "
-            "with a row per picture and a column per class is needed."
-        )
-    wrong = np.argwhere((values != 0) & (values != 1))
-    if len(wrong):
-        row, column = wrong[0]
-        raise UserError(
-            f"Labels in '{path}' must be 0 or 1, but row {row}, column {column} is "
-            f"{values[row, column]} ({len(wrong)} such entries)."
-        )
-    return np.ascontiguousarray(values, dtype=np.float32)
+    if values.shape == (1, n_rows):
+        values = values.T  # a row of class numbers
+    return read_labels(values, f"'{path}'")
 
 
 def read_captions(
@@ -231,7 +229,7 @@ def _images(config: MatConfig, root: Path) -> ImageSource:
     names = read_picture_names(path)
     if config.image_root or PureWindowsPath(names[0]).root:  # of Windows or of any other system
         names = _local_names(names, image_root)
-    images = FileImages(names, image_root)
+    images = FileImages(names, image_root, colour=config.colour or "as_seen")
     images.check_first(path)
     return images
 

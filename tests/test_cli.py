@@ -183,7 +183,11 @@ def test_a_truncated_picture(tmp_path, monkeypatch, told, capfd):
     sentence = told(*words)
     assert str(broken) in sentence and "data.on_bad_image=skip" in sentence
     assert main.main([*words, "data.on_bad_image=skip"]) == 0
-    folder = Path(capfd.readouterr().out.splitlines()[-1])
+    shown = capfd.readouterr()
+    folder = Path(shown.out.splitlines()[-1])
+    told_count = "1 of 18 pictures cannot be read, and their rows are left out"
+    assert told_count in shown.err + shown.out
+    assert told_count in (folder / "log.txt").read_text()
     protocol = json.loads((folder / "metrics.json").read_text())["protocol"]
     assert protocol["skipped_images"] == 1
     assert sum(protocol["rows"][part] for part in ("query", "database")) == 17

@@ -268,7 +268,8 @@ def with_listed_rows(
             numbers, source, parts=("train",), ahead=True, features=features
         )
     labels = np.stack(further).astype(np.float32) if further else np.empty((0, 0))
-    images, texts = FileImages(files, folders[0]), [""] * len(files)
+    colour = dataset.images.colour if isinstance(dataset.images, FileImages) else "release"
+    images, texts = FileImages(files, folders[0], colour=colour), [""] * len(files)
     further_source = f"pictures and {source}" if content else f"pictures {source}"
     grown = with_rows(dataset, images, labels, texts, further_source)
     return dataclasses.replace(grown, auxiliary=auxiliary)

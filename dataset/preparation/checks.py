@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from dataset.base import BadImageError, HashDataset
-from dataset.images import in_threads
+from dataset.images import FileImages, in_threads
+from dataset.picture_forms import PLAIN, counted, treatment
 from dataset.preparation.scan import THREADS_PER_CORE, image_digest
 from dataset.splits import PARTS
 
@@ -43,10 +44,12 @@ class CheckedImages:
     Attributes:
         problems: row → why its image is unusable.
         digests: uint8 [n,16]; zeros where there is no image.
+        forms: what the file of each readable image holds; empty where images are no files.
     """
 
     problems: Mapping[int, str]
     digests: np.ndarray
+    forms: Sequence[str] = ()
 
 
 def abbreviate(names: Sequence[str]) -> str:
@@ -143,7 +146,10 @@ def check_images(dataset: HashDataset) -> CheckedImages:
         digests[row] = digest
         if problem:
             problems[row] = problem
-    return CheckedImages(problems, digests)
+    forms: list[str] = []
+    if isinstance(images, FileImages):
+        forms = [images.forms.get(row, PLAIN) for row in used.tolist() if row not in problems]
+    return CheckedImages(problems, digests, forms)
 
 
 def split_findings(dataset: HashDataset, overlap: bool = False) -> Iterator[Finding]:
@@ -193,13 +199,19 @@ def caption_findings(dataset: HashDataset) -> Iterator[Finding]:
 
 
 def image_findings(dataset: HashDataset, checked: CheckedImages) -> Iterator[Finding]:
-    """Images that are missing or cannot be decoded."""
+    """Images that are missing or cannot be decoded; what the others hold."""
     missing: list[str] = []
     broken: list[str] = []
     for row, problem in checked.problems.items():
         (broken if checked.digests[row].any() else missing).append(problem)
     for check, problems in (("missing pictures", missing), ("broken pictures", broken)):
         yield Finding(check, abbreviate(problems), "0", not problems)
+    if checked.forms and isinstance(dataset.images, FileImages):
+        yield Finding("pictures by what they hold", counted(checked.forms))
+        colour = dataset.images.colour
+        done = {part for form in checked.forms for part in treatment(form, colour)}
+        if done:
+            yield Finding(f"done to them (colour={colour})", ", ".join(sorted(done)))
 
 
 def duplicate_findings(

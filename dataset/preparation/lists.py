@@ -1,7 +1,9 @@
 """Published list files: one row a line, with its path and its label bits.
 
 ``path 0 1 0 …`` (DeepHash-pytorch, HashNet), or with tabs ``path⇥0 1 0 …⇥…⇥features`` (PZSH, which
-reads the first and the second field and, of three or more, the last). Either may be a ``.gz``. PZSH
+reads the first and the second field and, of three or more, the last). Tabs may also separate the
+bits. A path may hold blanks: it ends before the numbers at the end of the line. Lines of one number
+each, all of them, have class numbers. Either may be a ``.gz``. PZSH
 skips lines of too few fields, fewer than three where it trains and fewer than two elsewhere.
 """
 
@@ -9,13 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import itertools
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dataset.label_reader import MOST_CLASSES, read_labels
 from utils.errors import UserError
 
 log = logging.getLogger("hashing")
@@ -28,16 +32,18 @@ class ListedRows:
     """The rows of one list file, in its order; n rows, C labels, D features.
 
     Attributes:
-        paths: n paths, as the file states them.
+        paths: n paths, as the file states them, without ``./`` and double slashes.
         labels: uint8 [n,C].
         features: float32 [n,D], or None.
         file: the list file.
+        numbered: whether the file has class numbers; C is then one more than the greatest.
     """
 
     paths: tuple[str, ...]
     labels: np.ndarray
     features: np.ndarray | None
     file: Path
+    numbered: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -46,7 +52,7 @@ class ListedRows:
         """Return some of the rows, in the given order."""
         features = None if self.features is None else self.features[lines]
         paths = tuple(self.paths[line] for line in lines)
-        return ListedRows(paths, self.labels[lines], features, self.file)
+        return ListedRows(paths, self.labels[lines], features, self.file, self.numbered)
 
 
 def find_list(folders: Sequence[Path], name: str) -> Path | None:
@@ -67,7 +73,6 @@ def read_list(file: Path, fields: int = 0) -> ListedRows:
         UserError: the file cannot be read, holds no row, or a line (named) lacks its labels, has
             another number of them than the first line, or holds something else than 0 and 1.
     """
-    paths, labels, features = [], [], []
     lines = list(_lines(file))
     if fields and any("\t" in line for _, line in lines):
         complete = [(n, line) for n, line in lines if line.count("\t") + 1 >= fields]
@@ -77,16 +82,20 @@ def read_list(file: Path, fields: int = 0) -> ListedRows:
                 file, len(lines) - len(complete), len(lines), fields,
             )  # fmt: skip
         lines = complete
-    for number, line in lines:
+    if not lines:
+        raise UserError(f"List file '{file}' holds no row.")
+    split = [_fields(line) for _, line in lines]
+    numbered = all(numbers is None and bits.isdecimal() for _, bits, numbers in split)
+    paths, labels, features = [], [], []
+    for (number, line), (path, bits, numbers) in zip(lines, split, strict=True):
         location = f"'{file}' line {number}"
-        path, bits, numbers = _fields(line)
-        row = _bits(bits)
+        row = _class_number(bits) if numbered else _bits(bits)
         if row is None or not path:
             raise UserError(
                 f"{location}: '{line[:60]}' is not understood; a path and label bits of 0 and 1 "
-                "are needed."
+                f"are needed, or one class number below {MOST_CLASSES:,} in every line."
             )
-        paths.append(path)
+        paths.append(PurePosixPath(path).as_posix())
         labels.append(row)
         if len(row) != len(labels[0]):
             raise UserError(
@@ -94,11 +103,12 @@ def read_list(file: Path, fields: int = 0) -> ListedRows:
                 "lines need the same number."
             )
         features.append(_numbers(numbers, location) if numbers is not None else None)
-    if not paths:
-        raise UserError(f"List file '{file}' holds no row.")
     some_lack = 0 < fields < 3 and any(row is None for row in features)
     stacked = None if some_lack else _stack(features, file)
-    return ListedRows(tuple(paths), np.stack(labels), stacked, file)
+    array = np.stack(labels)
+    if numbered:
+        array = read_labels(array[:, 0], f"'{file}'").astype(np.uint8)
+    return ListedRows(tuple(paths), array, stacked, file, numbered)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -116,12 +126,22 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _fields(line: str) -> tuple[str, str, str | None]:
-    """Return path, label bits and features (None without)."""
+    """Return path, label bits (or the class number) and features (None without)."""
     if "\t" in line:
         path, *rest = line.split("\t")
-        return path.strip(), rest[0], rest[-1] if len(rest) > 1 else None
-    path, _, bits = line.strip().partition(" ")
-    return path, bits, None
+        if len(rest) > 1 and all(field.strip() in ("0", "1", "") for field in rest):
+            return path.strip(), " ".join(rest), None  # tabs between the bits
+        return path.strip(), rest[0].strip(), rest[-1] if len(rest) > 1 else None
+    words = line.split(" ")
+    numbers = list(itertools.takewhile(lambda word: not word or word.isdecimal(), words[::-1]))
+    path = " ".join(words[: len(words) - len(numbers)])
+    return path.strip(), " ".join(numbers[::-1]).strip(), None
+
+
+def _class_number(text: str) -> np.ndarray | None:
+    """Return ``"7"`` as int64 [1], or None where it is too great."""
+    fits = len(text) < 10 and int(text) < MOST_CLASSES
+    return np.array([int(text)]) if fits else None
 
 
 def _bits(text: str) -> np.ndarray | None:

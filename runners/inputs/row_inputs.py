@@ -70,6 +70,7 @@ def row_inputs(
         (train, evaluation), unreadable = images(
             dataset.images, (train_image.split(), eval_image.split()), cache, data.on_bad_image
         )
+        _tell_unreadable(dataset.images, unreadable)
     if "text" in backbone.modalities and dataset.texts is not None:
         captions, offsets = flatten_captions(dataset.texts)
         text: dict[str, Any] = {"caption_offsets": offsets}
@@ -85,6 +86,17 @@ def row_inputs(
     }
     encoder = _stand_in(backbone, train) if cached else backbone
     return RowInputs(train, evaluation, rows, encoder, unreadable)
+
+
+def _tell_unreadable(images: ImageSource, rows: np.ndarray) -> None:
+    """Tell how many rows ``data.on_bad_image=skip`` leaves out, and the first of them."""
+    if len(rows):
+        names = ", ".join(f"'{images.name(int(row))}'" for row in rows[:3])
+        log.warning(
+            "%d of %d pictures cannot be read, and their rows are left out "
+            "(data.on_bad_image=skip): %s%s",
+            len(rows), len(images), names, ", …" if len(rows) > 3 else "",
+        )  # fmt: skip
 
 
 def given_inputs(features: RowFeatures, encoder: Backbone, request: InputRequest) -> RowInputs:

@@ -18,6 +18,10 @@ CLIP = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _NORMALISATION = {"open_clip": CLIP, "blip": CLIP, "torchvision": IMAGENET}
 DEFAULT_IMAGE = ["squash 224 bicubic"]
+_COLOUR = {
+    "release": "RGB by PIL, no EXIF rotation",
+    "as_seen": "RGB as seen: scaled by type to 8 bits, alpha on white, EXIF rotation",
+}
 _NOT_RECIPE = ("checkpoint_every", "tensorboard", "pictures", "device", "threads", "name")
 """Keys of ``runner`` that do not change what is computed, and its name."""
 
@@ -171,9 +175,10 @@ def _images(config: RunConfig) -> dict[str, Any]:
             normalisation[key] = list(values)
     data: Any = config.data
     files = config.dataset.name.startswith("cifar")
+    colour = _COLOUR[getattr(config.dataset.config, "colour", None) or "release"]
     return {
         "train_image": data.train_image or DEFAULT_IMAGE,
         "eval_image": data.eval_image or DEFAULT_IMAGE,
-        "colour": "pixels of the CIFAR files" if files else "RGB by PIL, no EXIF rotation",
+        "colour": "pixels of the CIFAR files" if files else colour,
         "normalisation": normalisation,
     }

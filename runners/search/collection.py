@@ -19,7 +19,7 @@ from common.code_files.faiss_index import build_index, search
 from common.codes import pack_codes, unpack_codes
 from dataset.base import ImageSource
 from dataset.images import SUFFIXES, FileImages
-from dataset.picture_walk import walk_files
+from dataset.picture_walk import pictures_below, tell_left_out
 from utils.errors import UserError
 from utils.files import atomic_path, check_plain_file
 from utils.hdf5_file import open_hdf5
@@ -78,11 +78,8 @@ def image_files(folder: str | Path) -> list[str]:
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"--images: '{folder}' is no folder; give one with pictures in it.")
-    files = [
-        path.as_posix()
-        for path in sorted(Path(file) for file in walk_files(root))
-        if path.suffix.lower() in SUFFIXES
-    ]
+    files, others = pictures_below(root)
+    tell_left_out(f"--images: '{folder}'", others)
     if not files:
         raise UserError(f"--images: no picture in '{folder}' ({', '.join(SUFFIXES)}).")
     return files
@@ -151,7 +148,9 @@ def read_collection(path: Path) -> Collection:
     unpack_codes(packed[:1], bits)  # refuses another width
     if len(ids) != len(packed):
         raise UserError(f"--codes: '{path}' has {len(packed)} codes and {len(ids)} ids.")
-    images = FileImages(ids, attributes["folder"]) if attributes["modality"] == "image" else None
+    images = None
+    if attributes["modality"] == "image":
+        images = FileImages(ids, attributes["folder"], colour="as_seen")
     return Collection(packed, bits, ids, **attributes, file=path, images=images)
 
 

@@ -23,6 +23,7 @@ from common.storage.identity import Identity
 from common.storage.run_folder import RunFolder
 from dataset.base import BadImageError, ImageSource
 from dataset.loader import SplitView, ViewInputs
+from dataset.picture_forms import Colour
 from dataset.row_features import RowFeatures
 from dataset.splits import SplitManifest
 from models.backbones.base import Backbone, CachedBackbone
@@ -69,6 +70,11 @@ class Encoder:
         self._accepted: list[dict[str, str]] = []
         self.model, self.fingerprint = self._restore_model()
         self.model.eval()
+
+    @property
+    def colour(self) -> Colour:
+        """How pictures of one's own become RGB: as the run's did where its dataset states it."""
+        return getattr(self.config.dataset.config, "colour", None) or "as_seen"
 
     def check(self, recorded: Mapping[str, Any], made: str) -> None:
         """Refuse what was made with another encoder, or of other data, than there is now.

@@ -19,7 +19,9 @@ from common.storage.identity import ChangedError
 from dataset.base import BadImageError, HashDataset, ImageSource
 from dataset.feature_files import fingerprint, read_arrays
 from dataset.features import ID_NAMES, row_ids
-from dataset.images import SUFFIXES, FileImages, SelectedImages
+from dataset.image_cache import tell_forms
+from dataset.images import FileImages, SelectedImages
+from dataset.picture_walk import is_picture
 from dataset.row_features import FEATURE_NAMES, row_features
 from runners.inputs.loading import load_dataset
 from runners.report.gallery import as_uri
@@ -119,10 +121,12 @@ def _encoded(encoder: Encoder, ids: list[str], images: str | None) -> Collection
         packed = pack_codes(encoder.encode_texts(ids))
         return Collection(packed, bits, ids, "text", run=run, model=model)
     folder = str(Path(images).resolve())
-    codes, errors = encoder.encode_images(FileImages(ids, folder))
+    pictures = FileImages(ids, folder, colour=encoder.colour)
+    codes, errors = encoder.encode_images(pictures)
+    tell_forms(pictures)
     for reason in list(errors.values())[:3]:
         log.warning("left out: %s", reason)
-    if len(errors) > 3:
+    if errors:
         log.warning("left out: %d of %d pictures in all", len(errors), len(ids))
     ids = [name for row, name in enumerate(ids) if row not in errors]
     return Collection(pack_codes(codes), bits, ids, "image", folder, run, model)
@@ -162,7 +166,7 @@ def search_run(
     if top < 1:
         raise UserError(f"--top is {top}; at least 1 is needed.")
     if query is not None:
-        is_image = Path(query).suffix.lower() in SUFFIXES and Path(query).is_file()
+        is_image = is_picture(Path(query))
         text, image = (None, query) if is_image else (query, None)
     if image is not None and not Path(image).is_file():
         raise UserError(f"--image: '{image}' does not exist.")
@@ -179,7 +183,7 @@ def search_run(
     if text is not None:
         code = encoder.encode_texts([text])[0]
     else:
-        code = encoder.encode_images(FileImages([str(image)], "."))[0][0]
+        code = encoder.encode_images(FileImages([str(image)], ".", colour=encoder.colour))[0][0]
     return SearchResult(str(text or image), modality, collection, nearest(collection, code, top))
 
 
@@ -188,7 +192,9 @@ def _collection(encoder: Encoder, images: str | None, texts: str | None) -> Coll
     if images is None and texts is None:
         return _database(encoder)
     ids = image_files(images) if images is not None else text_lines(str(texts))
-    content = FileImages(ids, str(images)).fingerprint if images is not None else digest(*ids)
+    content = digest(*ids)
+    if images is not None:
+        content = FileImages(ids, str(images), colour=encoder.colour).fingerprint
     folder = str(Path(images).resolve()) if images is not None else ""
     key = digest(encoder.config.hash, encoder.fingerprint, content, folder)
     file = cached(
@@ -247,7 +253,9 @@ def write_search_page(result: SearchResult, path: Path) -> None:
             return {"row": row, "name": text}
         return {"row": row, "name": text, "picture": len(uris) - 1}
 
-    query_images = FileImages([result.query], ".") if result.modality == "image" else None
+    query_images = (
+        FileImages([result.query], ".", colour="as_seen") if result.modality == "image" else None
+    )
     hits = [
         {"distance": distance, **entry(collection.images, row, collection.ids[row])}
         for row, distance in zip(result.hits.rows, result.hits.distances, strict=True)

@@ -140,7 +140,7 @@ MASKED = {"image_tokens": np.ones((N, 5, 6)), **GOOD}
         ({**GOOD, "image": IMAGE.astype(str)}, "image is <U"),
         ({**GOOD, "image": with_nan()}, r"6 of 24 rows .* NaN or infinity, rows 3, 7, 8, 9, 11, …"),
         ({**GOOD, "labels": HOT[:9]}, "24 rows of features and 9 of labels"),
-        ({**GOOD, "labels": HOT * 2}, "labels are uint8 of shape"),
+        ({**GOOD, "labels": HOT * 2}, r"labels of shape \(24, 3\) must be 0 or 1"),
         ({**GOOD, "labels": NUMBERS - 1}, "numbers of classes from 0 are needed"),
         ({**GOOD, "text": TEXT[:9]}, "numbers of rows differ: image has 24, text has 9"),
         ({**GOOD, "text": TEXT, "text_tokens": np.ones((N, 3, 5, 4))}, "rows and captions, must"),

@@ -188,3 +188,52 @@ def test_unseen_classes_that_do_not_fit(root, keys, said):
     table(root, "class,wings\nant,1\ncow,0\n", "traits.csv")
     with pytest.raises(UserError, match=said):
         zero_shot(root, **keys)
+
+
+@pytest.mark.parametrize("gap", [",", ";", "\t"])
+def test_a_row_per_caption_is_one_row_per_picture(root, caplog, gap):
+    rows = [("path", "label", "caption")]
+    for name in CLASSES:
+        for i in range(3):
+            spelled = (f"{name}/{i}.PNG", f"./{name}/{i}.PNG", f"{name}/../{name}/{i}.PNG")
+            rows += [(path, name, f"{name} {i} {c}") for c, path in enumerate(spelled)]
+    table(root, "".join(gap.join(row) + "\n" for row in rows))
+    dataset = load(root, csv="list.csv", split=SplitConfig("per_class", query=1))
+    assert len(dataset) == 9 and not dataset.multi_label
+    assert dataset.texts[4] == ("bee 1 0", "bee 1 1", "bee 1 2")
+    parts = dataset.split
+    assert len(parts.query) and not np.intersect1d(parts.query, parts.database).size
+    assert "27 rows name 9 pictures" in caplog.text and "labels" not in caplog.text
+
+
+def test_a_row_per_label_unites_labels(root, caplog):
+    table(root, "path,label\nant/0.PNG,ant\nbee/0.PNG,bee\nant/0.PNG,small\ncow/0.PNG,cow\n")
+    dataset = load(root, csv="list.csv", split=SplitConfig(query=1))
+    assert dataset.labels.tolist() == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert "1 pictures have other labels in other rows" in caplog.text
+
+
+def test_classes_that_differ_in_case_are_told(root, caplog):
+    (root / "ant").rename(root / "Bee")
+    assert load(root).class_names == ("Bee", "bee", "cow")
+    assert "classes 'Bee' and 'bee' differ only in case or blanks" in caplog.text
+
+
+def test_columns_of_bits_are_classes(root, caplog):
+    caplog.set_level("INFO", "hashing")
+    lines = ["path;caption;red;big;old;none", "ant/0.PNG;x;1;0;1;0", "bee/0.PNG;y;0;1;0;0"]
+    table(root, "\n".join([*lines, "cow/0.PNG;z;1;1;0;0\n"]))
+    dataset = load(root, csv="list.csv", split=SplitConfig(query=1))
+    assert dataset.class_names == ("big", "old", "red") and dataset.texts[2] == ("z",)
+    assert dataset.labels.tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 1]]
+    assert "its 4 columns of 0/1 are taken for classes: red, big, old, none" in caplog.text
+    assert "1 class columns are 0 in every row" in caplog.text
+    table(root, "\n".join([*lines, "cow/0.PNG;z;1;2;0;0\n"]))
+    with pytest.raises(UserError, match="line 4: the class column 'big' is '2'; 0 or 1"):
+        load(root, csv="list.csv")
+    table(root, "\n".join([*lines, "cow/0.PNG;z;0;0;0;0\n"]))
+    with pytest.raises(UserError, match="line 4: no class has a 1"):
+        load(root, csv="list.csv")
+    table(root, "path,labels,size\nant/0.PNG,ant,1\n")
+    with pytest.raises(UserError, match="no column 'label'"):
+        load(root, csv="list.csv")

@@ -49,6 +49,23 @@ def test_parts_share_rows_by_picture(root):
     assert load(root, class_names_file="names.txt").class_names == ("ant", "bee", "cow")
 
 
+def test_class_numbers_of_all_lists_are_columns(root):
+    bits = load(root)
+    for name, rows in (("train", range(10, 30)), ("test", range(10)), ("database", range(15, 40))):
+        numbers = [f"./pictures/{i}.jpg {i % 3}\n" for i in rows]
+        (root / f"{name}.txt").write_text("".join(numbers))
+    numbered = load(root)
+    np.testing.assert_array_equal(numbered.labels, bits.labels)
+    assert numbered.images.names == bits.images.names and not numbered.multi_label
+    (root / "test.txt").write_text("pictures/0.jpg 7\n")  # a class that only a query has
+    assert load(root, unseen="none").labels.shape == (31, 8)
+    write(root, "test.txt", range(10))
+    with pytest.raises(
+        UserError, match="differ in kind: 'train.txt' has class numbers, 'test.txt'"
+    ):
+        load(root)
+
+
 def test_without_a_list_of_the_database(root):
     split = load(root, database=None).split
     assert split.counts["database"] == 20 and set(split.database) == set(split.train)

@@ -122,6 +122,13 @@ def test_sparse_labels_one_class_and_one_row(root):
     assert dataset.labels.shape == (N, 1) and not dataset.multi_label
 
 
+@pytest.mark.parametrize("shape", [(N, 1), (1, N)])
+def test_class_numbers_as_a_column_or_a_row(root, shape):
+    numbers = np.arange(N) % 3
+    scipy.io.savemat(root / "label.mat", {"label": numbers.reshape(shape).astype(np.float64)})
+    np.testing.assert_array_equal(load(root).labels, np.eye(3)[numbers])
+
+
 @pytest.mark.parametrize("key", ["index", "imgs", "FAll"])
 @pytest.mark.parametrize("shape", ["strings", "column", "cells", "absolute"])
 def test_picture_paths(root, key, shape):

@@ -34,6 +34,33 @@ def test_paths_and_bits(tmp_path, name):
     assert find_list([tmp_path / "no", tmp_path], "list.txt") == tmp_path / name
 
 
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("a.jpg\t0\t1\t0\nb.jpg\t1\t1\t0\n", ("a.jpg", "b.jpg")),
+        ("a.jpg\t0\t1\t0\t\nb.jpg\t1\t1\t0\t\n", ("a.jpg", "b.jpg")),
+        ("my dir/a 1.jpg 0 1 0\nmy dir/b  2.jpg 1  1 0\n", ("my dir/a 1.jpg", "my dir/b  2.jpg")),
+        ("./a.jpg 0 1 0\nx//b.jpg 1 1 0\n", ("a.jpg", "x/b.jpg")),
+    ],
+)
+def test_tabs_between_bits_and_blanks_in_paths(tmp_path, text, paths):
+    listed = read_list(write(tmp_path, text))
+    assert listed.paths == paths and listed.features is None and not listed.numbered
+    np.testing.assert_array_equal(listed.labels, [[0, 1, 0], [1, 1, 0]])
+
+
+@pytest.mark.parametrize("gap", [" ", "\t"])
+def test_lines_of_one_number_are_class_numbers(tmp_path, gap, caplog):
+    caplog.set_level("INFO", "hashing")
+    numbers = [3, 0, 11, 1, 1]
+    text = "".join(f"a dir/{i}.jpg{gap}{number}\n" for i, number in enumerate(numbers))
+    listed = read_list(write(tmp_path, text))
+    assert listed.numbered and listed.paths[2] == "a dir/2.jpg"
+    np.testing.assert_array_equal(listed.labels, np.eye(12)[numbers])
+    assert "labels are taken for class numbers, 0 to 11" in caplog.text
+    assert listed.take(np.array([1])).numbered
+
+
 def test_tabs_and_features(tmp_path):
     text = "a b.jpg\t0 1\ta caption\tants\t0.5 -1e-3 2\nc.jpg\t1 0\tx\ty\t1 2 3\n"
     listed = read_list(write(tmp_path, text))
@@ -52,6 +79,8 @@ def test_tabs_and_features(tmp_path):
         ("a.jpg 0 1\nb.jpg 01\n", "line 2: .* is not understood"),
         ("a.jpg 0 1\n\nb.jpg 0 1 1\n", "line 3: 3 labels, but the first line has 2"),
         ("a.jpg\t0 1\t1 2\nb.jpg\t0 1\n", "not every line has the same number of features"),
+        ("a.jpg 7\nb.jpg 70000\n", "line 2: .* one class number below 65,536"),
+        ("a.jpg 7\nb.jpg 0 1\n", "line 1: .* is not understood"),
         ("a.jpg\t0 1\tx\n", "line 1: its last field is no list of numbers"),
     ],
 )

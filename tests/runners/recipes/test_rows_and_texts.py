@@ -1,12 +1,24 @@
 """Rows and texts of runs in neutral words, and what settings change."""
 
 from common.config.run_config import compose
+from runners.recipes.describe import describe
 from runners.recipes.rows import describe_rows
 from runners.recipes.texts import describe_texts
 
 
 def rows_of(*words):
     return describe_rows(compose(["method=dsph", "bits=16", *words]))["rows"]
+
+
+def test_the_recipe_states_how_pictures_become_rgb():
+    def colour(*words):
+        return describe(compose(["method=csq", "bits=16", *words]))["colour"]
+
+    release = "RGB by PIL, no EXIF rotation"
+    assert colour("dataset=flickr25k") == colour("dataset=imagenet100") == release
+    assert colour("dataset=folder").startswith("RGB as seen")
+    assert colour("dataset=mat").startswith("RGB as seen")
+    assert colour("dataset=folder", "dataset.colour=release") == release
 
 
 def test_changed_numbers_are_told():

@@ -90,6 +90,21 @@ def test_encode_a_folder(name, captioned, trained, toy_root, tmp_path, capsys):
     assert open_codes(tmp_path / name, labelled=False).rows == 48  # as metrics and export read it
 
 
+def test_a_rotated_picture_is_encoded_as_it_is_seen(pictures, trained, toy_root, tmp_path, caplog):
+    caplog.set_level("INFO", "hashing")
+    folder = str(trained("cosine_proxy", pictures))
+    (tmp_path / "phone").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    with Image.open(toy_root / "pictures" / "ant" / "0.png") as image:
+        image.convert("RGB").save(tmp_path / "upright.png")
+        turned = image.convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "phone" / "a", "PNG", exif=exif)  # no ending: read by content
+    result = search_run(folder, image=str(tmp_path / "upright.png"), images=str(tmp_path / "phone"))
+    assert result.collection.ids == ["a"] and result.hits.distances == [0]
+    assert "RGB, EXIF rotation 1); colour=as_seen: rotated" in caplog.text
+
+
 def test_encode_a_file_of_texts(captioned, trained, tmp_path):
     folder = trained("lsh", captioned)
     (tmp_path / "texts.txt").write_text("an ant\n\na bee in a meadow\n")
