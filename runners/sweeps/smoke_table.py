@@ -10,7 +10,7 @@ from common.config.run_config import NOT_IDENTITY, RunConfig
 from runners.results.renderers import print_table
 from runners.results.tables import Cell, Table
 from runners.sweeps.smoke import Trial
-from runners.sweeps.status import duration
+from utils.progress import duration
 from utils.terminal import say
 
 CANNOT = (

@@ -12,6 +12,7 @@ from typing import Any
 from common.config.run_config import RunConfig
 from common.storage.leases import Leases
 from runners.sweeps.queue import folder_of, is_final_failure
+from utils.progress import duration
 from utils.terminal import say
 
 
@@ -114,22 +115,6 @@ def summary(states: Sequence[RunStatus], workers: int | str) -> str:
     count = workers if isinstance(workers, int) and workers > 0 else 1
     estimated = f"{duration(seconds / count)} with {count} worker{'s' * (count > 1)}"
     return f"{line}; about {estimated} (from {finished} finished runs)"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words.
-
-    >>> duration(42), duration(3725), duration(200000)
-    ('42 s', '1 h 2 min', '2 d 8 h')
-    """
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def group_by_data(configs: Sequence[RunConfig]) -> list[RunConfig]:

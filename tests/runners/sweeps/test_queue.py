@@ -21,11 +21,12 @@ from common.storage.run_folder import RunFolder
 from runners.sweeps.launchers import local
 from runners.sweeps.launchers.base import Launcher, Worker, supervise
 from runners.sweeps.queue import Queue, Rules, disk_is_full, folder_of, run_queue
-from runners.sweeps.status import duration, estimate, group_by_data, statuses, summary
+from runners.sweeps.status import estimate, group_by_data, statuses, summary
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
 from tests.helpers import QUICK, ROOT, outcome, write_no_codes
 from utils.errors import UserError
 from utils.heartbeat import heartbeat
+from utils.progress import duration
 
 fork = multiprocessing.get_context("fork")
 
