@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import zlib
@@ -26,6 +27,7 @@ from utils.files import saying_why, sync
 from utils.heartbeat import heartbeat
 from utils.temporary import BLOCKS, held_folder
 
+log = logging.getLogger("hashing")
 _JOURNAL = "journal.jsonl"
 _PIECE = 1 << 22
 
@@ -133,6 +135,19 @@ def entry_by_blocks(target: Path) -> Iterator[Blocks]:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def saying_what_stays(what: str, blocks: Blocks, rows: int) -> Iterator[None]:
+    """Log how many of all ``rows`` are finished when the body ends by an error or Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        if blocks.done:
+            log.info(
+                "%s: %s of %s rows are kept, not done again", what, f"{blocks.done:,}", f"{rows:,}"
+            )
+        raise
 
 
 def _checksum(file: Path, start: int, size: int) -> str:

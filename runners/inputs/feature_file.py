@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -13,7 +12,6 @@ import numpy as np
 from common.storage.blocks import Blocks
 from utils.files import reserve, write_at
 
-log = logging.getLogger("hashing")
 NAMES = ("pooled", "tokens", "mask")
 BLOCK_S = 20.0
 """Seconds of work after which a block ends; a killed process loses less than that and a batch."""
@@ -64,14 +62,10 @@ class FeatureFile:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        """Record the rows that were written last, and say what is kept."""
-        if error is None:
-            return
-        with contextlib.suppress(OSError):
-            self._commit()
-        if self._blocks.done:
-            kept, rows = f"{self._blocks.done:,}", f"{self._rows:,}"
-            log.info("features of %s of %s rows are kept and not computed again", kept, rows)
+        """Record the rows that were written last."""
+        if error is not None:
+            with contextlib.suppress(OSError):
+                self._commit()
 
     def _create(self, values: Mapping[str, np.ndarray]) -> None:
         import h5py

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from common.batch import Batch, Features
-from common.storage.blocks import Blocks
+from common.storage.blocks import Blocks, saying_what_stays
 from common.storage.cache import cached_by_blocks
 from dataset.base import ImageSource
 from dataset.image_cache import ImageCache
@@ -121,7 +121,8 @@ class FeatureCache:
         before = f", {file.done:,} of them before" if file.done else ""
         log.info("computing %s of %s rows (cached afterwards)%s", title, f"{rows:,}", before)
         self.backbone.to(self.device).eval()
-        with file, row_progress(title, rows, file.done) as advance:
+        stays, bar = saying_what_stays(title, blocks, rows), row_progress(title, rows, file.done)
+        with stays, file, bar as advance:
             for batch in batches(file.done) if file.done < rows else ():
                 features = self.backbone(batch.to(self.device), modality, tokens=self.tokens)
                 named = zip(NAMES, features, strict=True)

@@ -1,8 +1,7 @@
 """Feature extraction that is killed ends as one that is left alone, and does nothing twice."""
 
+import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from common.batch import Features
 from models.base import Backbone
 from runners.inputs import feature_file
 from runners.inputs.features import FeatureCache
-from tests.helpers import ROOT
 
 ROWS, BATCH = 230, 10
 CAPTIONS = [f"caption {i}" for i in range(ROWS)]
@@ -50,25 +48,13 @@ def extract(calls, end=None):
     return cache.texts(CAPTIONS)
 
 
-KILLED = """
-import os, signal, sys
-from runners.inputs import feature_file
-from tests.runners.inputs.test_feature_blocks import extract
-feature_file.BLOCK_S = 0
-points = set(map(int, sys.argv[2:]))
-def end(count):
-    if count in points:
-        os.kill(os.getpid(), signal.SIGKILL)
-while True:  # modules are loaded once
+def extract_in_child(calls, end):
+    """Return the exit code of a process that extracts."""
     child = os.fork()
     if not child:
-        extract(sys.argv[1], end)
+        extract(calls, end)
         os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(code)
-    if code == 0:
-        break
-"""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture
@@ -93,9 +79,13 @@ def test_ten_kills(root, monkeypatch):
     points = [1, 2, 3, 7, 8, 12, 18, 25, 28, 31]  # calls of the encoder, over all processes
     cache = root / "killed"
     monkeypatch.setenv("HASHING_CACHE", str(cache))
-    command = [sys.executable, "-c", KILLED, str(root / "calls"), *map(str, points)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(points) + ["0"]
+
+    def kill(count):
+        if count in points:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    codes = [extract_in_child(root / "calls", kill) for _ in range(len(points) + 1)]
+    assert codes == [-signal.SIGKILL] * len(points) + [0]
     assert entries(cache) == expected
     calls = begun(root / "calls")
     assert len(calls) == ROWS // BATCH + len(points)  # each kill cost the batch in work
@@ -117,7 +107,7 @@ def test_ctrl_c_keeps_what_is_written_and_says_so(root, monkeypatch, caplog):
 
     with pytest.raises(KeyboardInterrupt):
         extract(root / "calls", interrupt)
-    assert "features of 40 of 230 rows are kept and not computed again" in caplog.text
+    assert "text features: 40 of 230 rows are kept, not done again" in caplog.text
     bank = extract(root / "calls", interrupt)
     assert "text features of 230 rows (cached afterwards), 40 of them before" in caplog.text
     assert len(begun(root / "calls")) == ROWS // BATCH + 1
