@@ -25,7 +25,7 @@ import numpy as np
 from PIL import __version__ as pillow_version
 
 from common.storage.blocks import Blocks, entry_by_blocks, saying_what_stays
-from common.storage.cache import cache_root, is_whole, locked, whole_or_removed
+from common.storage.cache import cache_root, counted_once, is_whole, locked, whole_or_removed
 from dataset.base import ArrayImages, BadImageError, ImageSource
 from dataset.images import ROWS_PER_CHUNK, in_threads, require_unchanged
 from dataset.operation_lists import Geometry
@@ -122,7 +122,7 @@ class ImageCache:
         folders = {g: _folder(source, g) for g in requested if not _held(source, g)}
         sweep_debris(cache_root() / _KIND)
         if not all(is_whole(folder) for folder in folders.values()):
-            with locked(cache_root() / _KIND / f"{source.fingerprint}.lock"):
+            with counted_once(), locked(cache_root() / _KIND / f"{source.fingerprint}.lock"):
                 missing = {g: path for g, path in folders.items() if not whole_or_removed(path)}
                 if missing:
                     _build(source, missing, on_bad_image)
@@ -255,7 +255,12 @@ class _Squares:
         file = self.path / "pixels.npy"
         file.touch()
         stream = stack.enter_context(file.open("r+b"))
-        self._start = start_npy(stream, (n, geometry.size or 0, geometry.size or 0, 3))
+        if blocks.done:  # to reserve its space again may write zeros
+            np.lib.format.read_magic(stream)
+            np.lib.format.read_array_header_2_0(stream)
+            self._start = stream.tell()
+        else:
+            self._start = start_npy(stream, (n, geometry.size or 0, geometry.size or 0, 3))
         self._file = stream.fileno()
 
     def write(self, row: int, pixels: np.ndarray) -> None:

@@ -27,6 +27,7 @@ from utils.heartbeat import heartbeat
 
 log = logging.getLogger("hashing")
 T = TypeVar("T")
+_once_s, _depth = 0.0, 0
 
 
 def cache_root() -> Path:
@@ -60,11 +61,30 @@ def _made(
     sweep_debris(target.parent)
     if is_whole(target):
         return target
-    with locked(target.with_name(f"{key}.lock")):
+    with counted_once(), locked(target.with_name(f"{key}.lock")):
         if not whole_or_removed(target):
             with entry(target) as making:
                 build(making)
     return target
+
+
+@contextlib.contextmanager
+def counted_once() -> Iterator[None]:
+    """Count the seconds of the block as spent on something that other runs find made."""
+    global _once_s, _depth
+    start = time.perf_counter()
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if not _depth:
+            _once_s += time.perf_counter() - start
+
+
+def once_s() -> float:
+    """Return the seconds that this process has spent on making entries, or on waiting for them."""
+    return _once_s
 
 
 def is_whole(target: Path) -> bool:

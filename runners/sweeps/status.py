@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class RunStatus:
             ``interrupted`` (will be resumed), ``retry`` (failed, will be retried) or ``damaged``
             (was done, but a file is not whole: will be done again).
         reason: of a failure or damage.
-        seconds: duration of a done run, or None where it is not recorded.
+        seconds: duration of a done run without what it made for all (decoded pictures, features),
+            or None where it is not recorded.
     """
 
     config: RunConfig
@@ -50,7 +51,7 @@ def statuses(configs: Sequence[RunConfig], retries: int, again: bool = False) ->
         state = status.get("state", "to do")
         damage = folder.damage() if state == "done" else None
         if state == "done" and damage is None:
-            result.append(RunStatus(config, "done", seconds=status.get("seconds")))
+            result.append(RunStatus(config, "done", seconds=own_seconds(status)))
         elif is_final_failure(status, retries) and not again:
             reason = f"{status.get('error', '')} (given up before)"
             result.append(RunStatus(config, "failed", reason))
@@ -63,6 +64,12 @@ def statuses(configs: Sequence[RunConfig], retries: int, again: bool = False) ->
         else:
             result.append(RunStatus(config, "interrupted" if status else "to do"))
     return result
+
+
+def own_seconds(status: Mapping[str, Any]) -> float | None:
+    """Return the seconds of a run that another one like it would take as well; None: unknown."""
+    seconds = status.get("seconds")
+    return None if seconds is None else max(seconds - status.get("once_s", 0.0), 0.0)
 
 
 def _leased_runs(outputs: set[Path]) -> set[str]:
