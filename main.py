@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        say_error("interrupted; the same command goes on where it stopped")
+        say_error(
+            "interrupted; what was finished and logged is kept, the same command does the rest"
+        )
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing to report

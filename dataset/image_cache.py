@@ -3,7 +3,8 @@
 :class:`ImageCache` holds every image as uint8 after the operations without chance that a
 :class:`~dataset.operation_lists.Geometry` lists: in one memory-mapped ``[N,size,size,3]`` array
 where they make squares, else one after the other (:class:`RaggedImages`). Training epochs and
-evaluations read rows of it. :class:`OriginalImages` decodes at every access, for operations that
+evaluations read rows of it. Decoding that is interrupted or killed is gone on with
+(:mod:`common.storage.blocks`). :class:`OriginalImages` decodes at every access, for operations that
 begin with a random one.
 """
 
@@ -14,16 +15,19 @@ import io
 import json
 import logging
 import math
+import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import __version__ as pillow_version
 
-from common.storage.cache import cache_root, is_whole, locked, new_entry, whole_or_removed
+from common.storage.blocks import Blocks, entry_by_blocks, saying_what_stays
+from common.storage.cache import cache_root, counted_once, is_whole, locked, whole_or_removed
 from dataset.base import ArrayImages, BadImageError, ImageSource
-from dataset.images import FileImages, in_threads, require_unchanged
+from dataset.images import ROWS_PER_CHUNK, FileImages, in_threads, require_unchanged
 from dataset.operation_lists import Geometry
 from dataset.picture_forms import CLIPPED, counted, treatment
 from utils.errors import UserError
@@ -31,6 +35,9 @@ from utils.files import digest, reserve, sweep_debris, write_at
 
 ON_BAD_IMAGE = ("error", "skip")
 _KIND = "images"
+BLOCK_S = 20.0
+"""Seconds of work after which a block ends; a killed process loses that and a chunk of rows."""
+TITLE = "decoding pictures once"
 log = logging.getLogger("hashing")
 
 
@@ -116,7 +123,7 @@ class ImageCache:
         folders = {g: _folder(source, g) for g in requested if not _held(source, g)}
         sweep_debris(cache_root() / _KIND)
         if not all(is_whole(folder) for folder in folders.values()):
-            with locked(cache_root() / _KIND / f"{source.fingerprint}.lock"):
+            with counted_once(), locked(cache_root() / _KIND / f"{source.fingerprint}.lock"):
                 missing = {g: path for g, path in folders.items() if not whole_or_removed(path)}
                 if missing:
                     _build(source, missing, on_bad_image)
@@ -177,15 +184,18 @@ def _bad_image_error(reason: str) -> UserError:
 
 
 def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str) -> None:
-    """Decode every image once and write all ``folders``, each complete or not at all."""
-    fingerprint = source.fingerprint
+    """Decode every image once and write all ``folders``, each complete or not at all.
+
+    What an earlier process had finished for all of them is not decoded again.
+    """
+    fingerprint, n = source.fingerprint, len(source)
     with contextlib.ExitStack() as stack:
-        temporary = {g: stack.enter_context(new_entry(path)) for g, path in folders.items()}
-        writers: dict[Geometry, _Squares | _Ragged] = {}
-        for geometry, path in temporary.items():
-            path.mkdir()
-            writer = _Ragged if geometry.size is None else _Squares
-            writers[geometry] = writer(path, len(source), geometry, stack)
+        making = {g: stack.enter_context(entry_by_blocks(path)) for g, path in folders.items()}
+        start, bad = _from_before(list(making.values()))
+        writers: list[_Squares | _Ragged] = []
+        for geometry, blocks in making.items():
+            kind = _Ragged if geometry.size is None else _Squares
+            writers.append(kind(blocks, n, geometry, stack))
 
         def write_row(row: int) -> str:
             """Return why the image is unusable, or nothing."""
@@ -195,19 +205,45 @@ def _build(source: ImageSource, folders: dict[Geometry, Path], on_bad_image: str
                 if on_bad_image == "error":
                     raise _bad_image_error(str(error)) from error
                 return str(error)
-            for geometry, writer in writers.items():
-                writer.write(row, geometry.apply(image, source.name(row)))
+            for writer in writers:
+                writer.write(row, writer.geometry.apply(image, source.name(row)))
             return ""
 
-        problems = in_threads(write_row, len(source), "decoding pictures once")
-        bad = {row: problem for row, problem in enumerate(problems) if problem}
-        if len(bad) == len(source):
-            raise UserError(f"None of the {len(source)} pictures can be read; the first: {bad[0]}")
-        require_unchanged(source, fingerprint)
+        last = time.monotonic()
+        stack.enter_context(saying_what_stays("pictures", writers[0].blocks, n))
+        for row, problem in enumerate(in_threads(write_row, n, TITLE, start=start), start):
+            if problem:
+                bad[row] = problem
+            end = row + 1
+            # at the end of a chunk no thread is ahead
+            due = (end - start) % ROWS_PER_CHUNK == 0 and time.monotonic() - last >= BLOCK_S
+            if (due or end == n) and len(bad) < end:
+                require_unchanged(source, fingerprint)
+                for writer in writers:
+                    writer.commit(end, bad)
+                last = time.monotonic()
+        if len(bad) == n:
+            raise UserError(f"None of the {n} pictures can be read; the first: {bad[0]}")
         tell_forms(source)
-        for geometry, path in temporary.items():
-            writers[geometry].finish(path)
-            (path / "bad.json").write_text(json.dumps(bad, indent=1), encoding="utf-8")
+        for writer in writers:
+            writer.finish()
+            listed = writer.path / "bad.json"
+            listed.write_text(json.dumps(bad, indent=1), encoding="utf-8")
+
+
+def _from_before(making: Sequence[Blocks]) -> tuple[int, dict[int, str]]:
+    """Return how many rows all of ``making`` have, and those that are bad; forget the others."""
+    ends = [{0, *(block.end for block in blocks.finished)} for blocks in making]
+    start = max(set.intersection(*ends))
+    bad: dict[int, str] = {}
+    for blocks in making:
+        blocks.rewind(start)
+        blocks.path.mkdir(exist_ok=True)
+        for block in blocks.finished:
+            bad.update({int(row): problem for row, problem in block.note["bad"].items()})
+    if start:
+        log.info("%s: %s are there from before", TITLE, f"{start:,}")
+    return start, bad
 
 
 def tell_forms(source: ImageSource) -> None:
@@ -229,25 +265,56 @@ def tell_forms(source: ImageSource) -> None:
 class _Squares:
     """Writes images of one size into ``pixels.npy``; threads may do so at once."""
 
-    def __init__(self, path: Path, n: int, geometry: Geometry, stack: contextlib.ExitStack) -> None:
-        stream = stack.enter_context((path / "pixels.npy").open("wb"))
-        self._start = start_npy(stream, (n, geometry.size or 0, geometry.size or 0, 3))
+    def __init__(
+        self, blocks: Blocks, n: int, geometry: Geometry, stack: contextlib.ExitStack
+    ) -> None:
+        self.geometry, self.path, self.blocks = geometry, blocks.path, blocks
+        self._size = 3 * (geometry.size or 0) ** 2  # bytes of an image
+        file = self.path / "pixels.npy"
+        file.touch()
+        stream = stack.enter_context(file.open("r+b"))
+        if blocks.done:  # to reserve its space again may write zeros
+            np.lib.format.read_magic(stream)
+            np.lib.format.read_array_header_2_0(stream)
+            self._start = stream.tell()
+        else:
+            self._start = start_npy(stream, (n, geometry.size or 0, geometry.size or 0, 3))
         self._file = stream.fileno()
 
     def write(self, row: int, pixels: np.ndarray) -> None:
         write_at(self._file, pixels.tobytes(), self._start + row * pixels.size)
 
-    def finish(self, path: Path) -> None:
+    def commit(self, end: int, bad: Mapping[int, str]) -> None:
+        """Record the rows up to ``end``, all of which are written."""
+        done = self.blocks.done
+        place = (self._start + done * self._size, (end - done) * self._size)
+        note = {"bad": {row: why for row, why in bad.items() if row >= done}}
+        self.blocks.commit(end, [("pixels.npy", *place)], note)
+
+    def finish(self) -> None:
         """Nothing else has to be stored."""
 
 
 class _Ragged:
     """Appends images to ``pixels.bin``; threads may do so at once."""
 
-    def __init__(self, path: Path, n: int, geometry: Geometry, stack: contextlib.ExitStack) -> None:
-        self._file = stack.enter_context((path / "pixels.bin").open("wb")).fileno()
+    def __init__(
+        self, blocks: Blocks, n: int, geometry: Geometry, stack: contextlib.ExitStack
+    ) -> None:
+        self.geometry, self.path, self.blocks = geometry, blocks.path, blocks
+        file = self.path / "pixels.bin"
+        file.touch()
+        self._file = stack.enter_context(file.open("r+b")).fileno()
         self._offsets, self._end = np.zeros(n, np.int64), 0
         self._shapes = np.zeros((n, 2), np.int32)
+        start = 0
+        for block in blocks.finished:
+            self._offsets[start : block.end] = block.note["offsets"]
+            self._shapes[start : block.end] = block.note["shapes"]
+            (_, first, size, _), start = block.parts[0], block.end
+            self._end = first + size
+        self._committed = self._end
+        os.ftruncate(self._file, self._end)  # of a block that was in work
         self._lock = threading.Lock()
 
     def write(self, row: int, pixels: np.ndarray) -> None:
@@ -256,12 +323,24 @@ class _Ragged:
         self._offsets[row], self._shapes[row] = start, pixels.shape[:2]
         write_at(self._file, pixels.tobytes(), start)
 
-    def finish(self, path: Path) -> None:
-        np.save(path / "offsets.npy", self._offsets)
-        np.save(path / "shapes.npy", self._shapes)
+    def commit(self, end: int, bad: Mapping[int, str]) -> None:
+        """Record the rows up to ``end``, all of which are written."""
+        done = self.blocks.done
+        note = {
+            "bad": {row: why for row, why in bad.items() if row >= done},
+            "offsets": self._offsets[done:end].tolist(),
+            "shapes": self._shapes[done:end].tolist(),
+        }
+        place = (self._committed, self._end - self._committed)
+        self.blocks.commit(end, [("pixels.bin", *place)], note)
+        self._committed = self._end
+
+    def finish(self) -> None:
+        np.save(self.path / "offsets.npy", self._offsets)
+        np.save(self.path / "shapes.npy", self._shapes)
 
 
-def start_npy(stream: io.BufferedWriter, shape: tuple[int, ...]) -> int:
+def start_npy(stream: io.BufferedWriter | io.BufferedRandom, shape: tuple[int, ...]) -> int:
     """Write the header of a uint8 ``.npy``, reserve space for the data, return its offset."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(stream, header)

@@ -22,7 +22,7 @@ from dataset.picture_forms import PLAIN, Colour, to_rgb
 from dataset.pixel_budget import pixel_budget
 from utils.errors import UserError
 from utils.files import check_plain_file, digest, special_kind
-from utils.progress import progress_bar
+from utils.progress import row_progress
 
 T = TypeVar("T")
 
@@ -260,16 +260,21 @@ def require_unchanged(source: ImageSource, fingerprint: str) -> None:
         )
 
 
-def in_threads(work: Callable[[int], T], n: int, title: str, per_core: int = 1) -> Iterator[T]:
-    """Yield ``work(row)`` for rows 0..n-1, in order; shows progress on a terminal."""
+def in_threads(
+    work: Callable[[int], T], n: int, title: str, per_core: int = 1, start: int = 0
+) -> Iterator[T]:
+    """Yield ``work(row)`` for rows ``start``..n-1, in order; shows progress.
+
+    Rows are begun in chunks of ``ROWS_PER_CHUNK``, each when the one before was taken whole.
+    """
 
     def work_on(row: int) -> T:
         with pixel_budget.kept():
             return work(row)
 
-    with progress_bar(title, n) as advance, thread_pool(per_core) as pool:
-        for start in range(0, n, ROWS_PER_CHUNK):
-            for result in pool.map(work_on, range(start, min(start + ROWS_PER_CHUNK, n))):
+    with row_progress(title, n, start) as advance, thread_pool(per_core) as pool:
+        for first in range(start, n, ROWS_PER_CHUNK):
+            for result in pool.map(work_on, range(first, min(first + ROWS_PER_CHUNK, n))):
                 advance(1)
                 yield result
 

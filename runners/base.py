@@ -20,6 +20,7 @@ from common.directions import sides, usual_directions
 from common.distributed import rank_and_world
 from common.seeding import make_deterministic, seed_everything
 from common.storage import checkpoint
+from common.storage.cache import once_s
 from common.storage.identity import Identity
 from common.storage.leases import Lease, LeaseLostError
 from common.storage.run_folder import RunFolder, now, surroundings
@@ -121,11 +122,12 @@ class Runner(ABC):
             raise
 
     def _run_with_status(self, lease: Lease) -> None:
-        start, before = time.perf_counter(), self.folder.status()
+        start, once, before = time.perf_counter(), once_s(), self.folder.status()
 
         def ending() -> dict[str, Any]:
             seconds = before.get("seconds", 0.0) + time.perf_counter() - start
-            return {"finished": now(), "seconds": round(seconds, 3)}
+            made_s = before.get("once_s", 0.0) + once_s() - once
+            return {"finished": now(), "seconds": round(seconds, 3), "once_s": round(made_s, 3)}
 
         attempts = before.get("attempts", 0) + 1
         self.folder.set_status("running", error=None, attempts=attempts, **surroundings())

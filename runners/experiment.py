@@ -21,7 +21,7 @@ from dataset.caption_noise import shuffled_captions
 from dataset.loader import SplitView
 from dataset.splits import SplitManifest
 from models.backbones.base import Backbone, CachedBackbone
-from models.base import HashLoss, HashModel, TrainFeatures
+from models.base import HashLoss, HashModel, InputRequest, TrainFeatures
 from runners.inputs import loading
 from runners.inputs.auxiliary import check_complete
 from runners.inputs.identity import identity_of
@@ -85,6 +85,9 @@ class Experiment:
             encoder: Backbone = loading.given_features(config, dataset.features, request)
         else:
             encoder = loading.load_encoder(config, request)
+        generated = dataset.generated if request.generated_rows else None
+        split = _split(config, dataset, generated)
+        _rehearse(config, problem_of(config, dataset, split), encoder, request)
         start = time.perf_counter()
         identity = identity_of(loaded, dataset, request, encoder, config.resolved)
         if meet is not None:
@@ -94,8 +97,7 @@ class Experiment:
         else:
             inputs = row_inputs(config, dataset, encoder, request, target)
         inputs_s = time.perf_counter() - start
-        generated = dataset.generated if request.generated_rows else None
-        split = _split(config, dataset, generated).without(inputs.unreadable)
+        split = split.without(inputs.unreadable)
         check_complete(inputs.auxiliary, split)
         problem = problem_of(config, dataset, split)
         # only now: an encoder that is loaded draws an initialisation, one kept from before does not
@@ -185,6 +187,32 @@ class Experiment:
                 parts.append(self.model.backbone(batch, modality).pooled.cpu())
         values = {modality: torch.cat(parts) for modality, parts in pooled.items()}
         self.model.fit(TrainFeatures(values.get("image"), values.get("text"), view.labels))
+
+
+def _rehearse(
+    config: RunConfig, problem: Problem, encoder: Backbone, request: InputRequest
+) -> None:
+    """Build model and loss once for trial, before pictures are read, decoded and encoded.
+
+    What they need of the task and of the encoder's widths is so asked for in time. A component that
+    fails otherwise is left to the true building, which has the true encoder.
+
+    Raises:
+        UserError: what model or loss raise.
+    """
+    silent, log.disabled = log.disabled, True  # what they have to say is said by the true ones
+    try:
+        counts = encoder.token_counts if request.tokens else {}
+        stand_in = CachedBackbone(encoder.widths, encoder.token_widths, "", counts)
+        config.model.entry.target(config.model.config, problem, stand_in)
+        if config.loss:
+            config.loss.entry.target(config.loss.config, problem)
+    except UserError:
+        raise
+    except Exception:  # noqa: BLE001 - a plugin may ask for more than a stand-in has
+        return
+    finally:
+        log.disabled = silent
 
 
 def _split(

@@ -4,7 +4,7 @@ Everything is in one folder, ``.cache`` in the working directory or that of the 
 ``HASHING_CACHE``, at ``<kind>/<key>``; the key is a hash of all that the entry depends on. So no
 entry is ever stale, and the folder may be deleted at any time. Beside every entry stand its
 checksums (:mod:`common.storage.checksums`); a damaged entry is built again, and what a killed
-builder left is removed at the next use.
+builder left is removed at the next use, or gone on with (:mod:`common.storage.blocks`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
+from common.storage.blocks import Blocks, entry_by_blocks
 from common.storage.checksums import damage, drop, seal
 from utils.files import atomic_path, saying_why, sweep_debris
 from utils.heartbeat import heartbeat
 
 log = logging.getLogger("hashing")
+T = TypeVar("T")
+_once_s, _depth = 0.0, 0
 
 
 def cache_root() -> Path:
@@ -37,15 +42,49 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     call this at once: one builds, the others wait. A build that fails leaves nothing; a damaged
     entry is built again, with a line in the log.
     """
+    return _made(kind, key, new_entry, build)
+
+
+def cached_by_blocks(kind: str, key: str, build: Callable[[Blocks], None]) -> Path:
+    """Return the same, of long work: ``build`` goes on behind the blocks that are finished.
+
+    What it had committed when it failed or was killed stays for the next call.
+    """
+    return _made(kind, key, entry_by_blocks, build)
+
+
+def _made(
+    kind: str, key: str, entry: Callable[[Path], AbstractContextManager[T]],
+    build: Callable[[T], None],
+) -> Path:  # fmt: skip
     target = cache_root() / kind / key
     sweep_debris(target.parent)
     if is_whole(target):
         return target
-    with locked(target.with_name(f"{key}.lock")):
+    with counted_once(), locked(target.with_name(f"{key}.lock")):
         if not whole_or_removed(target):
-            with new_entry(target) as temporary:
-                build(temporary)
+            with entry(target) as making:
+                build(making)
     return target
+
+
+@contextlib.contextmanager
+def counted_once() -> Iterator[None]:
+    """Count the seconds of the block as spent on something that other runs find made."""
+    global _once_s, _depth
+    start = time.perf_counter()
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if not _depth:
+            _once_s += time.perf_counter() - start
+
+
+def once_s() -> float:
+    """Return the seconds that this process has spent on making entries, or on waiting for them."""
+    return _once_s
 
 
 def is_whole(target: Path) -> bool:

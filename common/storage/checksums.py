@@ -33,6 +33,17 @@ def seal(entry: Path) -> None:
     write_json(_sums_file(entry), files)
 
 
+def move_sealed(entry: Path, target: Path) -> None:
+    """Seal a finished entry and rename it and its checksums; a kill in between loses neither."""
+    seal(entry)
+    os.replace(_sums_file(entry), _sums_file(target))
+    os.replace(entry, target)
+    sums = json.loads(_sums_file(target).read_text(encoding="utf-8"))
+    for name, record in sums.items():  # a rename changes the time of the inode alone
+        record["stamp"] = stamp_of(target / name)
+    write_json(_sums_file(target), sums)
+
+
 def damage(entry: Path) -> str | None:
     """Return what is wrong with an entry, in words for a message; None: it is whole."""
     if not entry.exists():

@@ -151,6 +151,7 @@ _STATUS: dict[str, Callable[[Any], bool]] = {
     "state": _is_text,
     "error": lambda value: value is None or isinstance(value, str),
     "seconds": lambda value: isinstance(value, int | float) and 0 <= value < math.inf,
+    "once_s": lambda value: isinstance(value, int | float) and 0 <= value < math.inf,
     "attempts": _is_count,
     "failures": _is_count,
     "versions": _is_mapping,

@@ -63,6 +63,8 @@ class TorchvisionConfig:
 class TorchvisionBackbone(PictureNetwork):
     """A classification network of torchvision with its last layer removed."""
 
+    _in_evaluation: tuple[type[nn.Module], ...] = ()  # freezing, at the start, asks for it
+
     def __init__(
         self, network: nn.Module, config: TorchvisionConfig, image_input: ImageInput
     ) -> None:

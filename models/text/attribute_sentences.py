@@ -177,8 +177,9 @@ def class_attributes(problem: Problem) -> Tensor:
     """
     if problem.attributes is None or not problem.attributes.shape[1]:
         raise UserError(
-            "PIXEL needs the attributes of classes, and this dataset has none; choose one that "
-            "does, e.g. dataset=creatures_zeroshot, or another method."
+            "PIXEL needs the attributes of classes, and this dataset has none; give the table of "
+            "them as dataset.class_attributes (dataset=folder), choose a dataset that has them, "
+            "e.g. dataset=creatures_zeroshot, or another method."
         )
     return problem.attributes.float()
 

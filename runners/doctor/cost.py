@@ -21,10 +21,11 @@ from runners.doctor.measured import EncoderCost, matrix_rate, measure_encoder
 from runners.inputs.image_operations import check
 from runners.inputs.loading import choose_device
 from runners.sweeps.queue import folder_of
-from runners.sweeps.status import RunStatus, duration, estimate
+from runners.sweeps.status import RunStatus, estimate
 from utils.errors import UserError
 from utils.files import free_space, readable
 from utils.memory import ram
+from utils.progress import duration
 
 TRAINED_BYTES = 16  # of a parameter: value, gradient and Adam's two averages, in float32
 STORED_BYTES = 16  # of a trained parameter in a run folder: last checkpoint with averages, the best

@@ -2,33 +2,35 @@
 
 The key covers all that the features depend on: the encoder's weights and settings, the image
 sources or captions, the operations on the images, and whether token features are kept. Rows are
-those of the dataset, so one file serves every split, seed, code length and method.
+those of the dataset, so one file serves every split, seed, code length and method. Work that is
+interrupted or killed is gone on with, see :mod:`runners.inputs.feature_file`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.batch import Batch, Features
-from common.storage.cache import cached
+from common.storage.blocks import Blocks, saying_what_stays
+from common.storage.cache import cached_by_blocks
 from dataset.base import ImageSource
 from dataset.image_cache import ImageCache
 from dataset.loader import SplitView, ViewInputs, make_loader
 from dataset.operation_lists import Geometry
 from dataset.stacked import StackedImages, stack
 from models.base import Backbone
+from runners.inputs.feature_file import NAMES, FeatureFile
 from utils.files import digest
-from utils.progress import progress_bar
+from utils.progress import row_progress
 
 log = logging.getLogger("hashing")
 VERSION = "2"  # part of every key: raise it when what is computed changes
-NAMES = ("pooled", "tokens", "mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +80,18 @@ class FeatureCache:
             str(self.tokens), on_bad_image,
         )  # fmt: skip
 
-        def build(path: Path) -> None:
+        def build(blocks: Blocks) -> None:
             cache = ImageCache.open(images, (geometry, *beside), on_bad_image)
             inputs = ViewInputs(cache.images(geometry), self.backbone.image_input)
-            view = SplitView(np.arange(len(images)), np.zeros((len(images), 1)), inputs)
-            batches = make_loader(view, self.batch_size)
-            self._write(path, batches, len(images), "image", cache.bad_rows)
 
-        return _open(cached("features", f"{key}.h5", build))
+            def batches(start: int) -> Iterable[Batch]:
+                rows = np.arange(start, len(images))
+                view = SplitView(rows, np.zeros((len(images), 1)), inputs)
+                return make_loader(view, self.batch_size)
+
+            self._write(blocks, batches, len(images), "image", cache.bad_rows)
+
+        return _open(cached_by_blocks("features", f"{key}.h5", build))
 
     def texts(self, captions: list[str]) -> FeatureBank:
         """Return the features of all captions, in order."""
@@ -93,38 +99,36 @@ class FeatureCache:
             VERSION, "text", self.backbone.fingerprint, digest(*captions), str(self.tokens)
         )
 
-        def batches() -> Iterator[Batch]:
-            for start in range(0, len(captions), self.batch_size):
+        def batches(first: int) -> Iterator[Batch]:
+            for start in range(first, len(captions), self.batch_size):
                 ids, mask = self.backbone.tokenize(captions[start : start + self.batch_size])
                 index = torch.arange(start, start + len(ids))
                 yield Batch(label=torch.zeros(len(ids), 1), index=index, text=ids, text_mask=mask)
 
-        def build(path: Path) -> None:
-            self._write(path, batches(), len(captions), "text", np.empty(0, np.int64))
+        def build(blocks: Blocks) -> None:
+            self._write(blocks, batches, len(captions), "text", np.empty(0, np.int64))
 
-        return _open(cached("features", f"{key}.h5", build))
+        return _open(cached_by_blocks("features", f"{key}.h5", build))
 
     @torch.no_grad()
     def _write(
-        self, path: Path, batches: Iterable[Batch], rows: int, modality: str, bad_rows: np.ndarray
-    ) -> None:
-        import h5py
-
-        log.info("computing %s features of %d rows (cached afterwards)", modality, rows)
+        self, blocks: Blocks, batches: Callable[[int], Iterable[Batch]], rows: int, modality: str,
+        bad_rows: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Encode the rows that are not in ``blocks`` yet; ``batches(start)`` begins at a row."""
+        title = f"{modality} features"
+        file = FeatureFile(blocks, rows, bad_rows)
+        before = f", {file.done:,} of them before" if file.done else ""
+        log.info("computing %s of %s rows (cached afterwards)%s", title, f"{rows:,}", before)
         self.backbone.to(self.device).eval()
-        with h5py.File(path, "w") as file, progress_bar(f"{modality} features", rows) as advance:
-            start = 0
-            for batch in batches:
+        stays, bar = saying_what_stays(title, blocks, rows), row_progress(title, rows, file.done)
+        with stays, file, bar as advance:
+            for batch in batches(file.done) if file.done < rows else ():
                 features = self.backbone(batch.to(self.device), modality, tokens=self.tokens)
-                for name, value in zip(NAMES, features, strict=True):
-                    if value is not None and (self.tokens or name == "pooled"):
-                        values = value.cpu().numpy()
-                        if start == 0:
-                            file.create_dataset(name, (rows, *values.shape[1:]), values.dtype)
-                        file[name][start : start + len(batch)] = values
-                start += len(batch)
+                named = zip(NAMES, features, strict=True)
+                kept = {n: v for n, v in named if v is not None and (self.tokens or n == "pooled")}
+                file.append({name: value.cpu().numpy() for name, value in kept.items()})
                 advance(len(batch))
-            file["bad_rows"] = bad_rows
 
 
 def _stacked(banks: list[FeatureBank]) -> FeatureBank:

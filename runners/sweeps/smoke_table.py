@@ -10,7 +10,7 @@ from runners.results.renderers import print_table
 from runners.results.tables import Cell, Table
 from runners.results.variants import name_variants
 from runners.sweeps.smoke import Trial
-from runners.sweeps.status import duration
+from utils.progress import duration
 from utils.terminal import say
 
 CANNOT = (

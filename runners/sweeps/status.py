@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.config.run_config import RunConfig
 from common.storage.leases import Leases
 from runners.sweeps.queue import folder_of, is_final_failure
+from utils.progress import duration
 from utils.terminal import say
 
 
@@ -25,7 +26,8 @@ class RunStatus:
             ``interrupted`` (will be resumed), ``retry`` (failed, will be retried) or ``damaged``
             (was done, but a file is not whole: will be done again).
         reason: of a failure or damage.
-        seconds: duration of a done run, or None where it is not recorded.
+        seconds: duration of a done run without what it made for all (decoded pictures, features),
+            or None where it is not recorded.
     """
 
     config: RunConfig
@@ -49,7 +51,7 @@ def statuses(configs: Sequence[RunConfig], retries: int, again: bool = False) ->
         state = status.get("state", "to do")
         damage = folder.damage() if state == "done" else None
         if state == "done" and damage is None:
-            result.append(RunStatus(config, "done", seconds=status.get("seconds")))
+            result.append(RunStatus(config, "done", seconds=own_seconds(status)))
         elif is_final_failure(status, retries) and not again:
             reason = f"{status.get('error', '')} (given up before)"
             result.append(RunStatus(config, "failed", reason))
@@ -62,6 +64,12 @@ def statuses(configs: Sequence[RunConfig], retries: int, again: bool = False) ->
         else:
             result.append(RunStatus(config, "interrupted" if status else "to do"))
     return result
+
+
+def own_seconds(status: Mapping[str, Any]) -> float | None:
+    """Return the seconds of a run that another one like it would take as well; None: unknown."""
+    seconds = status.get("seconds")
+    return None if seconds is None else max(seconds - status.get("once_s", 0.0), 0.0)
 
 
 def _leased_runs(outputs: set[Path]) -> set[str]:
@@ -114,22 +122,6 @@ def summary(states: Sequence[RunStatus], workers: int | str) -> str:
     count = workers if isinstance(workers, int) and workers > 0 else 1
     estimated = f"{duration(seconds / count)} with {count} worker{'s' * (count > 1)}"
     return f"{line}; about {estimated} (from {finished} finished runs)"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words.
-
-    >>> duration(42), duration(3725), duration(200000)
-    ('42 s', '1 h 2 min', '2 d 8 h')
-    """
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def group_by_data(configs: Sequence[RunConfig]) -> list[RunConfig]:

@@ -47,9 +47,9 @@ from common.config.run_config import RunConfig, compose_layers
 from runners.sweeps.launchers.base import Launcher, supervise
 from runners.sweeps.overrides import Override, applied, check_overrides
 from runners.sweeps.queue import Outcome, Queue, Rules, folder_of, run_queue
-from runners.sweeps.status import group_by_data, statuses
+from runners.sweeps.status import group_by_data, own_seconds, statuses
 from utils.errors import UserError, unknown_name
-from utils.progress import progress_bar
+from utils.progress import duration, progress_bar
 from utils.shown import brief
 
 log = logging.getLogger("hashing")
@@ -256,15 +256,21 @@ def _reporting(
     """Yield the function to call with the name of each run that has ended."""
     start, total = time.perf_counter(), len(runs)
     numbers = itertools.count(1)
+    own_s = all_s = 0.0
     with progress_bar("sweep", total) as advance:
 
         def ended(name: str) -> None:
+            nonlocal own_s, all_s
             state, reason = queue.outcome(name)
             outcomes[name] = Outcome(runs[name], state, reason)
             number = next(numbers)
-            left_s = (time.perf_counter() - start) / number * (total - number)
-            shown = f": {reason}" if reason else ""
-            log.info("[%d/%d] %s %s%s (%.0f s left)", number, total, name, state, shown, left_s)
+            status = queue.run_folder(name).status()
+            own_s += own_seconds(status) or 0.0
+            all_s += status.get("seconds") or 0.0
+            share = own_s / all_s if all_s else 1.0  # the rest was made for all runs
+            left_s = share * (time.perf_counter() - start) / number * (total - number)
+            shown, left = f": {reason}" if reason else "", duration(left_s)
+            log.info("[%d/%d] %s %s%s (about %s left)", number, total, name, state, shown, left)
             advance(1)
 
         yield ended

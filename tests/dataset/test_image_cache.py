@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
+from dataset import image_cache, images
 from dataset.base import ArrayImages, BadImageError, ImageSource
 from dataset.image_cache import ImageCache, OriginalImages, RaggedImages
 from dataset.images import FileImages
@@ -228,3 +229,87 @@ def test_originals_are_decoded_at_every_access(folder):
     (folder / "3.jpg").unlink()
     with pytest.raises(UserError, match="Bad picture .*3.jpg': the file does not exist"):
         images[np.array([3])]
+
+
+class Interrupting(Counting):
+    """A source whose picture ``row`` interrupts, the first time it is asked for."""
+
+    def __init__(self, source, row):
+        super().__init__(source)
+        self.row = row
+
+    def decode(self, row):
+        if row == self.row:
+            self.row = None
+            raise KeyboardInterrupt
+        return super().decode(row)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(image_cache, "BLOCK_S", 0)
+    for module in (image_cache, images):
+        monkeypatch.setattr(module, "ROWS_PER_CHUNK", 5)
+
+
+@pytest.mark.parametrize("fallocate", [True, False])
+@pytest.mark.parametrize("form", [SQUASH, SHORT], ids=["squares", "ragged"])
+def test_decoding_goes_on_behind_the_blocks_that_are_finished(
+    folder, monkeypatch, small_blocks, caplog, form, fallocate
+):
+    if not fallocate:  # as on some file systems
+        monkeypatch.delattr("os.posix_fallocate")
+    caplog.set_level("INFO", "hashing")
+    truncate(folder / "7.jpg")
+    rows = np.arange(N)
+    whole = ImageCache.open(files(folder), (form,), "skip")
+    monkeypatch.setenv("HASHING_CACHE", str(folder.parent / "other"))
+    source = Interrupting(files(folder), 23)
+    with pytest.raises(KeyboardInterrupt):
+        ImageCache.open(source, (form,), "skip")
+    assert "pictures: 20 of 37 rows are kept, not done again" in caplog.text
+    before = len(source.rows)
+    again = ImageCache.open(source, (form,), "skip")
+    assert sorted(source.rows[before:]) == list(range(20, N))
+    assert again.bad == whole.bad and list(whole.bad) == [7]
+    for ours, theirs in zip(again.images(form)[rows], whole.images(form)[rows], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    names = {p.suffix for p in (folder.parent / "other" / "images").iterdir()}
+    assert names == {".lock", ".sums", ""}  # no unfinished work
+
+
+def test_two_geometries_go_on_from_what_both_have(folder, small_blocks):
+    with pytest.raises(KeyboardInterrupt):
+        ImageCache.open(Interrupting(files(folder), 23), (SQUASH,))
+    with pytest.raises(KeyboardInterrupt):  # SHORT has nothing, so SQUASH is made anew beside it
+        ImageCache.open(Interrupting(files(folder), 12), (SQUASH, SHORT))
+    source = Counting(files(folder))
+    both = ImageCache.open(source, (SHORT, SQUASH))
+    assert sorted(source.rows) == list(range(10, N))
+    image = Image.open(folder / "3.jpg").convert("RGB").resize((24, 24), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(both.images(SQUASH)[3], np.asarray(image))
+
+
+def test_pictures_that_change_while_they_are_read_leave_no_block_of_theirs(folder, small_blocks):
+    class Changing(Counting):
+        def decode(self, row):
+            if row == 12:
+                Image.new("RGB", (9, 9)).save(folder / "11.jpg")
+            return super().decode(row)
+
+        @property
+        def fingerprint(self):
+            return files(folder).fingerprint
+
+        @fingerprint.setter
+        def fingerprint(self, _):
+            pass
+
+    kept = folder / "11.jpg"
+    data = kept.read_bytes()
+    with pytest.raises(UserError, match="Pictures changed while they were read"):
+        ImageCache.open(Changing(files(folder)), (SQUASH,))
+    kept.write_bytes(data)
+    source = Counting(files(folder))
+    ImageCache.open(source, (SQUASH,))
+    assert sorted(source.rows) == list(range(10, N))

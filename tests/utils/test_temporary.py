@@ -135,3 +135,12 @@ def test_reserved_space_reads_as_zeros(tmp_path, monkeypatch, fallocate):
         reserve(stream.fileno(), 4, 5_000_000)
     assert (tmp_path / "a").read_bytes() == b"head" + bytes(5_000_000)
     assert (tmp_path / "a").stat().st_blocks * 512 >= 5_000_000  # not sparse
+
+
+def test_work_that_can_be_gone_on_with_stays_for_a_week(tmp_path):
+    for name, days in (("old.blocks", 8), ("new.blocks", 6), ("held.blocks", 8)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    with temporary.held_folder(tmp_path / "held.blocks"):
+        assert temporary.sweep(tmp_path)[0] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["held.blocks", "new.blocks"]

@@ -202,7 +202,10 @@ def test_a_sweep_that_is_terminated_stops_its_workers(runs, tmp_path):
         finally:
             sweep.kill()
     assert sweep.returncode == 130
-    assert "interrupted; the same command goes on where it stopped" in errors
+    assert (
+        "interrupted; what was finished and logged is kept, the same command does the rest"
+        in errors
+    )
     assert not any(is_running(pid) for pid in workers)
     assert {s.state for s in statuses(configs, 1)} <= {"interrupted", "to do"}
     assert {p.name for p in (tmp_path / "out").glob(".*")} <= {".claim"}  # of the queue

@@ -18,14 +18,16 @@ import yaml
 
 import main
 from common.storage.run_folder import RunFolder
+from runners.sweeps import sweep
 from runners.sweeps.launchers import local
 from runners.sweeps.launchers.base import Launcher, Worker, supervise
 from runners.sweeps.queue import Queue, Rules, disk_is_full, folder_of, run_queue
-from runners.sweeps.status import duration, estimate, group_by_data, statuses, summary
+from runners.sweeps.status import estimate, group_by_data, statuses, summary
 from runners.sweeps.sweep import expand, read_sweep, run_sweep
 from tests.helpers import QUICK, ROOT, outcome, write_no_codes
 from utils.errors import UserError
 from utils.heartbeat import heartbeat
+from utils.progress import duration
 
 fork = multiprocessing.get_context("fork")
 
@@ -359,7 +361,7 @@ def test_time_is_estimated_from_runs_alike(sweep_file):
         folder = RunFolder.create(config)
         write_no_codes(folder.codes_file)
         folder.metrics_file.write_text("{}")
-        folder.set_done(seconds=seconds)
+        folder.set_done(seconds=seconds + 900, once_s=900.0)  # features, which others find
     states = statuses(configs, 1)
     assert estimate(states) == (500.0, 2)  # lsh 16 like lsh 8, itq 8 like itq 16
     assert summary(states, 2) == (
@@ -409,3 +411,24 @@ def test_a_finished_queue_may_be_run_again(sweep_file, tmp_path):
     run_queue(queue)
     run_queue(queue)
     assert queue.outcome(configs[0].run_name) == ("done", "")
+
+
+def test_time_left_does_not_count_for_every_run_what_is_made_once(monkeypatch, caplog):
+    caplog.set_level("INFO", "hashing")
+    now = iter((0.0, 1010.0))  # the first run: 1000 s of features, 10 s of its own
+    monkeypatch.setattr("runners.sweeps.sweep.time.perf_counter", lambda: next(now))
+
+    class Ended:
+        def outcome(self, name):
+            return "done", ""
+
+        def run_folder(self, name):
+            return self
+
+        def status(self):
+            return {"seconds": 1010.0, "once_s": 1000.0}
+
+    runs = {name: None for name in "abcd"}
+    with sweep._reporting(Ended(), runs, {}) as ended:
+        ended("a")
+    assert caplog.messages == ["[1/4] a done (about 30 s left)"]
