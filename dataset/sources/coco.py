@@ -99,6 +99,7 @@ class Coco(Source):
             ),
         ),
         _LISTS,
+        list_protocols.fire(80),
         dataclasses.replace(
             _LISTS, name="shc", papers="SHC, by the lists of DeepHash-pytorch",
             stated=list_protocols.SHC, note="SHC's own lists are not released",
