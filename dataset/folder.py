@@ -58,7 +58,7 @@ class FolderConfig:
         unseen_classes: classes that are never trained on, for ``split.rule=seen_unseen``: their
             names, or a file with one a line (AwA's ``testclasses.txt``).
         colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
-            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`).
+            rotation) or ``release`` (PIL alone: docs/pictures.md).
         split: by default, of each class a tenth for queries and the rest for training and database.
     """
 

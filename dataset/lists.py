@@ -63,7 +63,7 @@ class ListsConfig:
             its published numbers. Also ``imagenet100/lists`` (HashNet's), ``imagenet100/fire``
             and ``voc2012/lists``.
         colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
-            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`); null: ``release``
+            rotation) or ``release`` (PIL alone: docs/pictures.md); null: ``release``
             where ``protocol`` is given, else ``as_seen``.
         split: see there.
     """

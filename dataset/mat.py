@@ -74,7 +74,7 @@ class MatConfig:
             numbers and the seed that ``split`` leaves out (seed 1814 counts as left out), and the
             files are held to its published numbers.
         colour: how pictures become RGB: ``as_seen`` (more than 8 bits scaled, alpha on white, EXIF
-            rotation) or ``release`` (PIL alone: :mod:`dataset.picture_forms`); null: ``release``
+            rotation) or ``release`` (PIL alone: docs/pictures.md); null: ``release``
             where ``protocol`` is given, else ``as_seen``.
         split: see :class:`dataset.splits.SplitConfig`.
     """

@@ -138,7 +138,8 @@ def both(what: str, text: str, was: dict, now: dict | None = None) -> None:
 @pytest.mark.parametrize("what", ["encoder", "data"])
 def test_a_killed_run_does_not_go_on_with_another(what, home, monkeypatch):
     killed(words(home), monkeypatch)
-    folder = RunFolder(next((home / "out").iterdir()))
+    (run_folder,) = (path for path in (home / "out").iterdir() if path.name != ".claim")
+    folder = RunFolder(run_folder)
     was = folder.identity
     saved = checkpoint.read_state(folder.checkpoints / "last")
     change(home, what)
