@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.errors import MissingWeightsError, UserError
 from utils.files import check_plain_file
 
 BEGINNING = "the image description is"
@@ -47,7 +47,7 @@ class WordPieces:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
+            raise MissingWeightsError(
                 f"'{path}' cannot be read ({error}); give a BERT's vocab.txt, one piece a line."
             ) from error
         ids = {piece: number for number, piece in enumerate(lines)}

@@ -173,8 +173,7 @@ class Parts:
     ) -> HashDataset:
         """Return the dataset under a smaller split: the rows are there, too few for the real one.
 
-        Raises:
-            UserError: ``error``, where no split of the protocol's rule can be drawn.
+        Drawn rows stand in where no split can be drawn, as without published lists.
         """
         protocol = config.protocol()
         query, train = protocol.query, protocol.train
@@ -188,7 +187,9 @@ class Parts:
                     f"Dataset {name}: {error} Here split.query={query} and split.train={train}."
                 ] = None
                 return dataset
-        raise error
+        self.rows[repr(config)] = DRAWN
+        self.told[f"Dataset {name}: {error} Drawn rows of its kind stand in."] = None
+        return stand_in(config, name)
 
     def _with_generated(self, dataset: HashDataset, folder: str | None, drawn: bool) -> HashDataset:
         if folder is None:
@@ -235,7 +236,7 @@ def in_miniature(
             if key.endswith("warmup") and isinstance(value, int):
                 resolved[section][key] = min(value, 1)  # epochs: what comes after is tried, too
     if text is not None:
-        resolved["model"]["text"]["weights"] = text
+        resolved["model"]["text"] |= {"weights": text, "vocabulary": None}
     rows = (runner.get("batch_size") or max(ROWS, config.bits)) * (runner.get("accumulate") or 1)
     extra = GENERATED if generated is not None else 0
     sizes = Sizes(
@@ -305,9 +306,11 @@ def _try(config: RunConfig, output: Path, parts: Parts) -> Trial:
         try:
             peak = _carried_out(in_miniature(config, output, parts))
         except MissingWeightsError as error:  # of the model: an encoder's own were replaced
-            if config.resolved["model"].get("text", {}).get("weights", RANDOM) == RANDOM:
+            text_settings = config.resolved["model"].get("text", {})
+            words = text_settings.get("vocabulary") is not None
+            if text_settings.get("weights", RANDOM) == RANDOM and not words:
                 raise
-            parts.told[f"The text encoder of {config.method} has random weights: {error}"] = None
+            parts.told[f"The text encoder of {config.method} is a random one: {error}"] = None
             text = ", text random"
             peak = _carried_out(in_miniature(config, output, parts, text=RANDOM))
     except Exception as error:  # noqa: BLE001 - the others are tried all the same
