@@ -10,14 +10,15 @@ from typing import Any
 
 from common.config import schema
 from common.config.run_config import RunConfig
+from dataset.operation_lists import DEFAULT
+from models.backbones.towers import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from runners.recipes.measure import describe_measure
 from runners.recipes.rows import describe_rows
 from runners.recipes.texts import describe_texts
 
-CLIP = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+CLIP = {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)}
+IMAGENET = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
 _NORMALISATION = {"open_clip": CLIP, "blip": CLIP, "torchvision": IMAGENET}
-DEFAULT_IMAGE = ["squash 224 bicubic"]
 _COLOUR = {
     "release": "RGB by PIL, no EXIF rotation",
     "as_seen": "RGB as seen: scaled by type to 8 bits, alpha on white, EXIF rotation",
@@ -177,8 +178,8 @@ def _images(config: RunConfig) -> dict[str, Any]:
     files = config.dataset.name.startswith("cifar")
     colour = _COLOUR[getattr(config.dataset.config, "colour", None) or "release"]
     return {
-        "train_image": data.train_image or DEFAULT_IMAGE,
-        "eval_image": data.eval_image or DEFAULT_IMAGE,
+        "train_image": data.train_image or list(DEFAULT),
+        "eval_image": data.eval_image or list(DEFAULT),
         "colour": "pixels of the CIFAR files" if files else colour,
         "normalisation": normalisation,
     }
